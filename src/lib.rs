@@ -1,0 +1,1 @@
+//! A memory-bounded, drain-on-read stash.
