@@ -95,6 +95,32 @@ impl<T> Mutex<T> {
     }
 }
 
+/// A number for this thread, small and mostly its own, to spread threads over shards.
+///
+/// Under loom every thread has the same, so that they meet.
+#[inline]
+pub(crate) fn thread_number() -> usize {
+    #[cfg(loom)]
+    return 0;
+    #[cfg(not(loom))]
+    {
+        use std::cell::Cell;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
+        }
+        NUMBER.with(|number| {
+            if number.get() == usize::MAX {
+                // ORDERING: Relaxed [thread.number]: only its own count matters.
+                number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+            }
+            number.get()
+        })
+    }
+}
+
 /// Runs `f`, which is *somebody else's* code (another task's waker, the drop of another entry's
 /// payload), and keeps a panic in it from reaching this caller, who has nothing to do with it.
 ///
@@ -115,7 +141,7 @@ pub(crate) fn contain_panic(f: impl FnOnce()) {
     }
 }
 
-pub(crate) use parking::with_thread_signal;
+pub(crate) use parking::{ThreadSignal, with_thread_signal};
 
 mod parking {
     use std::sync::Arc;

@@ -406,6 +406,16 @@ impl Budget {
         self.core.waiting()
     }
 
+    /// Gives back bytes of a permit that was forgotten.
+    #[inline]
+    pub(crate) fn release(&self, bytes: u64) {
+        self.core.release(bytes);
+    }
+
+    pub(crate) fn refusal(&self, reason: Refusal, requested: u64) -> AcquireError {
+        self.core.refusal(reason, requested)
+    }
+
     /// Closes the budget for good and returns how many waiters it sent away. They, and every later
     /// request, get [`Closed`](Refusal::Closed). Permits stay good.
     pub fn close(&self) -> usize {
