@@ -1,5 +1,6 @@
 //! Time, so that it can be replaced: every time rule is tested without sleeping.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -8,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::slots::{NEVER, Nanos};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, contain_panic};
 
 /// A source of time for deadlines.
 ///
@@ -81,33 +82,46 @@ pub struct ManualClock(Arc<Mutex<Hands>>);
 
 struct Hands {
     now: Duration,
-    sleepers: Vec<(Duration, Waker)>,
+    /// By the number of the sleep.
+    sleepers: BTreeMap<u64, Sleeper>,
+    next_number: u64,
+}
+
+struct Sleeper {
+    until: Duration,
+    waker: Waker,
 }
 
 impl ManualClock {
     /// A clock at zero.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(Hands { now: Duration::ZERO, sleepers: Vec::new() })))
+        let hands = Hands { now: Duration::ZERO, sleepers: BTreeMap::new(), next_number: 0 };
+        Self(Arc::new(Mutex::new(hands)))
     }
 
     /// Moves the time on by `step` and wakes the sleepers whose time has come.
     pub fn advance(&self, step: Duration) {
-        let due: Vec<(Duration, Waker)> = {
+        let due: Vec<Sleeper> = {
             let mut hands = self.0.lock();
             let now = hands.now.saturating_add(step);
             hands.now = now;
-            let (due, later) = hands.sleepers.drain(..).partition(|(until, _)| *until <= now);
-            hands.sleepers = later;
-            due
+            let due = hands.sleepers.iter().filter(|(_, sleeper)| sleeper.until <= now);
+            let numbers: Vec<u64> = due.map(|(number, _)| *number).collect();
+            numbers.iter().filter_map(|number| hands.sleepers.remove(number)).collect()
         };
-        due.into_iter().for_each(|(_, waker)| waker.wake());
+        for sleeper in due {
+            contain_panic(|| sleeper.waker.wake());
+        }
     }
 
     /// A future that completes when the clock has moved on by `duration`: a sleep for
     /// [`Reaper::run`](crate::Reaper::run) and for `until`.
     pub fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + use<> {
-        Sleep { clock: self.clone(), until: self.now().saturating_add(duration) }
+        let mut hands = self.0.lock();
+        let until = hands.now.saturating_add(duration);
+        hands.next_number += 1;
+        Sleep { clock: self.clone(), number: hands.next_number, until }
     }
 }
 
@@ -131,6 +145,7 @@ impl fmt::Debug for ManualClock {
 
 struct Sleep {
     clock: ManualClock,
+    number: u64,
     until: Duration,
 }
 
@@ -138,14 +153,23 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // Cloned before the lock is taken, and dropped after: user code.
-        let waker = cx.waker().clone();
+        // Cloned before the lock is taken, and what it replaces dropped after: user code.
+        let sleeper = Sleeper { until: self.until, waker: cx.waker().clone() };
         let mut hands = self.clock.0.lock();
         if hands.now >= self.until {
             drop(hands);
             return Poll::Ready(());
         }
-        hands.sleepers.push((self.until, waker));
+        let replaced = hands.sleepers.insert(self.number, sleeper);
+        drop(hands);
+        drop(replaced);
         Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        let sleeper = self.clock.0.lock().sleepers.remove(&self.number);
+        drop(sleeper);
     }
 }

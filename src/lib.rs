@@ -5,6 +5,9 @@ mod budget;
 mod builder;
 mod clock;
 mod error;
+#[cfg(loom)]
+#[doc(hidden)]
+pub mod model;
 mod payload;
 mod put;
 mod reaper;

@@ -23,7 +23,9 @@ use crate::ticket::Ticket;
 /// owner, before its time is up.
 ///
 /// `P` is what is stored, `O` who may take it: anything with `Eq` and `Hash`, such as a user id, looked up
-/// by borrow as in a `HashMap`; `()` for a stash without owners.
+/// by borrow as in a `HashMap`; `()` for a stash without owners. Its `Hash` should tell owners apart: while
+/// an owner who hashes like the right one, and has the ticket, is compared, a `take` by the right one can
+/// find nothing.
 ///
 /// A `Stash` is a handle: cloning it is cheap, and all clones are the same stash.
 ///

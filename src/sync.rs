@@ -43,6 +43,21 @@ mod cell {
     }
 }
 
+/// The first read of a compare-exchange loop, which the exchange checks: a stale one costs a round.
+///
+/// Under loom it is an RMW. Loom skips interleavings that cannot differ, and for that remembers, of each
+/// atomic, who accessed it *last*: a thread that loads and then changes a value hides the change from
+/// another's earlier load, and the interleaving in which the change comes first is never explored. (A put
+/// against a sweep, with one bound between them, was explored in a single execution.) An RMW hides
+/// nothing.
+#[inline(always)]
+pub(crate) fn guess(atomic: &atomic::AtomicU64, order: atomic::Ordering) -> u64 {
+    #[cfg(not(loom))]
+    return atomic.load(order);
+    #[cfg(loom)]
+    return atomic.fetch_or(0, order);
+}
+
 /// A number for people to read: an error's text, statistics. Nothing that the algorithms rest on is
 /// decided by one, so loom need not explore the values that it may have.
 #[derive(Debug, Default)]

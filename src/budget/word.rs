@@ -30,6 +30,7 @@
 //! Only read-modify-write operations change the word; a plain store would wipe out what others did.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::guess;
 
 /// Somebody is in the line: nobody may charge but who holds the queue's lock (invariant 2). Lowest bit,
 /// so that `grant` can subtract it together with the bytes.
@@ -90,7 +91,8 @@ impl Word {
     /// Takes `bytes` if they fit and nobody waits. Lock-free.
     #[inline]
     pub(crate) fn charge(&self, bytes: u64) -> Result<(), Snapshot> {
-        let mut now = self.load();
+        // ORDERING: Relaxed [word.guess]: checked by the CAS.
+        let mut now = Snapshot(guess(&self.0, Ordering::Relaxed));
         loop {
             if !now.admits(bytes) {
                 return Err(now);

@@ -26,6 +26,7 @@
 //! below for itself. It leaves the raising to the first.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::guess;
 
 /// Nanoseconds on the stash's clock.
 pub(crate) type Nanos = u64;
@@ -36,7 +37,8 @@ pub(crate) const NEVER: Nanos = SWEEPING - 1;
 const SWEEPING: u64 = 1 << 63;
 
 /// A lower bound on the deadlines below it.
-pub(super) struct Bound(AtomicU64);
+#[derive(Debug)]
+pub(crate) struct Bound(AtomicU64);
 
 /// What a sweep finds when it comes to a bound.
 enum Visit {
@@ -51,20 +53,20 @@ const fn earliest(word: u64) -> Nanos {
 }
 
 impl Bound {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(AtomicU64::new(NEVER))
     }
 
     /// The bound, without visiting it. `None`: not to be trusted now.
-    pub(super) fn peek(&self) -> Option<Nanos> {
+    pub(crate) fn peek(&self) -> Option<Nanos> {
         // ORDERING: Acquire [bound.peek] pairs with [bound.change].
-        let word = self.0.load(Ordering::Acquire);
+        let word = guess(&self.0, Ordering::Acquire);
         (word & SWEEPING == 0).then_some(word)
     }
 
     /// Sweeps what is below it, if it is due: `below` does, and returns the earliest deadline that it
     /// left. Returns the same.
-    pub(super) fn sweep(&self, now: Nanos, below: impl FnOnce() -> Nanos) -> Nanos {
+    pub(crate) fn sweep(&self, now: Nanos, below: impl FnOnce() -> Nanos) -> Nanos {
         match self.visit(now) {
             Visit::Later(bound) => bound,
             Visit::Due { first } => {
@@ -99,24 +101,28 @@ impl Bound {
     }
 
     /// Put's step 2: an RMW even if the bound is low enough already.
-    pub(super) fn lower(&self, deadline: Nanos) {
-        self.change(|word| earliest(word).min(deadline) | (word & SWEEPING));
+    pub(crate) fn lower(&self, deadline: Nanos) {
+        self.change(|word| lowered(word, deadline));
     }
 
     /// Put's step 3: only reads if the bound is low enough.
-    pub(super) fn lower_if_above(&self, deadline: Nanos) {
-        // ORDERING: Acquire [bound.peek] pairs with [bound.change]: who wrote this may have come after a
+    pub(crate) fn lower_if_above(&self, deadline: Nanos) {
+        // ORDERING: Acquire [bound.look] pairs with [bound.change]: who wrote this may have come after a
         // sweep's visit, and then we must see what that sweep did one level up.
-        if earliest(self.0.load(Ordering::Acquire)) > deadline {
-            self.lower(deadline);
+        let word = self.0.load(Ordering::Acquire);
+        if earliest(word) > deadline {
+            self.change_from(word, |word| lowered(word, deadline));
         }
     }
 
     fn change(&self, to: impl Fn(u64) -> u64) -> u64 {
-        // ORDERING: Relaxed [bound.guess]: a first guess, checked by the CAS.
-        let mut word = self.0.load(Ordering::Relaxed);
+        // ORDERING: Relaxed [bound.guess]: checked by the CAS.
+        self.change_from(guess(&self.0, Ordering::Relaxed), to)
+    }
+
+    fn change_from(&self, mut word: u64, to: impl Fn(u64) -> u64) -> u64 {
         loop {
-            // ORDERING: AcqRel / Relaxed [bound.change] pairs with itself and [bound.peek]: see above.
+            // ORDERING: AcqRel / Relaxed [bound.change] pairs with itself, [bound.peek] and [bound.look].
             match self.0.compare_exchange_weak(word, to(word), Ordering::AcqRel, Ordering::Relaxed)
             {
                 Ok(before) => return before,
@@ -124,6 +130,10 @@ impl Bound {
             }
         }
     }
+}
+
+fn lowered(word: u64, deadline: Nanos) -> u64 {
+    earliest(word).min(deadline) | (word & SWEEPING)
 }
 
 #[cfg(all(test, not(loom)))]

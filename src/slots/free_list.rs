@@ -14,17 +14,19 @@
 //! The depth makes the number of free slots known at no cost in atomics: it is the top link's.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::guess;
 
 const INDEX_BITS: u32 = 27;
 const INDEX: u64 = (1 << INDEX_BITS) - 1;
 const TAG_STEP: u64 = 1 << INDEX_BITS;
 
-pub(super) struct FreeList {
+#[derive(Debug)]
+pub(crate) struct FreeList {
     head: AtomicU64,
 }
 
 /// The links, as the list sees the slots.
-pub(super) trait Links {
+pub(crate) trait Links {
     fn link(&self, index: u32) -> u64;
     fn set_link(&self, index: u32, link: u64);
 }
@@ -35,15 +37,15 @@ fn top(head: u64) -> Option<u32> {
 }
 
 impl FreeList {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { head: AtomicU64::new(0) }
     }
 
     /// Takes a slot off the list. It is the caller's alone then.
-    pub(super) fn pop(&self, links: &impl Links) -> Option<u32> {
+    pub(crate) fn pop(&self, links: &impl Links) -> Option<u32> {
         // ORDERING: Acquire [free.load] pairs with [free.push]: the link is visible, and what the slot's last
         // user did to it. Pops in between continue the push's release sequence.
-        let mut head = self.head.load(Ordering::Acquire);
+        let mut head = guess(&self.head, Ordering::Acquire);
         loop {
             let index = top(head)?;
             // Perhaps not a link any more; then the tag has changed too.
@@ -58,9 +60,9 @@ impl FreeList {
     }
 
     /// Puts a slot on the list, which must be the caller's alone.
-    pub(super) fn push(&self, links: &impl Links, index: u32) {
+    pub(crate) fn push(&self, links: &impl Links, index: u32) {
         // ORDERING: Acquire [free.load] pairs with [free.push]: the top link's depth is visible.
-        let mut head = self.head.load(Ordering::Acquire);
+        let mut head = guess(&self.head, Ordering::Acquire);
         loop {
             links.set_link(index, ((depth(head, links) + 1) << 32) | (head & INDEX));
             let new = head & !INDEX | u64::from(index + 1);
@@ -74,7 +76,7 @@ impl FreeList {
 
     /// How many slots are on the list. Exact while nobody pushes or pops; else of one moment or, after
     /// too many changes under the look, about right.
-    pub(super) fn len(&self, links: &impl Links) -> u64 {
+    pub(crate) fn len(&self, links: &impl Links) -> u64 {
         // ORDERING: Acquire [free.load] pairs with [free.push]: the link is visible.
         let mut head = self.head.load(Ordering::Acquire);
         let mut depth_seen = 0;

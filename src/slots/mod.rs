@@ -14,6 +14,7 @@ mod segments;
 mod slot;
 
 use std::borrow::Borrow;
+use std::fmt;
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::mem;
 
@@ -21,13 +22,19 @@ use crossbeam_utils::CachePadded;
 use foldhash::quality::FixedState;
 use rand::Rng;
 
+#[cfg(not(loom))]
 use self::deadlines::Bound;
+#[cfg(loom)]
+pub(crate) use self::deadlines::Bound;
 pub(crate) use self::deadlines::{NEVER, Nanos};
+#[cfg(not(loom))]
 use self::free_list::FreeList;
+#[cfg(loom)]
+pub(crate) use self::free_list::{FreeList, Links};
 use self::segments::{INDEX_BITS, MAX_SLOTS, Segments};
 use self::slot::{Entry, Fingerprint, Slot, Won};
-use crate::sync::atomic::{AtomicU32, Ordering};
-use crate::sync::{contain_panic, thread_number};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{contain_panic, guess, thread_number};
 use crate::ticket::{Secret, Ticket};
 
 /// As many as the bits of a ticket's place that are not the index in a shard.
@@ -43,7 +50,7 @@ pub(crate) struct SlotMap<P, O> {
 struct Shard<P, O> {
     free: FreeList,
     /// Slots below this index have been used; the others never.
-    fresh: AtomicU32,
+    fresh: AtomicU64,
     /// Over all segments.
     bound: Bound,
     segments: Segments<P, O>,
@@ -220,7 +227,7 @@ impl<P, O> Shard<P, O> {
     fn new() -> Self {
         Self {
             free: FreeList::new(),
-            fresh: AtomicU32::new(0),
+            fresh: AtomicU64::new(0),
             bound: Bound::new(),
             segments: Segments::new(),
         }
@@ -228,7 +235,7 @@ impl<P, O> Shard<P, O> {
 
     fn fresh_below(&self) -> u32 {
         // ORDERING: Relaxed [fresh.load]: which slots exist is known from the segment.
-        self.fresh.load(Ordering::Relaxed)
+        self.fresh.load(Ordering::Relaxed) as u32
     }
 
     #[inline]
@@ -243,8 +250,10 @@ impl<P, O> Shard<P, O> {
 
     /// A slot that was never used.
     fn take_fresh(&self, grow: Grow) -> Option<u32> {
-        let mut index = self.fresh_below();
-        while index < MAX_SLOTS {
+        // ORDERING: Relaxed [fresh.guess]: checked by the CAS.
+        let mut fresh = guess(&self.fresh, Ordering::Relaxed);
+        while fresh < u64::from(MAX_SLOTS) {
+            let index = fresh as u32;
             if self.segments.slot(index).is_none() {
                 if grow == Grow::No {
                     return None;
@@ -253,13 +262,13 @@ impl<P, O> Shard<P, O> {
             }
             // ORDERING: Relaxed / Relaxed [fresh.take]: the slot's memory was seen through its segment.
             match self.fresh.compare_exchange_weak(
-                index,
-                index + 1,
+                fresh,
+                fresh + 1,
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
                 Ok(_) => return Some(index),
-                Err(moved) => index = moved,
+                Err(moved) => fresh = moved,
             }
         }
         None
@@ -402,6 +411,12 @@ impl<P, O> Drop for Dead<'_, P, O> {
             shard.free.push(&shard.segments, index);
             contain_panic(|| drop(entry));
         }
+    }
+}
+
+impl<P, O> fmt::Debug for SlotMap<P, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SlotMap").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 

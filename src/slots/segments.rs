@@ -13,6 +13,7 @@
 //! over its blocks of slots.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
 
@@ -24,7 +25,7 @@ use crate::sync::atomic::{AtomicPtr, Ordering};
 /// log2 of the segments per doubling.
 const SUB_BITS: u32 = if cfg!(loom) { 1 } else { 4 };
 /// log2 of the slots in the first sixteen segments together.
-const FIRST_BITS: u32 = if cfg!(loom) { 1 } else { 8 };
+const FIRST_BITS: u32 = if cfg!(loom) { 2 } else { 8 };
 /// log2 of what no index of a shard reaches.
 pub(super) const INDEX_BITS: u32 = if cfg!(loom) { 3 } else { 26 };
 /// How many slots a shard can have.
@@ -36,6 +37,8 @@ const BLOCK: usize = if cfg!(loom) { 2 } else { 256 };
 /// A shard's segments.
 pub(super) struct Segments<P, O> {
     slots: [AtomicPtr<Slot<P, O>>; SEGMENTS],
+    /// An `AtomicPtr` may go to any thread, whatever it points at; the slots may not.
+    owned: PhantomData<Slot<P, O>>,
 }
 
 /// A view of one segment.
@@ -79,7 +82,7 @@ fn layout<P, O>(len: usize) -> Layout {
 
 impl<P, O> Segments<P, O> {
     pub(super) fn new() -> Self {
-        Self { slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }
+        Self { slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())), owned: PhantomData }
     }
 
     /// The slot, if its segment exists.
@@ -87,9 +90,9 @@ impl<P, O> Segments<P, O> {
     pub(super) fn slot(&self, index: u32) -> Option<&Slot<P, O>> {
         let (segment, offset) = locate(index);
         // ORDERING: Acquire [segment.load] pairs with [segment.install].
-        let slots = self.slots.get(segment)?.load(Ordering::Acquire);
+        let slots = NonNull::new(self.slots.get(segment)?.load(Ordering::Acquire))?;
         // SAFETY: an installed segment lives as long as `self`; the offset is within it.
-        unsafe { slots.as_ref().map(|first| &*ptr::from_ref(first).add(offset)) }
+        Some(unsafe { slots.add(offset).as_ref() })
     }
 
     /// The slot and the bounds over it, lowest first, if its segment exists.

@@ -1,0 +1,229 @@
+//! The slot map: models S1 to S5.
+#![cfg(loom)]
+
+use std::sync::{Arc, Mutex};
+
+use cloakroom::Ticket;
+use cloakroom::model::{Free, Slots, Tree};
+use loom::cell::UnsafeCell;
+use loom::thread;
+use loom_tests::{bounded_model, model};
+
+const ALICE: u64 = 1;
+const MALLORY: u64 = 2;
+/// A deadline that has come at `NOW`.
+const EARLY: u64 = 5;
+const NOW: u64 = 10;
+const LATE: u64 = 100;
+
+fn slots() -> Arc<Slots> {
+    Arc::new(Slots::new())
+}
+
+/// The ticket travels outside of what loom sees, so it orders nothing: whatever order there is between
+/// the put and the take is the slot's.
+#[test]
+fn s1_what_was_put_is_what_is_taken() {
+    model(|| {
+        let slots = slots();
+        let ticket = Arc::new(Mutex::new(None::<Ticket>));
+        let putter = {
+            let (slots, ticket) = (Arc::clone(&slots), Arc::clone(&ticket));
+            thread::spawn(move || {
+                *ticket.lock().unwrap() = Some(slots.insert(ALICE, 7, LATE));
+            })
+        };
+        thread::yield_now();
+        let seen = *ticket.lock().unwrap();
+        let taken = seen.map(|ticket| slots.take(ticket, ALICE));
+        putter.join().unwrap();
+        match taken {
+            Some(Some(payload)) => assert_eq!(payload, 7),
+            // Nothing orders the two, so the take may come before the put.
+            Some(None) | None => assert_eq!(slots.len(), 1),
+        }
+    });
+}
+
+#[test]
+fn s2_one_winner_and_the_wrong_owner_disturbs_nobody() {
+    model(|| {
+        let slots = slots();
+        let ticket = slots.insert(ALICE, 7, LATE);
+        let take = |owner| {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.take(ticket, owner))
+        };
+        let (right, wrong) = (take(ALICE), take(MALLORY));
+        let here = slots.take(ticket, ALICE);
+        let there = right.join().unwrap();
+        assert_eq!(wrong.join().unwrap(), None);
+        assert_eq!(here.is_some() as u8 + there.is_some() as u8, 1, "delivered exactly once");
+        assert_eq!(here.or(there), Some(7));
+        assert_eq!(slots.len(), 0);
+    });
+}
+
+#[test]
+fn s3_a_stale_ticket_gets_nothing_and_disturbs_nobody() {
+    model(|| {
+        let slots = slots();
+        let first = slots.insert(ALICE, 7, LATE);
+        let taker = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.take(first, ALICE))
+        };
+        let reuser = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || {
+                let second = slots.insert(ALICE, 8, LATE);
+                assert_eq!(slots.take(second, ALICE), Some(8));
+            })
+        };
+        let again = slots.take(first, ALICE);
+        let taken = taker.join().unwrap();
+        reuser.join().unwrap();
+        assert_eq!(again.is_some() as u8 + taken.is_some() as u8, 1);
+        assert_eq!(again.or(taken), Some(7));
+        assert_eq!(slots.len(), 0);
+    });
+}
+
+/// Thread 1 takes two and gives the first back, so the top is what it was, and what is below is not.
+#[test]
+fn s4_no_slot_is_handed_out_twice() {
+    model(|| {
+        let free = Arc::new(Free::new(3));
+        let users: Arc<Vec<_>> = Arc::new((0..3).map(|_| UnsafeCell::new(0)).collect());
+        // SAFETY: the slot was popped, so it is ours: this is what the model checks.
+        let use_slot = |users: &[UnsafeCell<i32>], slot: u32| {
+            users[slot as usize].with_mut(|user| unsafe { *user += 1 });
+        };
+        let other = {
+            let (free, users) = (Arc::clone(&free), Arc::clone(&users));
+            thread::spawn(move || {
+                let (a, b) = (free.pop().unwrap(), free.pop());
+                use_slot(&users, a);
+                free.push(a);
+                b
+            })
+        };
+        let mine: Vec<u32> = [free.pop(), free.pop()].into_iter().flatten().collect();
+        mine.iter().for_each(|slot| use_slot(&users, *slot));
+        let theirs = other.join().unwrap();
+        let mut held: Vec<u32> = mine.into_iter().chain(theirs).collect();
+        while let Some(slot) = free.pop() {
+            held.push(slot);
+        }
+        held.sort_unstable();
+        assert_eq!(held, [0, 1, 2], "every slot exactly once");
+    });
+}
+
+#[test]
+fn s4_two_threads_take_turns_with_one_slot() {
+    model(|| {
+        let free = Arc::new(Free::new(1));
+        let users: Arc<Vec<_>> = Arc::new((0..1).map(|_| UnsafeCell::new(0)).collect());
+        let turn = |free: &Free, users: &[UnsafeCell<i32>]| {
+            if let Some(slot) = free.pop() {
+                // SAFETY: popped, so it is ours: this is what the model checks.
+                users[slot as usize].with_mut(|user| unsafe { *user += 1 });
+                free.push(slot);
+            }
+        };
+        let other = {
+            let (free, users) = (Arc::clone(&free), Arc::clone(&users));
+            thread::spawn(move || turn(&free, &users))
+        };
+        turn(&free, &users);
+        other.join().unwrap();
+        assert_eq!(free.len(), 1, "the depth is right");
+        assert_eq!(free.pop(), Some(0));
+        assert_eq!(free.pop(), None);
+    });
+}
+
+#[test]
+fn s5_a_sweep_or_the_next_finds_what_is_put_meanwhile() {
+    model(|| {
+        let slots = slots();
+        let putter = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.insert(ALICE, 7, EARLY))
+        };
+        let found = slots.expire(NOW);
+        putter.join().unwrap();
+        assert_eq!(found.count() + slots.expire(NOW).count(), 1, "expired entries must be found");
+        drop(found);
+        assert_eq!(slots.len(), 0);
+    });
+}
+
+/// The put adds a segment, which the sweep does or does not come to see.
+#[test]
+fn s5_a_put_that_adds_a_segment() {
+    model(|| {
+        let slots = slots();
+        let first = [EARLY, LATE].map(|deadline| slots.insert(ALICE, 7, deadline));
+        let putter = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.insert(ALICE, 8, EARLY))
+        };
+        let found = slots.expire(NOW);
+        putter.join().unwrap();
+        assert_eq!(found.count() + slots.expire(NOW).count(), 2, "expired entries must be found");
+        drop(found);
+        assert_eq!(slots.take(first[1], ALICE), Some(7));
+        assert_eq!(slots.len(), 0);
+    });
+}
+
+/// The put finds the upper bound low already, on account of what is gone, and does not write it.
+#[test]
+fn s5_a_put_that_relies_on_a_bound_which_a_sweep_raises() {
+    model(|| {
+        let tree = Arc::new(Tree::with_bounds(EARLY));
+        let putter = {
+            let tree = Arc::clone(&tree);
+            thread::spawn(move || tree.put(EARLY))
+        };
+        let found = tree.expire(NOW);
+        putter.join().unwrap();
+        assert!(found || tree.expire(NOW), "expired entries must be found");
+    });
+}
+
+#[test]
+fn s5_a_sweep_does_not_stop_where_another_is_at_it() {
+    model(|| {
+        let tree = Arc::new(Tree::default());
+        tree.put(EARLY);
+        let other = {
+            let tree = Arc::clone(&tree);
+            thread::spawn(move || tree.expire(NOW))
+        };
+        let found = tree.expire(NOW);
+        assert!(!tree.has_entry(), "left because another sweep was at it");
+        assert!(found != other.join().unwrap(), "one of the two removed it");
+    });
+}
+
+#[test]
+fn s5_a_put_among_two_sweeps() {
+    bounded_model(3, || {
+        let tree = Arc::new(Tree::with_bounds(EARLY));
+        let putter = {
+            let tree = Arc::clone(&tree);
+            thread::spawn(move || tree.put(EARLY))
+        };
+        let other = {
+            let tree = Arc::clone(&tree);
+            thread::spawn(move || tree.expire(NOW))
+        };
+        let here = tree.expire(NOW);
+        putter.join().unwrap();
+        let there = other.join().unwrap();
+        assert!(here || there || tree.expire(NOW), "expired entries must be found");
+    });
+}
