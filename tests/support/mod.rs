@@ -1,5 +1,5 @@
 //! What several of the test files need.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use std::future::Future;
 use std::mem::ManuallyDrop;
