@@ -559,7 +559,7 @@ fn entries_may_put_their_successors_in_while_they_are_swept() {
         for _ in 0..10 {
             let (again, other) = (stash.clone(), live.clone());
             // The bytes are free before the payload is dropped.
-            let heir = move || drop(again.try_put(0, other.coat(10)).expect("room"));
+            let heir = move || _ = again.try_put(0, other.coat(10)).expect("room");
             stash.try_put(0, live.coat(10).on_drop(heir)).unwrap();
         }
         clock.advance(TTL);
