@@ -15,11 +15,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use cloakroom::{Budget, Clock, ManualClock, Payload, Permit, Refusal, Stash};
+use cloakroom::{Budget, Clock, ManualClock, Payload, Refusal, Stash};
 
 use self::support::{
-    Coat, Count, Hooks, Live, TTL, Task, acquire_task, counting, must_come_back, poll, poll_once,
-    put_task, queue, ready, stash_of, stash_with_clock,
+    Coat, Count, Hooks, Live, Request, TTL, acquire_task, counting, must_come_back, poll,
+    poll_once, put_task, queue, ready, stash_of, stash_with_clock,
 };
 
 /// More than are woken in one hold of the lock.
@@ -39,10 +39,7 @@ fn reaches_the_caller(call: impl FnOnce()) {
 // ---- Wakers ----------------------------------------------------------------------------------------
 
 /// Many in line for a byte each; every `nth` panics when it is woken.
-fn line_with_panicking_wakers(
-    budget: &Budget,
-    nth: usize,
-) -> Vec<(Task<Result<Permit<'static>, cloakroom::AcquireError>>, Arc<Count>)> {
+fn line_with_panicking_wakers(budget: &Budget, nth: usize) -> Vec<(Request, Arc<Count>)> {
     (0..MANY)
         .map(|n| {
             let hooks = Hooks::new();

@@ -32,7 +32,7 @@ fn config() -> Config {
     };
     // Likewise.
     let asked = std::env::var_os("PROPTEST_CASES").is_some();
-    let cases = if asked { config.cases } else { 1_000 };
+    let cases = if asked { config.cases } else { 500 };
     Config { rng_seed, cases, failure_persistence: None, ..config }
 }
 

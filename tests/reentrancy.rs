@@ -609,13 +609,15 @@ fn a_payload_may_call_the_stash_when_it_is_asked_for_its_size() {
 
 // ---- Owners ----------------------------------------------------------------------------------------
 
+type NextCall = RefCell<Option<Rc<dyn Fn()>>>;
+
 thread_local! {
     /// Run by the next `Eq` or `Hash` of an owner on this thread, and not by those that it leads to.
-    static ON_EQ: RefCell<Option<Rc<dyn Fn()>>> = const { RefCell::new(None) };
-    static ON_HASH: RefCell<Option<Rc<dyn Fn()>>> = const { RefCell::new(None) };
+    static ON_EQ: NextCall = const { RefCell::new(None) };
+    static ON_HASH: NextCall = const { RefCell::new(None) };
 }
 
-fn run_once(hook: &'static std::thread::LocalKey<RefCell<Option<Rc<dyn Fn()>>>>) {
+fn run_once(hook: &'static std::thread::LocalKey<NextCall>) {
     let hook = hook.with_borrow_mut(Option::take);
     if let Some(hook) = hook {
         hook();
@@ -671,12 +673,12 @@ fn taken_twice(set: fn(Box<dyn Fn()>)) -> u32 {
 
 #[test]
 fn an_owners_eq_that_takes_the_same_ticket_gets_one_coat_in_all() {
-    must_come_back(|| assert_eq!(taken_twice(|hook| on_eq(hook)), 1));
+    must_come_back(|| assert_eq!(taken_twice(on_eq), 1));
 }
 
 #[test]
 fn an_owners_hash_that_takes_the_same_ticket_gets_one_coat_in_all() {
-    must_come_back(|| assert_eq!(taken_twice(|hook| on_hash(hook)), 1));
+    must_come_back(|| assert_eq!(taken_twice(on_hash), 1));
 }
 
 /// What an owner's code may do to the stash meanwhile.

@@ -166,7 +166,9 @@ where
     Box::pin(async move { stash.put(owner, payload).await })
 }
 
-pub fn acquire_task(budget: &Budget, bytes: u64) -> Task<Result<Permit<'static>, AcquireError>> {
+pub type Request = Task<Result<Permit<'static>, AcquireError>>;
+
+pub fn acquire_task(budget: &Budget, bytes: u64) -> Request {
     let budget = budget.clone();
     Box::pin(async move { budget.acquire(bytes).await.map(Permit::into_owned) })
 }
