@@ -19,11 +19,11 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use cloakroom::{Budget, Permit, Refusal};
+use cloakroom::{Budget, ManualClock, Permit, Refusal};
 
 use self::support::{
-    Coat, Hooks, Live, Request, Shelf, acquire_task, must_come_back, poll, poll_once, put_task,
-    queue, ready, stash_of,
+    Coat, Hooks, Live, Request, Shelf, acquire_task, counting, must_come_back, poll, poll_once,
+    put_task, queue, ready, stash_of,
 };
 
 // Matthias247/futures-intrusive#61, embassy-rs/embassy#6964, golang/go#37852
@@ -367,4 +367,19 @@ fn the_last_task_that_polled_is_the_one_that_is_woken() {
     drop(full);
     assert_eq!((first.get(), second.get()), (0, 1));
     assert!(ready(&mut moved).is_ok());
+}
+
+// Timers that are polled more than once, or dropped before their time, and stay behind in the clock.
+#[test]
+fn a_sleep_of_the_manual_clock_keeps_one_waker_and_only_while_it_lives() {
+    let clock = ManualClock::new();
+    let mut sleep = Box::pin(clock.sleep(Duration::from_secs(1)));
+    let (count, waker) = counting();
+    for _ in 0..100 {
+        assert!(poll(&mut sleep, &waker).is_pending());
+    }
+    // Ours, the one in our waker, and one in the clock.
+    assert!(Arc::strong_count(&count) <= 3, "{} are kept", Arc::strong_count(&count));
+    drop(sleep);
+    assert_eq!(Arc::strong_count(&count), 2, "it stayed behind");
 }
