@@ -8,6 +8,7 @@ mod support;
 
 use std::cell::Cell;
 use std::hash::{Hash, Hasher};
+use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -163,9 +164,9 @@ fn a_waker_whose_clone_panics_in_line_leaves_the_old_one_there() {
 /// In line with a waker whose clone in the line panics when it is dropped.
 fn queue_with_panicking_drop<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Arc<Count> {
     let (count, waker) = Hooks::new().on_drop(boom).waker();
-    assert!(poll(future, &waker).is_pending());
     // Not this one.
-    std::mem::forget(waker);
+    let waker = ManuallyDrop::new(waker);
+    assert!(poll(future, &waker).is_pending());
     count
 }
 
@@ -212,9 +213,10 @@ fn a_waker_whose_drop_panics_does_not_cost_a_grant_that_comes_at_once() {
         let freed = std::sync::Mutex::new(full.take());
         let (_, waker) =
             Hooks::new().on_clone(move || drop(freed.lock().unwrap().take())).on_drop(boom).waker();
+        // This one is not to be dropped, not even if the poll panics.
+        let waker = ManuallyDrop::new(waker);
         let mut request = Box::pin(budget.acquire(10));
         let Poll::Ready(Ok(permit)) = poll(&mut request, &waker) else { panic!("there was room") };
-        std::mem::forget(waker);
         assert_eq!((permit.bytes(), budget.used()), (10, 10));
         drop(permit);
         assert_eq!((budget.used(), budget.waiting()), (0, 0));
