@@ -13,6 +13,7 @@
 pub mod app;
 pub mod arrow;
 pub mod catalog;
+pub mod check;
 pub mod client;
 pub mod config;
 pub mod errors;

@@ -1,5 +1,6 @@
 //! The command line of the gateway.
 
+mod demo;
 mod signals;
 
 use std::process::ExitCode;
@@ -19,6 +20,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run a burst of clients against a small stash, check everything, print a report.
+    Demo,
     /// Serve on the loopback interface until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
 }
@@ -78,6 +81,7 @@ async fn main() -> anyhow::Result<ExitCode> {
         .with_writer(std::io::stderr)
         .init();
     match Cli::parse().command {
+        Command::Demo => demo::run().await,
         Command::Serve(args) => serve(&args).await,
     }
 }

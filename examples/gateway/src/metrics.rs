@@ -60,7 +60,7 @@ impl Metrics {
             refusals: Counter::default(),
             taken: Counter::default(),
             peak_bytes: AtomicU64::new(0),
-            waits: Mutex::new(Histogram::new(3).expect("three significant digits are supported")),
+            waits: Mutex::new(waits()),
         }
     }
 
@@ -87,6 +87,11 @@ impl Metrics {
     pub fn peak_bytes(&self) -> u64 {
         self.peak_bytes.load(Ordering::Relaxed)
     }
+}
+
+/// From a microsecond to an hour, to three significant digits.
+fn waits() -> Histogram<u64> {
+    Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("the bounds are valid")
 }
 
 impl Default for Metrics {

@@ -16,7 +16,7 @@ use futures_util::future::BoxFuture;
 use futures_util::poll;
 
 pub use self::cloakroom::CloakroomStore;
-use crate::metrics::Metrics;
+use crate::metrics::{Counter, Metrics};
 use crate::owner::Owner;
 
 /// What an inline result's statement id begins with; its ticket follows.
@@ -105,6 +105,7 @@ impl InlineResults {
 
     /// Stores `payload` and answers with its statement id.
     pub async fn put(&self, owner: &Owner, payload: Bytes) -> Result<String, Refused> {
+        let started = Instant::now();
         let mut put = self.store.put(owner, payload, self.wait);
         let outcome = match poll!(&mut put) {
             Poll::Ready(outcome) => {
@@ -112,7 +113,7 @@ impl InlineResults {
                 outcome
             }
             Poll::Pending => {
-                let mut place = PlaceInLine::taken(&self.metrics);
+                let mut place = PlaceInLine::taken(&self.metrics, started);
                 let outcome = put.await;
                 place.ended();
                 self.count(&outcome, &self.metrics.stored_after_wait);
@@ -123,7 +124,7 @@ impl InlineResults {
         outcome.map(|ticket| format!("{ID_PREFIX}{ticket}"))
     }
 
-    fn count(&self, outcome: &Result<String, Refused>, stored: &crate::metrics::Counter) {
+    fn count(&self, outcome: &Result<String, Refused>, stored: &Counter) {
         match outcome.as_ref().map_err(|refused| refused.reason) {
             Ok(_) => stored.add_one(),
             Err(Reason::Full) => self.metrics.gave_up.add_one(),
@@ -163,10 +164,10 @@ struct PlaceInLine<'a> {
 }
 
 impl<'a> PlaceInLine<'a> {
-    fn taken(metrics: &'a Metrics) -> Self {
+    fn taken(metrics: &'a Metrics, since: Instant) -> Self {
         PlaceInLine {
             metrics,
-            since: Instant::now(),
+            since,
             left: true,
         }
     }
