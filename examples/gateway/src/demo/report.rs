@@ -42,22 +42,8 @@ pub(super) fn print(stage: &Stage, behaviour: Behaviour, took: Duration, finding
         ),
     );
     line("waited", waits(stage));
-    line(
-        "fallbacks",
-        format!(
-            "{}, with the bytes that were refused",
-            metrics.fallbacks.get()
-        ),
-    );
-    line(
-        "refusals",
-        format!(
-            "{}; for want of room {}, for size {}",
-            metrics.refusals.get(),
-            tally.exhausted.get(),
-            tally.too_large.get()
-        ),
-    );
+    line("fallbacks", reasons(stage, metrics.fallbacks.get()));
+    line("refusals", reasons(stage, metrics.refusals.get()));
     line(
         "hung up",
         format!(
@@ -98,6 +84,18 @@ pub(super) fn print(stage: &Stage, behaviour: Behaviour, took: Duration, finding
         line("FINDING", finding.clone());
     }
     println!();
+}
+
+/// A behaviour has one way out for all that find no room, so the other count is zero.
+fn reasons(stage: &Stage, count: u64) -> String {
+    let too_large = stage.app.metrics().too_large.get();
+    match count {
+        0 => "0".to_owned(),
+        _ => format!(
+            "{count}; for want of room {}, for size {too_large}",
+            count - too_large
+        ),
+    }
 }
 
 fn waits(stage: &Stage) -> String {
