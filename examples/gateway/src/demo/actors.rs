@@ -23,7 +23,7 @@ impl Order {
     }
 }
 
-/// The largest share of the stash that a reader asks for is about a quarter.
+/// The largest result that a reader asks for takes about a fifth of the stash.
 const FEWEST_ROWS: u32 = 500;
 const MOST_ROWS: u32 = 3_500;
 

@@ -11,17 +11,18 @@ use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
+use rusqlite::Rows;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::app::App;
-use crate::catalog::Query;
+use crate::catalog::{Column, Query};
 use crate::errors::{ApiError, Code};
 use crate::external::ExternalResults;
 use crate::inline::{Reason, Refused};
 use crate::owner::Owner;
 use crate::sse::{Answer, warehouse_status};
-use crate::warehouse::Statement;
+use crate::warehouse::{ExecutionError, Statement};
 use crate::{arrow, json};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -87,9 +88,8 @@ pub(super) async fn run(
     // The stream owns the whole work: when the client goes away, the server drops the stream, and
     // with it the place in line.
     let answer = async move {
-        answer(&app, &owner, &statement, destination)
-            .await
-            .to_event()
+        let answer = answer(&app, &owner, &statement, destination).await;
+        answer.unwrap_or_else(Answer::Refused).to_event()
     };
     let events = stream::iter([status])
         .chain(stream::once(answer))
@@ -128,42 +128,53 @@ async fn answer(
     owner: &Owner,
     statement: &Statement,
     destination: Destination,
-) -> Answer {
-    let warehouse = app.warehouse();
+) -> Result<Answer, ApiError> {
     match destination {
-        Destination::Events => match warehouse.execute(statement, json::encode).await {
-            Ok(rows) => Answer::Rows {
-                columns: statement.query.columns,
-                rows,
-            },
-            Err(error) => Answer::Refused(ApiError::internal(&error)),
-        },
-        Destination::Stash => match warehouse.execute(statement, arrow::encode).await {
-            Ok(payload) => stash(app, owner, statement, payload).await,
-            Err(error) => Answer::Refused(ApiError::internal(&error)),
-        },
-        Destination::Link(external) => match warehouse.execute(statement, arrow::encode).await {
-            Ok(payload) => publish(&external, owner, statement, payload).await,
-            Err(error) => Answer::Refused(ApiError::internal(&error)),
-        },
+        Destination::Events => {
+            let rows = execute(app, statement, json::encode).await?;
+            let columns = statement.query.columns;
+            Ok(Answer::Rows { columns, rows })
+        }
+        Destination::Stash => {
+            let payload = execute(app, statement, arrow::encode).await?;
+            stash(app, owner, statement, payload).await
+        }
+        Destination::Link(external) => {
+            let payload = execute(app, statement, arrow::encode).await?;
+            publish(&external, owner, statement, payload).await
+        }
     }
 }
 
+async fn execute<T: Send + 'static>(
+    app: &App,
+    statement: &Statement,
+    encode: fn(&'static [Column], Rows<'_>) -> Result<T, ExecutionError>,
+) -> Result<T, ApiError> {
+    let executed = app.warehouse().execute(statement, encode).await;
+    executed.map_err(|error| ApiError::internal(&error))
+}
+
 /// Stores the result, or sends the same bytes another way if there is one.
-async fn stash(app: &App, owner: &Owner, statement: &Statement, payload: Bytes) -> Answer {
+async fn stash(
+    app: &App,
+    owner: &Owner,
+    statement: &Statement,
+    payload: Bytes,
+) -> Result<Answer, ApiError> {
     let Refused { reason, payload } = match app.inline().put(owner, payload).await {
-        Ok(id) => return Answer::Inline { id },
+        Ok(id) => return Ok(Answer::Inline { id }),
         Err(refused) => refused,
     };
     if reason == Reason::Closed {
-        return Answer::Refused(ApiError::shutting_down());
+        return Err(ApiError::shutting_down());
     }
     if let Ok(external) = app.external() {
         app.metrics().fallbacks.add_one();
         return publish(external, owner, statement, payload).await;
     }
     app.metrics().refusals.add_one();
-    Answer::Refused(no_way_out(app, reason))
+    Err(no_way_out(app, reason))
 }
 
 async fn publish(
@@ -171,14 +182,13 @@ async fn publish(
     owner: &Owner,
     statement: &Statement,
     payload: Bytes,
-) -> Answer {
-    match external.publish(statement.id, owner.clone(), payload).await {
-        Ok(link) => Answer::External {
-            statement: statement.id,
-            link,
-        },
-        Err(error) => Answer::Refused(ApiError::internal(&error)),
-    }
+) -> Result<Answer, ApiError> {
+    let published = external.publish(statement.id, owner.clone(), payload).await;
+    let link = published.map_err(|error| ApiError::internal(&error))?;
+    Ok(Answer::External {
+        statement: statement.id,
+        link,
+    })
 }
 
 fn no_way_out(app: &App, reason: Reason) -> ApiError {
