@@ -14,6 +14,9 @@ use gateway::server::Server;
 
 use super::progress::Progress;
 
+/// How long the gateway may take to notice that everybody is gone.
+const SETTLE: Duration = Duration::from_secs(5);
+
 /// What the clients saw: their side of the books.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
@@ -120,8 +123,12 @@ impl Stage {
         if left.entries > 0 {
             self.progress.say("waiting for unclaimed results to expire");
         }
-        let ttl = self.app.config().ttl;
-        self.until(ttl * 2, |stage| {
+        let expiry = if left.entries > 0 {
+            self.app.config().ttl * 2
+        } else {
+            Duration::ZERO
+        };
+        self.until(expiry + SETTLE, |stage| {
             let usage = stage.look();
             (usage.entries, usage.used_bytes, usage.waiting) == (0, 0, 0)
         })
