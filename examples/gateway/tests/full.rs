@@ -161,3 +161,22 @@ async fn who_hangs_up_leaves_the_line() {
         (0, 0, 0)
     );
 }
+
+#[tokio::test]
+async fn a_small_result_does_not_overtake_a_large_one() {
+    let (server, held) = full_gateway(Behaviour::InlineOnly, common::FOREVER).await;
+    let usage = || server.app().inline().usage();
+    let (ann, bob) = (client(&server, "ann"), client(&server, "bob"));
+    let large = run(&ann, 0, BIG).await;
+    eventually("the large one stands in line", || usage().waiting == 1).await;
+    // There is room for it, and someone before it.
+    let small = run(&bob, 0, 1).await;
+    eventually("the small one stands behind", || usage().waiting == 2).await;
+
+    client(&server, "holder").fetch(&held).await.unwrap();
+    for (client, running) in [(&ann, large), (&bob, small)] {
+        let id = inline_id(running.answer().await.unwrap());
+        assert_eq!(client.fetch(&id).await.unwrap().status, StatusCode::OK);
+    }
+    assert_eq!(usage().used_bytes, 0);
+}

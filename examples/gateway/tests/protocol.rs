@@ -294,3 +294,13 @@ async fn a_head_request_takes_nothing() {
         StatusCode::OK
     );
 }
+
+#[tokio::test]
+async fn what_goes_wrong_inside_stays_inside() {
+    let server = gateway(|_| {}).await;
+    std::fs::write(server.app().database(), "no longer a database").unwrap();
+    let refusal = common::refused(answer(&client(&server, "ann"), 0, 10).await);
+    assert_eq!((refusal.status, refusal.code.as_str()), (500, "INTERNAL"));
+    assert_eq!(refusal.message, "the request could not be completed");
+    assert_eq!(refusal.retry_after(), None);
+}
