@@ -1,0 +1,43 @@
+//! Waiting on a thread: polls a future that gives up by itself at a deadline.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::sync::with_thread_signal;
+
+/// Completes when its instant has come, but wakes nobody: [`run`] polls it again then.
+#[derive(Debug)]
+pub(crate) struct Elapsed(Option<Instant>);
+
+impl Future for Elapsed {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        match self.0 {
+            Some(deadline) if Instant::now() >= deadline => Poll::Ready(()),
+            _ => Poll::Pending,
+        }
+    }
+}
+
+/// Blocks on the future that `make` makes of the deadline `timeout` from now. A deadline beyond the
+/// clock's range never comes.
+pub(crate) fn run<F: Future>(timeout: Duration, make: impl FnOnce(Elapsed) -> F) -> F::Output {
+    let deadline = Instant::now().checked_add(timeout);
+    let mut future = pin!(make(Elapsed(deadline)));
+    with_thread_signal(|signal| {
+        let waker = Waker::from(std::sync::Arc::clone(signal));
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            let done = signal.wait_unless(deadline, || match future.as_mut().poll(&mut cx) {
+                Poll::Ready(output) => Some(output),
+                Poll::Pending => None,
+            });
+            if let Some(output) = done {
+                return output;
+            }
+        }
+    })
+}

@@ -1,0 +1,288 @@
+//! The line: an intrusive FIFO list of the nodes in waiting futures, under one lock.
+//!
+//! ```text
+//!   head -> Node A <-> Node B <-> Node C <- tail        the nodes live in the waiters' futures
+//! ```
+//!
+//! | node's ending | linked | who may touch `links` | who may free the node |
+//! |---|---|---|---|
+//! | `WAITING`, before it joined | no | its owner | its owner |
+//! | `WAITING`, in the line | yes | who holds the lock | nobody: the owner leaves first |
+//! | anything else | no | nobody | its owner, without the lock |
+//!
+//! A node leaves the line, its waker is moved out, and only then its ending is stored: after that store
+//! nobody but the owner touches it, so an owner that sees an ending may free the node at once. Wakers
+//! are woken after the unlock, from a batch that has no pointers into nodes (invariant 6).
+
+use std::marker::PhantomPinned;
+use std::pin::Pin;
+use std::ptr::NonNull;
+use std::task::Waker;
+
+use crate::sync::UnsafeCell;
+use crate::sync::atomic::{AtomicU8, Ordering};
+use crate::sync::contain_panic;
+
+/// How a waiter's time in the line ended. Numbered so that an atomic can hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Ending {
+    Waiting = 0,
+    /// The bytes are charged and belong to the node's owner.
+    Granted = 1,
+    /// The budget was closed.
+    Closed = 2,
+    /// The limit was lowered below the request, which came to the head and could never fit.
+    TooLarge = 3,
+    /// The owner left.
+    Left = 4,
+}
+
+impl Ending {
+    const ALL: [Ending; 5] =
+        [Self::Waiting, Self::Granted, Self::Closed, Self::TooLarge, Self::Left];
+}
+
+/// A place in the line. Lives in the pinned future of who waits.
+pub(super) struct Node {
+    ending: AtomicU8,
+    /// Bytes asked for. Never changes.
+    need: u64,
+    links: UnsafeCell<Links>,
+    /// The list points at the node: it must not move while it is linked.
+    _pinned: PhantomPinned,
+}
+
+struct Links {
+    prev: Option<NonNull<Node>>,
+    next: Option<NonNull<Node>>,
+    waker: Option<Waker>,
+}
+
+impl Node {
+    pub(super) fn new(need: u64) -> Self {
+        Self {
+            ending: AtomicU8::new(Ending::Waiting as u8),
+            need,
+            links: UnsafeCell::new(Links { prev: None, next: None, waker: None }),
+            _pinned: PhantomPinned,
+        }
+    }
+
+    pub(super) fn need(&self) -> u64 {
+        self.need
+    }
+
+    /// For the owner, without the lock. Anything but `Waiting` is final.
+    pub(super) fn ending(&self) -> Ending {
+        // ORDERING: Acquire [node.ending.load] pairs with [node.ending.store]: the owner may free the node.
+        Ending::ALL[usize::from(self.ending.load(Ordering::Acquire))]
+    }
+
+    /// # Safety
+    /// The node is unlinked, its waker moved out, the lock held. The node may be gone when this returns.
+    unsafe fn end(&self, ending: Ending) {
+        // ORDERING: Release [node.ending.store] pairs with [node.ending.load].
+        self.ending.store(ending as u8, Ordering::Release);
+    }
+}
+
+/// Wakers that were moved out of their nodes, to be woken when the lock is free.
+///
+/// Bounded, so that it needs no allocation; two under loom, so that models see more than one batch.
+pub(super) struct WakeBatch {
+    wakers: [Option<Waker>; WakeBatch::CAPACITY],
+    len: usize,
+}
+
+impl WakeBatch {
+    #[cfg(not(loom))]
+    pub(super) const CAPACITY: usize = 16;
+    #[cfg(loom)]
+    pub(super) const CAPACITY: usize = 2;
+
+    pub(super) fn new() -> Self {
+        Self { wakers: [const { None }; Self::CAPACITY], len: 0 }
+    }
+
+    fn is_full(&self) -> bool {
+        self.len == Self::CAPACITY
+    }
+
+    fn push(&mut self, waker: Option<Waker>) {
+        self.wakers[self.len] = waker;
+        self.len += 1;
+    }
+
+    /// Wakes them in the order in which they were granted. No lock may be held: wakers are user code.
+    /// One that panics keeps nobody else from being woken (invariant 11).
+    pub(super) fn wake_all(&mut self) {
+        for waker in &mut self.wakers[..self.len] {
+            if let Some(waker) = waker.take() {
+                contain_panic(|| waker.wake());
+            }
+        }
+        self.len = 0;
+    }
+}
+
+/// What to do with the head of the line.
+pub(super) enum Verdict {
+    /// Nothing: it has to wait.
+    Wait,
+    End(Ending),
+}
+
+/// The list. All methods are called under the queue's lock.
+///
+/// A linked node is alive and pinned, and its `links` are touched under the lock only: that is what
+/// the `SAFETY` comments here call *linked*.
+pub(super) struct WaitQueue {
+    head: Option<NonNull<Node>>,
+    tail: Option<NonNull<Node>>,
+    len: usize,
+}
+
+// SAFETY: the pointers are to nodes that stay where they are while they are linked, whatever thread
+// their owner is on; nodes are `Sync` in what the list does with them, because it does it under the lock.
+unsafe impl Send for WaitQueue {}
+
+// SAFETY: `links` is touched by the owner before the node is linked and under the queue's lock while it
+// is; the rest of the node is an atomic and an integer that never changes.
+unsafe impl Sync for Node {}
+// SAFETY: as above; a node that is not linked holds nothing that belongs to a thread.
+unsafe impl Send for Node {}
+
+impl WaitQueue {
+    pub(super) const fn new() -> Self {
+        Self { head: None, tail: None, len: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.head.is_none()
+    }
+
+    /// Links the node at the tail.
+    ///
+    /// # Safety
+    /// The node was never linked, and its owner takes it out (`leave`) before it frees it, unless it
+    /// has seen its ending.
+    pub(super) unsafe fn join(&mut self, node: Pin<&Node>, waker: Waker) {
+        let node = NonNull::from(node.get_ref());
+        let tail = self.tail.replace(node);
+        // SAFETY: the caller's node, not linked before, so nobody else touches its links; the old tail is
+        // linked.
+        unsafe {
+            with_links(node, |links| {
+                links.prev = tail;
+                links.waker = Some(waker);
+            });
+            match tail {
+                Some(tail) => with_links(tail, |links| links.next = Some(node)),
+                None => self.head = Some(node),
+            }
+        }
+        self.len += 1;
+    }
+
+    /// Ends waiters from the head on, as `judge` says (it is told the head's bytes and whether nobody
+    /// waits behind it), until it says to wait, or the line is empty, or the batch is full. Returns
+    /// whether it was the batch: then wake it and call again.
+    pub(super) fn serve(
+        &mut self,
+        batch: &mut WakeBatch,
+        mut judge: impl FnMut(u64, bool) -> Verdict,
+    ) -> bool {
+        while let Some(head) = self.head {
+            if batch.is_full() {
+                return true;
+            }
+            // SAFETY: linked.
+            let node = unsafe { head.as_ref() };
+            match judge(node.need, self.len == 1) {
+                Verdict::Wait => break,
+                Verdict::End(ending) => {
+                    // SAFETY: linked; then unlinked, its waker moved out, and not touched again.
+                    unsafe {
+                        batch.push(self.unlink(head));
+                        node.end(ending);
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    /// Takes the node out if it is still in the line. Says whether it was the head, and hands out its
+    /// waker, to be dropped when the lock is free. `None`: its ending came first.
+    ///
+    /// # Safety
+    /// The node has been joined to this queue.
+    pub(super) unsafe fn leave(&mut self, node: Pin<&Node>) -> Option<(bool, Option<Waker>)> {
+        if node.ending() != Ending::Waiting {
+            return None;
+        }
+        let node = NonNull::from(node.get_ref());
+        let was_head = self.head == Some(node);
+        // SAFETY: joined and not ended, so linked; then unlinked and its waker moved out.
+        unsafe {
+            let waker = self.unlink(node);
+            node.as_ref().end(Ending::Left);
+            Some((was_head, waker))
+        }
+    }
+
+    /// Whether the node would wake the same task as `waker` does. Runs no user code.
+    ///
+    /// # Safety
+    /// The node is linked in this queue.
+    pub(super) unsafe fn will_wake(&self, node: Pin<&Node>, waker: &Waker) -> bool {
+        // SAFETY: linked.
+        unsafe {
+            with_links(NonNull::from(node.get_ref()), |links| {
+                links.waker.as_ref().is_some_and(|old| old.will_wake(waker))
+            })
+        }
+    }
+
+    /// Puts another waker in the node; the old one is to be dropped when the lock is free.
+    ///
+    /// # Safety
+    /// The node is linked in this queue.
+    pub(super) unsafe fn replace_waker(&mut self, node: Pin<&Node>, waker: Waker) -> Option<Waker> {
+        // SAFETY: linked.
+        unsafe { with_links(NonNull::from(node.get_ref()), |links| links.waker.replace(waker)) }
+    }
+
+    /// # Safety
+    /// The node is linked in this queue.
+    unsafe fn unlink(&mut self, node: NonNull<Node>) -> Option<Waker> {
+        // SAFETY: the node is linked, and so are its neighbours.
+        unsafe {
+            let (prev, next, waker) = with_links(node, |links| {
+                (links.prev.take(), links.next.take(), links.waker.take())
+            });
+            match prev {
+                Some(prev) => with_links(prev, |links| links.next = next),
+                None => self.head = next,
+            }
+            match next {
+                Some(next) => with_links(next, |links| links.prev = prev),
+                None => self.tail = prev,
+            }
+            self.len -= 1;
+            waker
+        }
+    }
+}
+
+/// # Safety
+/// The node is alive, and nobody else touches its links meanwhile.
+unsafe fn with_links<R>(node: NonNull<Node>, f: impl FnOnce(&mut Links) -> R) -> R {
+    // SAFETY: the caller's.
+    unsafe { node.as_ref().links.with_mut(|links| f(&mut *links)) }
+}

@@ -1,0 +1,199 @@
+//! The packed word: how much room is left, and two flags, in one atomic.
+//!
+//! ```text
+//!   63                                             2        1        0
+//!  +-------------------------------------------------+--------+--------+
+//!  | room: bytes left below the limit, signed        | CLOSED | QUEUED |
+//!  +-------------------------------------------------+--------+--------+
+//! ```
+//!
+//! *Room* and not *used*: the limit is then part of the word, and a charge compares against one value
+//! that is one atomic. With `used` here and the limit beside it, a charge could pass its check under
+//! the old limit and take effect after the limit was lowered. Room is negative while a lowered limit is
+//! below what is used.
+//!
+//! | from | operation | to |
+//! |---|---|---|
+//! | flags clear, room >= n | `charge(n)` | room - n |
+//! | any | `release(n)` | room + n; who finds `QUEUED` serves the line |
+//! | any, queue locked | `set_queued` | `QUEUED` |
+//! | `QUEUED`, queue locked | `grant(n, last)` | room - n, and not `QUEUED` if `last` |
+//! | `QUEUED`, queue locked and empty | `clear_queued` | not `QUEUED` |
+//! | any, queue locked | `close` | `CLOSED`, for good |
+//! | any, queue locked | `resize(delta)` | room + delta |
+//!
+//! The argument why no wakeup is lost: a release and the setting of `QUEUED` are read-modify-writes of
+//! the same word, so one comes first. If the release does, whoever sets `QUEUED` sees its bytes in the
+//! value returned, and looks whether it fits. If it does not, the release sees `QUEUED`, takes the
+//! queue's lock and serves. There is no third case, and so no fence.
+//!
+//! Only read-modify-write operations change the word; a plain store would wipe out what others did.
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// Somebody is in the line: nobody may charge but who holds the queue's lock (invariant 2). Lowest bit,
+/// so that `grant` can subtract it together with the bytes.
+const QUEUED: u64 = 1;
+/// No more charges, ever (invariant 4).
+const CLOSED: u64 = 2;
+const ROOM_SHIFT: u32 = 2;
+
+/// The largest limit. One bit less than the field: room can be as low as `-MAX_LIMIT`.
+pub(crate) const MAX_LIMIT: u64 = (1 << (63 - ROOM_SHIFT)) - 1;
+
+/// A value of the word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Snapshot(u64);
+
+impl Snapshot {
+    pub(crate) fn room(self) -> i64 {
+        (self.0 as i64) >> ROOM_SHIFT
+    }
+
+    pub(crate) fn is_queued(self) -> bool {
+        self.0 & QUEUED != 0
+    }
+
+    pub(crate) fn is_closed(self) -> bool {
+        self.0 & CLOSED != 0
+    }
+
+    /// Whether `bytes` fit, line or no line.
+    pub(crate) fn fits(self, bytes: u64) -> bool {
+        u64::try_from(self.room()).is_ok_and(|room| bytes <= room)
+    }
+
+    /// Whether somebody who is not in the line may charge `bytes`.
+    fn admits(self, bytes: u64) -> bool {
+        self.0 & (QUEUED | CLOSED) == 0 && self.fits(bytes)
+    }
+}
+
+/// `bytes` as the word counts them.
+const fn units(bytes: u64) -> u64 {
+    bytes << ROOM_SHIFT
+}
+
+/// The atomic. Byte counts given to it are at most [`MAX_LIMIT`].
+pub(crate) struct Word(AtomicU64);
+
+impl Word {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self(AtomicU64::new(units(limit)))
+    }
+
+    pub(crate) fn load(&self) -> Snapshot {
+        // ORDERING: Relaxed [word.load]: a snapshot for decisions that are made again under the lock or by a CAS.
+        Snapshot(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Takes `bytes` if they fit and nobody waits. Lock-free.
+    #[inline]
+    pub(crate) fn charge(&self, bytes: u64) -> Result<(), Snapshot> {
+        let mut now = self.load();
+        loop {
+            if !now.admits(bytes) {
+                return Err(now);
+            }
+            // ORDERING: Acquire / Relaxed [word.charge] pairs with [word.release]: what was done under
+            // the released bytes happens before what is done under these.
+            match self.0.compare_exchange_weak(
+                now.0,
+                now.0 - units(bytes),
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => return Ok(()),
+                Err(changed) => now = Snapshot(changed),
+            }
+        }
+    }
+
+    /// Gives `bytes` back. The caller must serve the line if the value returned says `QUEUED`.
+    #[inline]
+    pub(crate) fn release(&self, bytes: u64) -> Snapshot {
+        // ORDERING: Release [word.release] pairs with [word.charge], [word.join] and [word.grant].
+        Snapshot(self.0.fetch_add(units(bytes), Ordering::Release))
+    }
+
+    /// Under the lock: from now on who releases serves, and nobody else charges. Returns the value
+    /// before.
+    pub(crate) fn set_queued(&self) -> Snapshot {
+        // ORDERING: Acquire [word.join] pairs with [word.release]: the joiner may take the bytes at once.
+        Snapshot(self.0.fetch_or(QUEUED, Ordering::Acquire))
+    }
+
+    /// Under the lock, the queue being empty.
+    pub(crate) fn clear_queued(&self) {
+        // ORDERING: Relaxed [word.clear]: the queue is guarded by its lock, the word by being one atomic.
+        self.0.fetch_and(!QUEUED, Ordering::Relaxed);
+    }
+
+    /// Under the lock, with `QUEUED` set and `bytes` fitting: takes them for the head. `last`: nobody
+    /// waits after it, so the flag goes too. Returns the value after.
+    pub(crate) fn grant(&self, bytes: u64, last: bool) -> Snapshot {
+        let less = units(bytes) | if last { QUEUED } else { 0 };
+        // ORDERING: Acquire [word.grant] pairs with [word.release]: several releases may have made the room.
+        Snapshot(self.0.fetch_sub(less, Ordering::Acquire) - less)
+    }
+
+    /// Under the lock.
+    pub(crate) fn close(&self) {
+        // ORDERING: Relaxed [word.close]: acted upon under the lock only.
+        self.0.fetch_or(CLOSED, Ordering::Relaxed);
+    }
+
+    /// Under the lock: moves the limit from `old` to `new`.
+    pub(crate) fn resize(&self, old: u64, new: u64) {
+        // Two's complement: a lower limit adds a negative number.
+        let delta = units(new).wrapping_sub(units(old));
+        // ORDERING: Relaxed [word.resize]: no data comes with room that a new limit makes.
+        self.0.fetch_add(delta, Ordering::Relaxed);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_survives_flags_and_a_limit_below_what_is_used() {
+        let word = Word::new(MAX_LIMIT);
+        assert!(word.charge(MAX_LIMIT).is_ok());
+        word.set_queued();
+        word.close();
+        word.resize(MAX_LIMIT, 0);
+        let now = word.load();
+        assert_eq!(now.room(), -(MAX_LIMIT as i64));
+        assert!(now.is_queued() && now.is_closed() && !now.fits(0));
+        word.release(MAX_LIMIT);
+        word.clear_queued();
+        let now = word.load();
+        assert_eq!(now.room(), 0);
+        assert!(now.is_closed() && !now.is_queued());
+    }
+
+    #[test]
+    fn nobody_charges_past_a_flag() {
+        for flag in [Word::close as fn(&Word), |w| {
+            w.set_queued();
+        }] {
+            let word = Word::new(10);
+            flag(&word);
+            assert!(word.charge(1).is_err());
+            assert!(word.charge(0).is_err());
+            assert_eq!(word.load().room(), 10);
+        }
+    }
+
+    #[test]
+    fn the_last_grant_takes_the_flag_with_it() {
+        let word = Word::new(10);
+        word.set_queued();
+        word.grant(3, false);
+        assert!(word.load().is_queued());
+        word.grant(3, true);
+        assert!(!word.load().is_queued());
+        assert_eq!(word.load().room(), 4);
+    }
+}

@@ -1,0 +1,151 @@
+//! Time, so that it can be replaced: every time rule is tested without sleeping.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::slots::{NEVER, Nanos};
+use crate::sync::Mutex;
+
+/// A source of time for deadlines.
+///
+/// The stash calls it at each put, take and sweep, and holds nothing meanwhile, so it may even call the
+/// stash. It should not go backwards; if it does, entries live longer.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// /// Follows tokio's clock, which tests can pause.
+/// struct TokioClock(tokio::time::Instant);
+///
+/// impl cloakroom::Clock for TokioClock {
+///     fn now(&self) -> Duration {
+///         self.0.elapsed()
+///     }
+/// }
+/// ```
+pub trait Clock: Send + Sync + 'static {
+    /// The time since an origin of the clock's own choosing.
+    fn now(&self) -> Duration;
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Duration {
+        (**self).now()
+    }
+}
+
+/// The clock in use. The real one needs no virtual call.
+pub(crate) enum Time {
+    Real(Instant),
+    Other(Box<dyn Clock>),
+}
+
+impl Time {
+    pub(crate) fn now(&self) -> Nanos {
+        match self {
+            Time::Real(origin) => nanos(origin.elapsed()),
+            Time::Other(clock) => nanos(clock.now()),
+        }
+    }
+}
+
+/// Saturates after 292 years.
+pub(crate) fn nanos(duration: Duration) -> Nanos {
+    let nanos = duration.as_secs().saturating_mul(1_000_000_000);
+    nanos.saturating_add(u64::from(duration.subsec_nanos())).min(NEVER - 1)
+}
+
+/// A clock that stands still until it is told to go on. Clones are the same clock.
+///
+/// ```
+/// use std::time::Duration;
+/// use cloakroom::{ManualClock, Stash};
+///
+/// let clock = ManualClock::new();
+/// let stash: Stash<String, ()> = Stash::builder()
+///     .max_bytes(1 << 20)
+///     .ttl(Duration::from_secs(600))
+///     .clock(clock.clone())
+///     .build()?;
+/// let ticket = stash.try_put((), "coat".to_owned()).unwrap();
+/// clock.advance(Duration::from_secs(600));
+/// assert_eq!(stash.take(&ticket, &()), None);
+/// # Ok::<(), cloakroom::ConfigError>(())
+/// ```
+#[derive(Clone)]
+pub struct ManualClock(Arc<Mutex<Hands>>);
+
+struct Hands {
+    now: Duration,
+    sleepers: Vec<(Duration, Waker)>,
+}
+
+impl ManualClock {
+    /// A clock at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Arc::new(Mutex::new(Hands { now: Duration::ZERO, sleepers: Vec::new() })))
+    }
+
+    /// Moves the time on by `step` and wakes the sleepers whose time has come.
+    pub fn advance(&self, step: Duration) {
+        let due: Vec<(Duration, Waker)> = {
+            let mut hands = self.0.lock();
+            let now = hands.now.saturating_add(step);
+            hands.now = now;
+            let (due, later) = hands.sleepers.drain(..).partition(|(until, _)| *until <= now);
+            hands.sleepers = later;
+            due
+        };
+        due.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// A future that completes when the clock has moved on by `duration`: a sleep for
+    /// [`Reaper::run`](crate::Reaper::run) and for `until`.
+    pub fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + use<> {
+        Sleep { clock: self.clone(), until: self.now().saturating_add(duration) }
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Duration {
+        self.0.lock().now
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ManualClock").field(&self.now()).finish()
+    }
+}
+
+struct Sleep {
+    clock: ManualClock,
+    until: Duration,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // Cloned before the lock is taken, and dropped after: user code.
+        let waker = cx.waker().clone();
+        let mut hands = self.clock.0.lock();
+        if hands.now >= self.until {
+            drop(hands);
+            return Poll::Ready(());
+        }
+        hands.sleepers.push((self.until, waker));
+        Poll::Pending
+    }
+}

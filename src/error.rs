@@ -1,0 +1,202 @@
+//! What a refusal says, and that it hands the payload back.
+
+use std::error::Error;
+use std::fmt;
+
+/// Why a request was refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// It does not fit now, or others are in line and it was not to wait.
+    Full,
+    /// It exceeds the limit and can never fit.
+    TooLarge,
+    /// It waited in line for as long as it was told to.
+    TimedOut,
+    /// The future given to `until` completed first.
+    Cancelled,
+    /// Closed for good.
+    Closed,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Refusal::Full => "full",
+            Refusal::TooLarge => "larger than the limit",
+            Refusal::TimedOut => "timed out in line",
+            Refusal::Cancelled => "gave up in line",
+            Refusal::Closed => "closed",
+        })
+    }
+}
+
+/// A budget's refusal, with the numbers at that moment.
+///
+/// ```
+/// # use cloakroom::Budget;
+/// let budget = Budget::new(100);
+/// let _held = budget.try_acquire(80).unwrap();
+/// let refused = budget.try_acquire(30).unwrap_err();
+/// assert_eq!(refused.to_string(), "full: 30 bytes requested, 80 of 100 used, 0 waiting");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AcquireError {
+    pub(crate) reason: Refusal,
+    pub(crate) requested: u64,
+    pub(crate) used: u64,
+    pub(crate) limit: u64,
+    pub(crate) waiting: usize,
+}
+
+impl AcquireError {
+    /// Why.
+    #[must_use]
+    pub fn reason(&self) -> Refusal {
+        self.reason
+    }
+
+    /// The bytes asked for.
+    #[must_use]
+    pub fn requested(&self) -> u64 {
+        self.requested
+    }
+
+    /// The bytes in use.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// The limit in bytes.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// How many were in line.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// For blocking calls, whose `until` is their deadline.
+    pub(crate) fn into_timed_out(mut self) -> Self {
+        if self.reason == Refusal::Cancelled {
+            self.reason = Refusal::TimedOut;
+        }
+        self
+    }
+}
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { reason, requested, used, limit, waiting } = self;
+        write!(
+            f,
+            "{reason}: {requested} bytes requested, {used} of {limit} used, {waiting} waiting"
+        )
+    }
+}
+
+impl Error for AcquireError {}
+
+/// A put that was refused. Has the payload: [`into_payload`](Self::into_payload).
+pub struct PutError<P> {
+    payload: P,
+    refusal: AcquireError,
+}
+
+impl<P> PutError<P> {
+    pub(crate) fn new(payload: P, refusal: AcquireError) -> Self {
+        Self { payload, refusal }
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn reason(&self) -> Refusal {
+        self.refusal.reason
+    }
+
+    /// The payload, given back.
+    #[must_use]
+    pub fn into_payload(self) -> P {
+        self.payload
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> &P {
+        &self.payload
+    }
+
+    /// The bytes it would have been charged: its size and the entry overhead.
+    #[must_use]
+    pub fn requested(&self) -> u64 {
+        self.refusal.requested
+    }
+
+    /// The bytes in use.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.refusal.used
+    }
+
+    /// The limit in bytes.
+    #[must_use]
+    pub fn limit(&self) -> u64 {
+        self.refusal.limit
+    }
+
+    /// How many were in line.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.refusal.waiting
+    }
+
+    pub(crate) fn into_timed_out(self) -> Self {
+        Self { payload: self.payload, refusal: self.refusal.into_timed_out() }
+    }
+}
+
+/// Without the payload, so that it asks nothing of `P`.
+impl<P> fmt::Debug for PutError<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PutError").field(&self.refusal).finish()
+    }
+}
+
+impl<P> fmt::Display for PutError<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.refusal.fmt(f)
+    }
+}
+
+impl<P> Error for PutError<P> {}
+
+/// A setting that cannot be: which one, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    setting: &'static str,
+    problem: String,
+}
+
+impl ConfigError {
+    pub(crate) fn new(setting: &'static str, problem: impl Into<String>) -> Self {
+        Self { setting, problem: problem.into() }
+    }
+
+    /// The builder's method that was given the value.
+    #[must_use]
+    pub fn setting(&self) -> &str {
+        self.setting
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.setting, self.problem)
+    }
+}
+
+impl Error for ConfigError {}

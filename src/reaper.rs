@@ -1,0 +1,178 @@
+//! Expiry without traffic: somebody who looks when the next deadline comes.
+//!
+//! A reaper sleeps until the earliest deadline that it knows of, and never longer than the time to live.
+//! So a put need not tell it: an entry that the reaper did not see was put after it looked, and its
+//! deadline is a time to live after that.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::stash::{Inner, Stash};
+use crate::sync::{Mutex, ThreadSignal, contain_panic};
+
+/// Removes entries when they expire, with no call needed. Made by [`Stash::reaper`].
+///
+/// It holds no handle: when the last [`Stash`] handle is dropped, it ends.
+///
+/// # Examples
+///
+/// On a thread of its own:
+///
+/// ```
+/// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1 << 20).build().unwrap();
+/// stash.reaper().spawn()?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// On any runtime:
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1 << 20).build().unwrap();
+/// let reaper = tokio::spawn(stash.reaper().run(tokio::time::sleep));
+/// drop(stash);
+/// reaper.await.unwrap();
+/// # }
+/// ```
+#[must_use = "a reaper does nothing until it is spawned or run"]
+pub struct Reaper<P, O> {
+    stash: Weak<Inner<P, O>>,
+    alarm: Arc<Alarm>,
+}
+
+impl<P, O> Reaper<P, O> {
+    pub(crate) fn new(stash: Weak<Inner<P, O>>, alarms: &Alarms) -> Self {
+        Self { stash, alarm: alarms.add() }
+    }
+
+    /// One look: removes a batch of what has expired. Returns how long to sleep until the next look;
+    /// `None` when the stash is gone.
+    fn look(&self) -> Option<Duration> {
+        let stash = Stash::upgrade(&self.stash)?;
+        let now = stash.now();
+        let (removed, next) = stash.expire_batch(now);
+        let wait = next.saturating_sub(now).min(stash.ttl());
+        // Due, but nothing to remove: somebody else is at it. Not so short as to spin.
+        let wait = if removed == 0 { wait.max(1_000_000) } else { wait };
+        Some(Duration::from_nanos(wait))
+    }
+
+    /// Runs it on a new thread, which ends when the last handle is dropped.
+    ///
+    /// It sleeps in real time: with a clock of your own, use [`run`](Self::run).
+    ///
+    /// # Errors
+    ///
+    /// If the system cannot start a thread.
+    pub fn spawn(self) -> io::Result<thread::JoinHandle<()>>
+    where
+        P: Send + 'static,
+        O: Send + 'static,
+    {
+        thread::Builder::new().name("cloakroom-reaper".to_owned()).spawn(move || {
+            while let Some(wait) = self.look() {
+                let deadline = Instant::now().checked_add(wait);
+                self.alarm.thread.wait_unless(deadline, || self.is_over().then_some(()));
+            }
+        })
+    }
+
+    /// Runs it as a future, on any runtime: `sleep` makes a future that completes after a duration, such
+    /// as `tokio::time::sleep`. Completes when the last handle is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future stops the reaper; nothing is lost.
+    pub async fn run<S, F>(self, mut sleep: S)
+    where
+        S: FnMut(Duration) -> F,
+        F: Future,
+    {
+        while let Some(wait) = self.look() {
+            if wait.is_zero() {
+                // More is due: let others run, then go on.
+                yield_now().await;
+                continue;
+            }
+            let mut nap = pin!(sleep(wait));
+            poll_fn(|cx| {
+                self.alarm.watch(cx);
+                if self.is_over() { Poll::Ready(()) } else { nap.as_mut().poll(cx).map(drop) }
+            })
+            .await;
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        self.stash.strong_count() == 0
+    }
+}
+
+async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+impl<P, O> fmt::Debug for Reaper<P, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reaper").finish_non_exhaustive()
+    }
+}
+
+/// How a sleeping reaper hears that it is over.
+pub(crate) struct Alarm {
+    thread: ThreadSignal,
+    task: Mutex<Option<Waker>>,
+}
+
+impl Alarm {
+    /// Has the task that is being polled woken by the alarm.
+    fn watch(&self, cx: &mut Context<'_>) {
+        let waker = cx.waker().clone();
+        let old = self.task.lock().replace(waker);
+        drop(old);
+    }
+
+    fn ring(&self) {
+        self.thread.notify();
+        let task = self.task.lock().take();
+        if let Some(waker) = task {
+            contain_panic(|| waker.wake());
+        }
+    }
+}
+
+/// The alarms of all reapers of a stash.
+pub(crate) struct Alarms(Mutex<Vec<Weak<Alarm>>>);
+
+impl Alarms {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::new(Vec::new()))
+    }
+
+    fn add(&self) -> Arc<Alarm> {
+        let alarm = Arc::new(Alarm { thread: ThreadSignal::new(), task: Mutex::new(None) });
+        let mut alarms = self.0.lock();
+        alarms.retain(|alarm| alarm.strong_count() > 0);
+        alarms.push(Arc::downgrade(&alarm));
+        alarm
+    }
+
+    pub(crate) fn ring(&self) {
+        let alarms = std::mem::take(&mut *self.0.lock());
+        alarms.iter().filter_map(Weak::upgrade).for_each(|alarm| alarm.ring());
+    }
+}

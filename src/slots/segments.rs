@@ -1,0 +1,278 @@
+//! Where a shard's slots live: segments that grow, never move, and are freed with the stash.
+//!
+//! Sixteen segments per size, so that about a sixteenth of the slots is ahead of need: 16 segments of
+//! 16 slots, 16 of 32, and so on. With `x = index + 256`, the segment and the offset are bits of `x`:
+//!
+//! ```text
+//!   x:  0 .. 0 1 | 4 bits: which of the 16 | offset in the segment
+//!              ^ position: which size
+//! ```
+//!
+//! A segment is one zeroed allocation, `[Slot; len] [Bound; 1 + blocks]`: fresh slots need no writes, so
+//! that growing is not a pause, whatever the size. The first bound is the segment's, the others stand
+//! over its blocks of slots.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::ptr::{self, NonNull};
+use std::slice;
+
+use super::deadlines::Bound;
+use super::free_list::Links;
+use super::slot::Slot;
+use crate::sync::atomic::{AtomicPtr, Ordering};
+
+/// log2 of the segments per doubling.
+const SUB_BITS: u32 = if cfg!(loom) { 1 } else { 4 };
+/// log2 of the slots in the first sixteen segments together.
+const FIRST_BITS: u32 = if cfg!(loom) { 1 } else { 8 };
+/// log2 of what no index of a shard reaches.
+pub(super) const INDEX_BITS: u32 = if cfg!(loom) { 3 } else { 26 };
+/// How many slots a shard can have.
+pub(super) const MAX_SLOTS: u32 = (1 << INDEX_BITS) - (1 << FIRST_BITS);
+const SEGMENTS: usize = ((INDEX_BITS - FIRST_BITS) as usize) << SUB_BITS;
+/// Slots under one bound.
+const BLOCK: usize = if cfg!(loom) { 2 } else { 256 };
+
+/// A shard's segments.
+pub(super) struct Segments<P, O> {
+    slots: [AtomicPtr<Slot<P, O>>; SEGMENTS],
+}
+
+/// A view of one segment.
+pub(super) struct Segment<'a, P, O> {
+    pub(super) first: u32,
+    pub(super) slots: &'a [Slot<P, O>],
+    pub(super) bound: &'a Bound,
+    pub(super) blocks: &'a [Bound],
+}
+
+/// Where a slot is: segment number, offset.
+fn locate(index: u32) -> (usize, usize) {
+    let x = index + (1 << FIRST_BITS);
+    let size_bits = x.ilog2() - SUB_BITS;
+    let sub = x >> size_bits & ((1 << SUB_BITS) - 1);
+    let doubling = x.ilog2() - FIRST_BITS;
+    ((doubling << SUB_BITS | sub) as usize, (x & ((1 << size_bits) - 1)) as usize)
+}
+
+/// The inverse: a segment's first index and its length.
+fn span(segment: usize) -> (u32, usize) {
+    let segment = segment as u32;
+    let size_bits = (segment >> SUB_BITS) + FIRST_BITS - SUB_BITS;
+    let leading = 1 << SUB_BITS | segment & ((1 << SUB_BITS) - 1);
+    ((leading << size_bits) - (1 << FIRST_BITS), 1 << size_bits)
+}
+
+/// How many bounds stand over the blocks of a segment with `len` slots.
+const fn blocks(len: usize) -> usize {
+    len.div_ceil(BLOCK)
+}
+
+fn layout<P, O>(len: usize) -> Layout {
+    let slots = Layout::array::<Slot<P, O>>(len);
+    let bounds = Layout::array::<Bound>(1 + blocks(len));
+    let joined = slots.and_then(|slots| slots.extend(bounds?));
+    let (layout, bounds_at) = joined.expect("a segment is smaller than the address space");
+    assert_eq!(bounds_at, len * size_of::<Slot<P, O>>(), "bounds follow slots without a gap");
+    layout
+}
+
+impl<P, O> Segments<P, O> {
+    pub(super) fn new() -> Self {
+        Self { slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())) }
+    }
+
+    /// The slot, if its segment exists.
+    #[inline]
+    pub(super) fn slot(&self, index: u32) -> Option<&Slot<P, O>> {
+        let (segment, offset) = locate(index);
+        // ORDERING: Acquire [segment.load] pairs with [segment.install].
+        let slots = self.slots.get(segment)?.load(Ordering::Acquire);
+        // SAFETY: an installed segment lives as long as `self`; the offset is within it.
+        unsafe { slots.as_ref().map(|first| &*ptr::from_ref(first).add(offset)) }
+    }
+
+    /// The slot and the bounds over it, lowest first, if its segment exists.
+    #[inline]
+    pub(super) fn place(&self, index: u32) -> Option<(&Slot<P, O>, [&Bound; 2])> {
+        let (number, offset) = locate(index);
+        // ORDERING: Acquire [segment.load] pairs with [segment.install].
+        let slots = NonNull::new(self.slots.get(number)?.load(Ordering::Acquire))?;
+        // SAFETY: installed, under this number.
+        let segment = unsafe { view(number, slots) };
+        Some((&segment.slots[offset], [&segment.blocks[offset / BLOCK], segment.bound]))
+    }
+
+    /// All segments, for a sweep that has begun. A segment that it misses is installed by a put that
+    /// will see what the sweep did before.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Segment<'_, P, O>> {
+        self.slots.iter().enumerate().map_while(|(number, installed)| {
+            // ORDERING: Acquire [segment.load] pairs with [segment.install].
+            let mut slots = installed.load(Ordering::Acquire);
+            if slots.is_null() {
+                // ORDERING: AcqRel / Acquire [segment.confirm] pairs with [segment.install]: an RMW, so that
+                // the install comes before it, and is seen here, or after it, and sees our sweep.
+                slots = installed
+                    .compare_exchange(slots, slots, Ordering::AcqRel, Ordering::Acquire)
+                    .unwrap_or_else(|found| found);
+            }
+            // SAFETY: installed, under this number.
+            NonNull::new(slots).map(|slots| unsafe { view(number, slots) })
+        })
+    }
+
+    /// Makes sure that the slot's segment exists.
+    #[cold]
+    pub(super) fn grow(&self, index: u32) {
+        let (segment, _) = locate(index);
+        let new = allocate::<P, O>(span(segment).1);
+        // ORDERING: AcqRel / Relaxed [segment.install] pairs with [segment.load] and [segment.confirm].
+        let installed = self.slots[segment].compare_exchange(
+            ptr::null_mut(),
+            new,
+            Ordering::AcqRel,
+            Ordering::Relaxed,
+        );
+        if installed.is_err() {
+            // SAFETY: ours, and nobody has seen it.
+            unsafe { free(segment, new) };
+        }
+    }
+}
+
+impl<P, O> Links for Segments<P, O> {
+    #[inline]
+    fn link(&self, index: u32) -> u64 {
+        self.slot(index).map_or(0, Slot::word)
+    }
+
+    #[inline]
+    fn set_link(&self, index: u32, link: u64) {
+        if let Some(slot) = self.slot(index) {
+            slot.set_word(link);
+        }
+    }
+}
+
+impl<P, O> Drop for Segments<P, O> {
+    fn drop(&mut self) {
+        for (number, installed) in self.slots.iter().enumerate() {
+            // ORDERING: Acquire [segment.load] pairs with [segment.install].
+            let slots = installed.load(Ordering::Acquire);
+            if !slots.is_null() {
+                // SAFETY: installed under this number, and nobody else is left to look at it.
+                unsafe { free(number, slots) };
+            }
+        }
+    }
+}
+
+fn allocate<P, O>(len: usize) -> *mut Slot<P, O> {
+    let layout = layout::<P, O>(len);
+    // SAFETY: the layout is not of size zero: a segment has slots, and a slot has a state.
+    let memory = unsafe { alloc_zeroed(layout) };
+    if memory.is_null() {
+        handle_alloc_error(layout);
+    }
+    let slots = memory.cast::<Slot<P, O>>();
+    // SAFETY: within the allocation, aligned by its layout, and nobody else's yet. Slots may stay zero.
+    unsafe {
+        let bounds = slots.add(len).cast::<Bound>();
+        for bound in 0..=blocks(len) {
+            bounds.add(bound).write(Bound::new());
+        }
+        #[cfg(loom)]
+        for slot in 0..len {
+            slots.add(slot).write(Slot::new());
+        }
+    }
+    slots
+}
+
+/// # Safety
+/// The slots were allocated for a segment of this number.
+#[inline]
+unsafe fn view<'a, P, O>(number: usize, slots: NonNull<Slot<P, O>>) -> Segment<'a, P, O> {
+    let (first, len) = span(number);
+    // SAFETY: what `allocate` laid out.
+    unsafe {
+        let bounds = slots.add(len).cast::<Bound>();
+        Segment {
+            first,
+            slots: slice::from_raw_parts(slots.as_ptr(), len),
+            bound: bounds.as_ref(),
+            blocks: slice::from_raw_parts(bounds.as_ptr().add(1), blocks(len)),
+        }
+    }
+}
+
+/// # Safety
+/// As for `view`, and nobody has a reference to the segment.
+unsafe fn free<P, O>(number: usize, slots: *mut Slot<P, O>) {
+    let layout = layout::<P, O>(span(number).1);
+    // SAFETY: the layout it was allocated with. Slots and bounds have nothing to drop: entries were
+    // drained.
+    unsafe { dealloc(slots.cast(), layout) };
+}
+
+impl<P, O> Segment<'_, P, O> {
+    /// Each block: its first index, its slots, its bound.
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (u32, &[Slot<P, O>], &Bound)> {
+        let firsts = (self.first..).step_by(BLOCK);
+        firsts.zip(self.slots.chunks(BLOCK)).zip(self.blocks).map(|((f, s), b)| (f, s, b))
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn locate_is_dense_and_span_is_its_inverse() {
+        let (mut segment, mut offset) = (0, 0);
+        for index in 0..1_000_000 {
+            assert_eq!(locate(index), (segment, offset), "{index}");
+            let (first, len) = span(segment);
+            assert_eq!(first as usize + offset, index as usize);
+            offset += 1;
+            if offset == len {
+                (segment, offset) = (segment + 1, 0);
+            }
+        }
+        let (last, _) = locate(MAX_SLOTS - 1);
+        assert_eq!(last, SEGMENTS - 1);
+        let (first, len) = span(last);
+        assert_eq!(first as usize + len, MAX_SLOTS as usize);
+    }
+
+    #[test]
+    fn about_a_sixteenth_is_ahead_of_need() {
+        for segment in 0..SEGMENTS {
+            let (used, len) = span(segment);
+            assert!(len <= (used as usize + 256) / 16, "{segment}");
+        }
+    }
+
+    #[test]
+    fn blocks_cover_a_segment() {
+        let segments = Segments::<Vec<u8>, ()>::new();
+        for index in [0, 5_000, 200_000] {
+            segments.grow(index);
+            let (slot, [block, _]) = segments.place(index).unwrap();
+            let number = locate(index).0;
+            let slots = NonNull::new(segments.slots[number].load(Ordering::Relaxed)).unwrap();
+            // SAFETY: installed.
+            let segment = unsafe { view(number, slots) };
+            let mut covered = 0;
+            for (first, slots, bound) in segment.blocks() {
+                assert_eq!(first, segment.first + covered);
+                covered += slots.len() as u32;
+                if (first..segment.first + covered).contains(&index) {
+                    assert!(ptr::eq(bound, block));
+                    assert!(ptr::eq(&slots[(index - first) as usize], slot));
+                }
+            }
+            assert_eq!(covered as usize, segment.slots.len());
+        }
+    }
+}

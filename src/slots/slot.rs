@@ -1,0 +1,181 @@
+//! One slot: a state machine in one word, and the cell that it guards.
+//!
+//! | phase | cell | who may touch the cell | left by |
+//! |---|---|---|---|
+//! | `FREE` | empty | who popped the slot from the free list | `publish` -> `LIVE` |
+//! | `LIVE` | an entry | nobody: whoever wants it wins it first | `win` -> `BUSY` |
+//! | `BUSY` | an entry | who won it, alone | `restore` -> `LIVE`, `vacate` -> `FREE` |
+//!
+//! The word of a live slot also holds a fingerprint, a keyed hash of the ticket's secret and the owner:
+//! one compare-exchange decides secrecy, ownership, at most once, and staleness (invariant 7). A
+//! fingerprint comes back only if a 62-bit hash of 90 fresh random bits does, and even then the ticket and
+//! the owner are compared before anything is delivered.
+//!
+//! All bits zero is a free slot that was never used.
+
+use std::mem::MaybeUninit;
+
+use super::deadlines::Nanos;
+use crate::sync::UnsafeCell;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::ticket::Secret;
+
+/// Zero, so that fresh memory is free slots.
+const FREE: u64 = 0;
+const LIVE: u64 = 1;
+const BUSY: u64 = 2;
+const PHASE: u64 = 3;
+
+/// What a live slot's word is, for a given hash of secret and owner.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint(u64);
+
+impl Fingerprint {
+    pub(super) fn new(hash: u64) -> Self {
+        Self(hash & !PHASE | LIVE)
+    }
+}
+
+/// What is in a slot.
+pub(super) struct Entry<P, O> {
+    pub(super) secret: Secret,
+    pub(super) owner: O,
+    pub(super) payload: P,
+}
+
+pub(super) struct Slot<P, O> {
+    state: AtomicU64,
+    deadline: AtomicU64,
+    /// While it is live: the entry's charge. Otherwise: a link of the list that it is in.
+    word: AtomicU64,
+    cell: UnsafeCell<MaybeUninit<Entry<P, O>>>,
+}
+
+// SAFETY: the cell is handed from thread to thread with the phase, one at a time, as the table says; the
+// entry in it is only ever moved in, moved out, or looked at by who won it.
+unsafe impl<P: Send, O: Send> Sync for Slot<P, O> {}
+
+/// A slot that this thread has won: it alone may touch the entry, until it restores or vacates.
+pub(super) struct Won<'a, P, O> {
+    slot: &'a Slot<P, O>,
+    fingerprint: Fingerprint,
+}
+
+impl<P, O> Slot<P, O> {
+    /// Needed only where memory cannot be zeroed into being.
+    #[cfg(loom)]
+    pub(super) fn new() -> Self {
+        Self {
+            state: AtomicU64::new(FREE),
+            deadline: AtomicU64::new(0),
+            word: AtomicU64::new(0),
+            cell: UnsafeCell::new(MaybeUninit::uninit()),
+        }
+    }
+
+    /// Puts an entry in and makes it live.
+    ///
+    /// # Safety
+    /// The caller has popped the slot from the free list, or is the first to use it, and has not
+    /// published it since.
+    pub(super) unsafe fn publish(
+        &self,
+        entry: Entry<P, O>,
+        fingerprint: Fingerprint,
+        deadline: Nanos,
+        charge: u64,
+    ) {
+        // SAFETY: a free slot is its popper's alone.
+        self.cell.with_mut(|cell| unsafe { (*cell).write(entry) });
+        // ORDERING: Relaxed [slot.deadline.set]: published with the state.
+        self.deadline.store(deadline, Ordering::Relaxed);
+        self.set_word(charge);
+        self.go_live(fingerprint);
+    }
+
+    fn go_live(&self, fingerprint: Fingerprint) {
+        // ORDERING: Release [slot.publish] pairs with [slot.win] and [slot.look].
+        self.state.store(fingerprint.0, Ordering::Release);
+    }
+
+    /// Wins the slot if it is live with this fingerprint. Lock-free; one attempt.
+    pub(super) fn win(&self, fingerprint: Fingerprint) -> Option<Won<'_, P, O>> {
+        // ORDERING: Relaxed [slot.peek]: spares those who cannot win the write; the CAS decides.
+        if self.state.load(Ordering::Relaxed) != fingerprint.0 {
+            return None;
+        }
+        // ORDERING: Acquire / Relaxed [slot.win] pairs with [slot.publish]: the entry is visible.
+        self.state
+            .compare_exchange(fingerprint.0, BUSY, Ordering::Acquire, Ordering::Relaxed)
+            .ok()
+            .map(|_| Won { slot: self, fingerprint })
+    }
+
+    /// The fingerprint and the deadline of the entry, if there is one.
+    pub(super) fn look(&self) -> Option<(Fingerprint, Nanos)> {
+        // ORDERING: Acquire [slot.look] pairs with [slot.publish]: the deadline is this entry's or a later
+        // one's, never an earlier one's.
+        let state = self.state.load(Ordering::Acquire);
+        (state & PHASE == LIVE).then(|| (Fingerprint(state), self.deadline()))
+    }
+
+    fn deadline(&self) -> Nanos {
+        // ORDERING: Relaxed [slot.deadline.get]: after [slot.look] or [slot.win].
+        self.deadline.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn word(&self) -> u64 {
+        // ORDERING: Relaxed [slot.word.get]: as a charge read after [slot.win]; as a link checked by a CAS
+        // on the list's head.
+        self.word.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_word(&self, word: u64) {
+        // ORDERING: Relaxed [slot.word.set]: published with the state, or with the list's head.
+        self.word.store(word, Ordering::Relaxed);
+    }
+}
+
+impl<'a, P, O> Won<'a, P, O> {
+    /// Lets `f` look at the entry.
+    pub(super) fn with<R>(&self, f: impl FnOnce(&Entry<P, O>) -> R) -> R {
+        // SAFETY: won, so there is an entry and nobody else touches it.
+        self.slot.cell.with(|cell| f(unsafe { (*cell).assume_init_ref() }))
+    }
+
+    pub(super) fn deadline(&self) -> Nanos {
+        self.slot.deadline()
+    }
+
+    pub(super) fn charge(&self) -> u64 {
+        self.slot.word()
+    }
+
+    /// Makes it live again, as it was.
+    pub(super) fn restore(self) {
+        self.slot.go_live(self.fingerprint);
+    }
+
+    /// Keeps it won for whoever finds the slot in a list of such slots; see [`Slot::vacate`].
+    pub(super) fn leave_won(self) -> &'a Slot<P, O> {
+        self.slot
+    }
+
+    /// Moves the entry out. The slot is free then, and the caller's to push to the free list.
+    pub(super) fn vacate(self) -> Entry<P, O> {
+        // SAFETY: won.
+        unsafe { self.slot.vacate() }
+    }
+}
+
+impl<P, O> Slot<P, O> {
+    /// # Safety
+    /// The caller has won the slot, and has not restored or vacated it since.
+    pub(super) unsafe fn vacate(&self) -> Entry<P, O> {
+        // SAFETY: won, so there is an entry and it is ours; the phase says that it is gone.
+        let entry = self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() });
+        // ORDERING: Relaxed [slot.vacate]: the next user gets the slot through the free list.
+        self.state.store(FREE, Ordering::Relaxed);
+        entry
+    }
+}

@@ -1,0 +1,216 @@
+//! The one door to atomics, cells, locks and parking: the real ones here, loom's under `--cfg loom`.
+//!
+//! No other file of the crate names `std::sync::atomic`, `parking_lot`, `event_listener` or `loom`,
+//! so a model that is built with `--cfg loom` explores the code that users run.
+
+// Reference counts are `std`'s under loom too: they are not what the models are about, and loom would
+// multiply every model by the orders in which its threads drop their handles.
+pub(crate) use std::sync::Arc;
+
+#[cfg(not(loom))]
+pub(crate) use std::sync::atomic;
+
+#[cfg(loom)]
+pub(crate) use loom::sync::atomic;
+
+#[cfg(loom)]
+pub(crate) use loom::cell::UnsafeCell;
+
+#[cfg(not(loom))]
+pub(crate) use cell::UnsafeCell;
+
+#[cfg(not(loom))]
+mod cell {
+    /// `std`'s cell with loom's interface: access by closure, so that loom can see when it ends.
+    #[derive(Debug, Default)]
+    #[repr(transparent)]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        #[inline(always)]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        #[inline(always)]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+
+/// A number for people to read: an error's text, statistics. Nothing that the algorithms rest on is
+/// decided by one, so loom need not explore the values that it may have.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(std::sync::atomic::AtomicU64);
+
+impl Gauge {
+    pub(crate) const fn new(value: u64) -> Self {
+        Self(std::sync::atomic::AtomicU64::new(value))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        // ORDERING: Relaxed [gauge.get]: a number for people.
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set(&self, value: u64) {
+        // ORDERING: Relaxed [gauge.set]: a number for people.
+        self.0.store(value, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// A mutex whose `lock` needs no unwrap: no user code ever runs under it, so it is never poisoned.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(
+    #[cfg(not(loom))] parking_lot::Mutex<T>,
+    #[cfg(loom)] loom::sync::Mutex<T>,
+);
+
+#[cfg(not(loom))]
+pub(crate) type MutexGuard<'a, T> = parking_lot::MutexGuard<'a, T>;
+#[cfg(loom)]
+pub(crate) type MutexGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        #[cfg(not(loom))]
+        return Self(parking_lot::Mutex::new(value));
+        #[cfg(loom)]
+        return Self(loom::sync::Mutex::new(value));
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(not(loom))]
+        return self.0.lock();
+        #[cfg(loom)]
+        return self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    }
+}
+
+/// A number for this thread, small and mostly its own, to spread threads over shards.
+///
+/// Under loom every thread has the same, so that they meet.
+#[inline]
+pub(crate) fn thread_number() -> usize {
+    #[cfg(loom)]
+    return 0;
+    #[cfg(not(loom))]
+    {
+        use std::cell::Cell;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
+        }
+        NUMBER.with(|number| {
+            if number.get() == usize::MAX {
+                // ORDERING: Relaxed [thread.number]: only its own count matters.
+                number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+            }
+            number.get()
+        })
+    }
+}
+
+/// Runs `f`, which is *somebody else's* code (another task's waker, the drop of another entry's
+/// payload), and keeps a panic in it from reaching this caller, who has nothing to do with it.
+///
+/// The panic hook has reported the panic by then. Under loom panics pass: they are how a model fails.
+#[inline]
+pub(crate) fn contain_panic(f: impl FnOnce()) {
+    #[cfg(loom)]
+    f();
+    #[cfg(not(loom))]
+    {
+        use std::panic::{AssertUnwindSafe, catch_unwind};
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
+            // The panic's own payload is user code too, and its drop may panic again.
+            if let Err(second) = catch_unwind(AssertUnwindSafe(move || drop(payload))) {
+                std::mem::forget(second);
+            }
+        }
+    }
+}
+
+pub(crate) use parking::{ThreadSignal, with_thread_signal};
+
+mod parking {
+    use std::sync::Arc;
+    use std::task::Wake;
+    use std::time::Instant;
+
+    use event_listener::{Event, Listener, listener};
+
+    /// What a *thread* waits on, for the calls that block. Tasks never use it: `event_listener` wakes
+    /// while it holds its own lock, so it must not be given a waker that may call back.
+    #[derive(Debug)]
+    pub(crate) struct ThreadSignal(Event);
+
+    impl ThreadSignal {
+        pub(crate) fn new() -> Self {
+            Self(Event::new())
+        }
+
+        /// Wakes every thread that waits on this signal.
+        pub(crate) fn notify(&self) {
+            self.0.notify(usize::MAX);
+        }
+
+        /// Waits for a `notify` unless `done` says, once we are listening, that it is not needed.
+        /// Returns at `deadline` at the latest; may also return early.
+        ///
+        /// Under loom there is no time: a deadline never comes.
+        pub(crate) fn wait_unless<R>(
+            &self,
+            deadline: Option<Instant>,
+            done: impl FnOnce() -> Option<R>,
+        ) -> Option<R> {
+            listener!(self.0 => listener);
+            let result = done();
+            if result.is_none() {
+                match deadline {
+                    #[cfg(not(loom))]
+                    Some(deadline) => drop(listener.wait_deadline(deadline)),
+                    _ => listener.wait(),
+                }
+            }
+            result
+        }
+    }
+
+    impl Wake for ThreadSignal {
+        fn wake(self: Arc<Self>) {
+            self.notify();
+        }
+
+        fn wake_by_ref(self: &Arc<Self>) {
+            self.notify();
+        }
+    }
+
+    /// Calls `f` with this thread's signal. It is made once a thread, so that waiting allocates nothing.
+    pub(crate) fn with_thread_signal<R>(f: impl FnOnce(&Arc<ThreadSignal>) -> R) -> R {
+        #[cfg(loom)]
+        return f(&Arc::new(ThreadSignal::new()));
+        #[cfg(not(loom))]
+        {
+            thread_local! {
+                static SIGNAL: Arc<ThreadSignal> = Arc::new(ThreadSignal::new());
+            }
+            match SIGNAL.try_with(Arc::clone) {
+                Ok(signal) => f(&signal),
+                // The thread is going away and its locals with it.
+                Err(_) => f(&Arc::new(ThreadSignal::new())),
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Tickets: where a payload is, and the secret that proves the right to it.
+
+use std::error::Error;
+use std::fmt;
+use std::str::FromStr;
+
+use rand::Rng;
+
+/// A claim check: whoever has it and is the owner may take the payload, once.
+///
+/// 128 bits in the form of a version 8 UUID: 32 say which slot, 90 are from a cryptographically secure
+/// random generator, so a ticket cannot be guessed, not even from another ticket. Send it to its owner
+/// only: `Display` writes all of it, as `xxxxxxxx-xxxx-8xxx-yxxx-xxxxxxxxxxxx`; `Debug` leaves the secret
+/// out, so that it does not get into logs.
+///
+/// ```
+/// use cloakroom::Ticket;
+///
+/// let stash = cloakroom::Stash::<String, ()>::builder().max_bytes(1 << 20).build()?;
+/// let ticket = stash.try_put((), "coat".to_owned()).unwrap();
+/// let text = ticket.to_string();
+/// assert_eq!(text.len(), 36);
+/// assert_eq!(text.parse::<Ticket>()?, ticket);
+/// assert!("not a ticket".parse::<Ticket>().is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Ticket(u128);
+
+/// The 90 random bits of a ticket, in a form that packs well.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Secret([u32; 3]);
+
+/// The random bits above the two full words.
+const TOP_BITS: u32 = 90 - 64;
+
+impl Secret {
+    pub(crate) fn random() -> Self {
+        let mut rng = rand::rng();
+        let low = rng.next_u64();
+        Self([low as u32, (low >> 32) as u32, rng.next_u32() >> (32 - TOP_BITS)])
+    }
+
+    fn bits(self) -> u128 {
+        let [a, b, c] = self.0;
+        u128::from(c) << 64 | u128::from(b) << 32 | u128::from(a)
+    }
+}
+
+/// ```text
+///   127                     80 79  76 75        64 63  62 61                     0
+///  +--------------------------+------+------------+------+------------------------+
+///  | place 32, secret 16 bits | 1000 | secret, 12 | 10   | secret, 62 bits        |
+///  +--------------------------+------+------------+------+------------------------+
+/// ```
+const VERSION: u128 = 0x8 << 76;
+const VERSION_MASK: u128 = 0xf << 76;
+const VARIANT: u128 = 0b10 << 62;
+const VARIANT_MASK: u128 = 0b11 << 62;
+
+const fn mask(bits: u32) -> u128 {
+    (1 << bits) - 1
+}
+
+impl Ticket {
+    pub(crate) fn new(place: u32, secret: Secret) -> Self {
+        let secret = secret.bits();
+        Self(
+            u128::from(place) << 96
+                | (secret >> 74) << 80
+                | VERSION
+                | (secret >> 62 & mask(12)) << 64
+                | VARIANT
+                | secret & mask(62),
+        )
+    }
+
+    pub(crate) fn place(self) -> u32 {
+        (self.0 >> 96) as u32
+    }
+
+    pub(crate) fn secret(self) -> Secret {
+        let bits =
+            (self.0 >> 80 & mask(16)) << 74 | (self.0 >> 64 & mask(12)) << 62 | self.0 & mask(62);
+        Secret([bits as u32, (bits >> 32) as u32, (bits >> 64) as u32])
+    }
+}
+
+impl fmt::Display for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = [b'-'; 36];
+        let mut rest = self.0;
+        for (at, byte) in text.iter_mut().enumerate().rev() {
+            if !HYPHENS.contains(&at) {
+                *byte = b"0123456789abcdef"[(rest & 0xf) as usize];
+                rest >>= 4;
+            }
+        }
+        f.pad(std::str::from_utf8(&text).expect("hexadecimal digits are ASCII"))
+    }
+}
+
+/// Where the hyphens are in the text form.
+const HYPHENS: [usize; 4] = [8, 13, 18, 23];
+
+/// Without the secret.
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ticket({:08x}-..)", self.place())
+    }
+}
+
+impl FromStr for Ticket {
+    type Err = ParseTicketError;
+
+    fn from_str(text: &str) -> Result<Self, ParseTicketError> {
+        let text: &[u8; 36] =
+            text.as_bytes().try_into().map_err(|_| ParseTicketError("not 36 characters long"))?;
+        let mut bits: u128 = 0;
+        for (at, &byte) in text.iter().enumerate() {
+            if HYPHENS.contains(&at) {
+                if byte != b'-' {
+                    return Err(ParseTicketError("a hyphen is missing"));
+                }
+            } else {
+                let digit = char::from(byte)
+                    .to_digit(16)
+                    .ok_or(ParseTicketError("not a hexadecimal digit"))?;
+                bits = bits << 4 | u128::from(digit);
+            }
+        }
+        if bits & VERSION_MASK != VERSION || bits & VARIANT_MASK != VARIANT {
+            return Err(ParseTicketError("not a version 8 UUID"));
+        }
+        Ok(Self(bits))
+    }
+}
+
+/// A text that is no ticket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ParseTicketError(&'static str);
+
+impl fmt::Display for ParseTicketError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "invalid ticket: {}", self.0)
+    }
+}
+
+impl Error for ParseTicketError {}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn place_and_secret_survive_and_so_does_the_text() {
+        for place in [0, 1, 0xdead_beef, u32::MAX] {
+            for secret in [Secret([0; 3]), Secret([!0, !0, (1 << TOP_BITS) - 1]), Secret::random()]
+            {
+                let ticket = Ticket::new(place, secret);
+                assert!(ticket.place() == place && ticket.secret() == secret);
+                let text = ticket.to_string();
+                assert_eq!(text.parse(), Ok(ticket));
+                assert_eq!(text.to_uppercase().parse(), Ok(ticket));
+                assert_eq!((&text[14..15], text.len()), ("8", 36));
+                assert!("89ab".contains(&text[19..20]));
+            }
+        }
+    }
+
+    #[test]
+    fn all_of_the_secret_is_random() {
+        let (mut ever_one, mut ever_zero) = (0, 0);
+        for _ in 0..200 {
+            let bits = Secret::random().bits();
+            ever_one |= bits;
+            ever_zero |= !bits;
+        }
+        assert_eq!(ever_one, mask(90));
+        assert_eq!(ever_zero & mask(90), mask(90));
+    }
+}
