@@ -50,15 +50,7 @@ impl App {
         let external = (config.behaviour == Behaviour::Classic)
             .then(|| ExternalResults::start(workspace.path(), config.link_ttl));
         let closing = AtomicBool::new(false);
-        Ok(Arc::new(App {
-            config,
-            metrics,
-            warehouse,
-            inline,
-            external,
-            closing,
-            workspace,
-        }))
+        Ok(Arc::new(App { config, metrics, warehouse, inline, external, closing, workspace }))
     }
 
     pub fn config(&self) -> &Config {
@@ -85,10 +77,7 @@ impl App {
     /// Where results go that do not go out inline, if the warehouse has such a place.
     pub fn external(&self) -> Result<&Arc<ExternalResults>, ApiError> {
         self.external.as_ref().ok_or_else(|| {
-            ApiError::new(
-                Code::NotImplemented,
-                "this warehouse does not implement EXTERNAL_LINKS",
-            )
+            ApiError::new(Code::NotImplemented, "this warehouse does not implement EXTERNAL_LINKS")
         })
     }
 

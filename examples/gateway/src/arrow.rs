@@ -97,10 +97,7 @@ struct Batch {
 
 impl Batch {
     fn new(columns: &[Column]) -> Self {
-        let builders = columns
-            .iter()
-            .map(|column| Builder::new(column.kind))
-            .collect();
+        let builders = columns.iter().map(|column| Builder::new(column.kind)).collect();
         Batch { builders, rows: 0 }
     }
 

@@ -23,11 +23,7 @@ pub struct Column {
 }
 
 const fn column(name: &'static str, kind: Kind) -> Column {
-    Column {
-        name,
-        kind,
-        nullable: false,
-    }
+    Column { name, kind, nullable: false }
 }
 
 /// What a parameter may be.
@@ -100,20 +96,14 @@ impl Query {
             .parameters
             .iter()
             .map(|parameter| {
-                Ok((
-                    parameter.placeholder,
-                    parameter.check(given.remove(parameter.name()))?,
-                ))
+                Ok((parameter.placeholder, parameter.check(given.remove(parameter.name()))?))
             })
             .collect::<Result<_, _>>()?;
         if given.is_empty() {
             Ok(bindings)
         } else {
             let known: Vec<_> = self.parameters.iter().map(Parameter::name).collect();
-            Err(BadParameters(format!(
-                "the parameters of this query are: {}",
-                known.join(", ")
-            )))
+            Err(BadParameters(format!("the parameters of this query are: {}", known.join(", "))))
         }
     }
 }
@@ -121,13 +111,8 @@ impl Query {
 /// The most rows one query returns, so that a result's size is bounded before it is produced.
 pub const MAX_ROWS: i64 = 100_000;
 
-const ROWS: Parameter = Parameter {
-    placeholder: ":rows",
-    accepts: Accepts::Integer {
-        min: 0,
-        max: MAX_ROWS,
-    },
-};
+const ROWS: Parameter =
+    Parameter { placeholder: ":rows", accepts: Accepts::Integer { min: 0, max: MAX_ROWS } };
 
 const ORDER_COLUMNS: &[Column] = &[
     column("id", Kind::Integer),
@@ -136,11 +121,7 @@ const ORDER_COLUMNS: &[Column] = &[
     column("product", Kind::Text),
     column("quantity", Kind::Integer),
     column("amount_cents", Kind::Integer),
-    Column {
-        name: "note",
-        kind: Kind::Text,
-        nullable: true,
-    },
+    Column { name: "note", kind: Kind::Text, nullable: true },
 ];
 
 static QUERIES: &[Query] = &[
@@ -150,13 +131,7 @@ static QUERIES: &[Query] = &[
               WHERE id >= :first AND id < :first + :rows ORDER BY id",
         columns: ORDER_COLUMNS,
         parameters: &[
-            Parameter {
-                placeholder: ":first",
-                accepts: Accepts::Integer {
-                    min: 0,
-                    max: 1 << 48,
-                },
-            },
+            Parameter { placeholder: ":first", accepts: Accepts::Integer { min: 0, max: 1 << 48 } },
             ROWS,
         ],
     },
@@ -166,10 +141,7 @@ static QUERIES: &[Query] = &[
               WHERE region = :region ORDER BY id LIMIT :rows",
         columns: ORDER_COLUMNS,
         parameters: &[
-            Parameter {
-                placeholder: ":region",
-                accepts: Accepts::Text { max_chars: 64 },
-            },
+            Parameter { placeholder: ":region", accepts: Accepts::Text { max_chars: 64 } },
             ROWS,
         ],
     },
@@ -186,17 +158,11 @@ static QUERIES: &[Query] = &[
         parameters: &[
             Parameter {
                 placeholder: ":from_day",
-                accepts: Accepts::Integer {
-                    min: 0,
-                    max: 1 << 20,
-                },
+                accepts: Accepts::Integer { min: 0, max: 1 << 20 },
             },
             Parameter {
                 placeholder: ":to_day",
-                accepts: Accepts::Integer {
-                    min: 0,
-                    max: 1 << 20,
-                },
+                accepts: Accepts::Integer { min: 0, max: 1 << 20 },
             },
         ],
     },
@@ -209,22 +175,15 @@ mod tests {
     use super::*;
 
     fn bind(key: &str, given: Value) -> Result<Bindings, BadParameters> {
-        let Value::Object(given) = given else {
-            panic!("parameters are an object")
-        };
-        Query::find(key)
-            .expect("a query of the catalog")
-            .bind(given)
+        let Value::Object(given) = given else { panic!("parameters are an object") };
+        Query::find(key).expect("a query of the catalog").bind(given)
     }
 
     #[test]
     fn every_parameter_is_asked_for_checked_and_bound() {
         assert_eq!(
             bind("orders", json!({"first": 7, "rows": 3})),
-            Ok(vec![
-                (":first", SqlValue::Integer(7)),
-                (":rows", SqlValue::Integer(3))
-            ])
+            Ok(vec![(":first", SqlValue::Integer(7)), (":rows", SqlValue::Integer(3))])
         );
         for bad in [
             json!({}),
@@ -248,13 +207,7 @@ mod tests {
                 .expect("a text like any other")[0],
             (":region", SqlValue::Text(hostile.to_owned()))
         );
-        assert!(
-            bind(
-                "orders_in_region",
-                json!({"region": "x".repeat(65), "rows": 1})
-            )
-            .is_err()
-        );
+        assert!(bind("orders_in_region", json!({"region": "x".repeat(65), "rows": 1})).is_err());
         assert!(bind("orders_in_region", json!({"region": 5, "rows": 1})).is_err());
     }
 }

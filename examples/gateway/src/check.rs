@@ -62,9 +62,7 @@ impl Totals {
 }
 
 fn sum(batch: &RecordBatch, column: &str) -> anyhow::Result<i64> {
-    let values = batch
-        .column_by_name(column)
-        .with_context(|| format!("no column {column}"))?;
+    let values = batch.column_by_name(column).with_context(|| format!("no column {column}"))?;
     let values = values.as_any().downcast_ref::<Int64Array>();
     Ok(values
         .with_context(|| format!("{column} is not a column of integers"))?

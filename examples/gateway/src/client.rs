@@ -31,9 +31,7 @@ pub struct Running {
 
 impl std::fmt::Debug for Running {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Running")
-            .field("statement", &self.statement)
-            .finish_non_exhaustive()
+        f.debug_struct("Running").field("statement", &self.statement).finish_non_exhaustive()
     }
 }
 
@@ -56,42 +54,20 @@ impl Refusal {
 
 /// An event, as it is told apart by its `type`.
 #[derive(Debug, Deserialize)]
-#[serde(
-    tag = "type",
-    rename_all = "snake_case",
-    rename_all_fields = "camelCase"
-)]
+#[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 enum Message {
-    WarehouseStatus {
-        statement_id: String,
-    },
-    Result {
-        columns: Vec<String>,
-        rows: Vec<Vec<Value>>,
-    },
-    Arrow {
-        statement_id: String,
-        external_link: Option<String>,
-    },
-    Error {
-        error: Refusal,
-    },
+    WarehouseStatus { statement_id: String },
+    Result { columns: Vec<String>, rows: Vec<Vec<Value>> },
+    Arrow { statement_id: String, external_link: Option<String> },
+    Error { error: Refusal },
 }
 
 /// How a query was answered.
 #[derive(Debug, PartialEq)]
 pub enum Answer {
-    Rows {
-        columns: Vec<String>,
-        rows: Vec<Vec<Value>>,
-    },
-    Inline {
-        id: String,
-    },
-    External {
-        id: String,
-        link: String,
-    },
+    Rows { columns: Vec<String>, rows: Vec<Vec<Value>> },
+    Inline { id: String },
+    External { id: String, link: String },
     Refused(Refusal),
 }
 
@@ -129,13 +105,8 @@ impl Client {
         request: &Value,
     ) -> anyhow::Result<Result<Running, Refusal>> {
         let url = format!("{}/api/analytics/query/{key}", self.base);
-        let response = self
-            .http
-            .post(url)
-            .header(USER_HEADER, &self.user)
-            .json(request)
-            .send()
-            .await?;
+        let response =
+            self.http.post(url).header(USER_HEADER, &self.user).json(request).send().await?;
         if !response.status().is_success() {
             return Ok(Err(read(response).await?.refusal()?));
         }
@@ -145,10 +116,9 @@ impl Client {
             .map(|event| Ok(serde_json::from_str(&event?.data)?))
             .boxed();
         match events.next().await {
-            Some(Ok(Message::WarehouseStatus { statement_id })) => Ok(Ok(Running {
-                statement: statement_id,
-                events,
-            })),
+            Some(Ok(Message::WarehouseStatus { statement_id })) => {
+                Ok(Ok(Running { statement: statement_id, events }))
+            }
             other => bail!("expected a warehouse status, got {other:?}"),
         }
     }
@@ -161,41 +131,25 @@ impl Client {
     /// Any path of the gateway, as this user.
     pub async fn get(&self, path: &str) -> anyhow::Result<Fetched> {
         let url = format!("{}{path}", self.base);
-        read(
-            self.http
-                .get(url)
-                .header(USER_HEADER, &self.user)
-                .send()
-                .await?,
-        )
-        .await
+        read(self.http.get(url).header(USER_HEADER, &self.user).send().await?).await
     }
 }
 
 impl Running {
     /// Waits for the answer, and for the stream to end with it.
     pub async fn answer(mut self) -> anyhow::Result<Answer> {
-        let answer = match self
-            .events
-            .next()
-            .await
-            .context("the stream ended without an answer")??
-        {
-            Message::Result { columns, rows } => Answer::Rows { columns, rows },
-            Message::Arrow {
-                statement_id,
-                external_link: Some(link),
-            } => Answer::External {
-                id: statement_id,
-                link,
-            },
-            Message::Arrow {
-                statement_id,
-                external_link: None,
-            } => Answer::Inline { id: statement_id },
-            Message::Error { error } => Answer::Refused(error),
-            Message::WarehouseStatus { .. } => bail!("a second warehouse status"),
-        };
+        let answer =
+            match self.events.next().await.context("the stream ended without an answer")?? {
+                Message::Result { columns, rows } => Answer::Rows { columns, rows },
+                Message::Arrow { statement_id, external_link: Some(link) } => {
+                    Answer::External { id: statement_id, link }
+                }
+                Message::Arrow { statement_id, external_link: None } => {
+                    Answer::Inline { id: statement_id }
+                }
+                Message::Error { error } => Answer::Refused(error),
+                Message::WarehouseStatus { .. } => bail!("a second warehouse status"),
+            };
         match self.events.next().await {
             None => Ok(answer),
             Some(event) => bail!("an event after the answer: {event:?}"),
@@ -205,9 +159,5 @@ impl Running {
 
 async fn read(response: reqwest::Response) -> anyhow::Result<Fetched> {
     let (status, headers) = (response.status(), response.headers().clone());
-    Ok(Fetched {
-        status,
-        headers,
-        body: response.bytes().await?,
-    })
+    Ok(Fetched { status, headers, body: response.bytes().await? })
 }

@@ -86,14 +86,7 @@ impl ExternalResults {
         let directory = self.directory.clone();
         let file = tokio::task::spawn_blocking(move || write_file(&directory, &payload)).await??;
         let expires = links::now().saturating_add(self.link_ttl.as_secs());
-        self.entries().insert(
-            id,
-            Entry {
-                owner,
-                expires,
-                file,
-            },
-        );
+        self.entries().insert(id, Entry { owner, expires, file });
         Ok(self.link(id, expires))
     }
 
@@ -108,14 +101,9 @@ impl ExternalResults {
     /// Opens the result that a link leads to. Whoever has the link may have the result, until it
     /// expires.
     pub async fn open(&self, id: Uuid, query: &LinkQuery) -> Result<ExternalFile, OpenError> {
-        self.signer
-            .check(id, query, links::now())
-            .map_err(OpenError::Link)?;
+        self.signer.check(id, query, links::now()).map_err(OpenError::Link)?;
         // A genuine link without an entry was swept in this very second.
-        let path = self
-            .entries()
-            .get(&id)
-            .map(|entry| entry.file.to_path_buf());
+        let path = self.entries().get(&id).map(|entry| entry.file.to_path_buf());
         let path = path.ok_or(OpenError::Link(LinkError::Expired))?;
         let file = File::open(path).await.map_err(OpenError::Unreadable)?;
         let bytes = file.metadata().await.map_err(OpenError::Unreadable)?.len();
@@ -127,10 +115,7 @@ impl ExternalResults {
     }
 
     fn link(&self, id: Uuid, expires: UnixSeconds) -> ExternalLink {
-        ExternalLink {
-            url: self.signer.link(id, expires),
-            expires,
-        }
+        ExternalLink { url: self.signer.link(id, expires), expires }
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<Uuid, Entry>> {
@@ -139,10 +124,8 @@ impl ExternalResults {
 }
 
 fn write_file(directory: &Path, payload: &[u8]) -> io::Result<TempPath> {
-    let mut file = tempfile::Builder::new()
-        .prefix("result-")
-        .suffix(".arrows")
-        .tempfile_in(directory)?;
+    let mut file =
+        tempfile::Builder::new().prefix("result-").suffix(".arrows").tempfile_in(directory)?;
     file.write_all(payload)?;
     Ok(file.into_temp_path())
 }

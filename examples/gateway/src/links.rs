@@ -18,10 +18,7 @@ pub type UnixSeconds = u64;
 
 /// The current second.
 pub fn now() -> UnixSeconds {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or(Duration::ZERO)
-        .as_secs()
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }
 
 /// The part of a link that follows the question mark.
@@ -54,9 +51,7 @@ impl std::fmt::Debug for LinkSigner {
 impl LinkSigner {
     /// A signer with a key of its own, from the system's generator.
     pub fn new() -> Self {
-        LinkSigner {
-            key: rand::random(),
-        }
+        LinkSigner { key: rand::random() }
     }
 
     /// The link to `id` that is good until `expires`.
@@ -68,14 +63,8 @@ impl LinkSigner {
     /// Checks the signature before the time, so that only a genuine link is told that it expired.
     pub fn check(&self, id: Uuid, query: &LinkQuery, now: UnixSeconds) -> Result<(), LinkError> {
         let signature = hex::decode(&query.signature).map_err(|_| LinkError::Tampered)?;
-        self.mac(id, query.expires)
-            .verify_slice(&signature)
-            .map_err(|_| LinkError::Tampered)?;
-        if now < query.expires {
-            Ok(())
-        } else {
-            Err(LinkError::Expired)
-        }
+        self.mac(id, query.expires).verify_slice(&signature).map_err(|_| LinkError::Tampered)?;
+        if now < query.expires { Ok(()) } else { Err(LinkError::Expired) }
     }
 
     fn mac(&self, id: Uuid, expires: UnixSeconds) -> Hmac<Sha256> {
@@ -102,10 +91,7 @@ mod tests {
     fn query(link: &str) -> LinkQuery {
         let (_, query) = link.split_once("?expires=").expect("a link expires");
         let (expires, signature) = query.split_once("&signature=").expect("a link is signed");
-        LinkQuery {
-            expires: expires.parse().expect("a number"),
-            signature: signature.to_owned(),
-        }
+        LinkQuery { expires: expires.parse().expect("a number"), signature: signature.to_owned() }
     }
 
     #[test]
@@ -120,27 +106,15 @@ mod tests {
     fn a_changed_link_is_refused_whatever_was_changed() {
         let signer = LinkSigner::new();
         let genuine = query(&signer.link(ID, 100));
-        let later = LinkQuery {
-            expires: 1_000,
-            signature: genuine.signature.clone(),
-        };
+        let later = LinkQuery { expires: 1_000, signature: genuine.signature.clone() };
         assert_eq!(signer.check(ID, &later, 0), Err(LinkError::Tampered));
-        assert_eq!(
-            signer.check(Uuid::from_u128(8), &genuine, 0),
-            Err(LinkError::Tampered)
-        );
+        assert_eq!(signer.check(Uuid::from_u128(8), &genuine, 0), Err(LinkError::Tampered));
         let mut signature = genuine.signature.clone();
         signature.replace_range(..1, if signature.starts_with('0') { "1" } else { "0" });
-        for signature in [
-            signature,
-            genuine.signature[..32].to_owned(),
-            String::new(),
-            "zz".repeat(32),
-        ] {
-            let changed = LinkQuery {
-                expires: 100,
-                signature,
-            };
+        for signature in
+            [signature, genuine.signature[..32].to_owned(), String::new(), "zz".repeat(32)]
+        {
+            let changed = LinkQuery { expires: 100, signature };
             assert_eq!(signer.check(ID, &changed, 0), Err(LinkError::Tampered));
         }
     }
@@ -148,9 +122,6 @@ mod tests {
     #[test]
     fn the_link_of_another_gateway_is_refused() {
         let query = query(&LinkSigner::new().link(ID, 100));
-        assert_eq!(
-            LinkSigner::new().check(ID, &query, 0),
-            Err(LinkError::Tampered)
-        );
+        assert_eq!(LinkSigner::new().check(ID, &query, 0), Err(LinkError::Tampered));
     }
 }

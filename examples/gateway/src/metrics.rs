@@ -66,18 +66,12 @@ impl Metrics {
 
     pub fn record_wait(&self, wait: Duration) {
         let micros = u64::try_from(wait.as_micros()).unwrap_or(u64::MAX);
-        self.waits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .saturating_record(micros);
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner).saturating_record(micros);
     }
 
     /// A copy of the waits so far, in microseconds.
     pub fn waits(&self) -> Histogram<u64> {
-        self.waits
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn record_used(&self, bytes: u64) {

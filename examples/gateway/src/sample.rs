@@ -3,9 +3,7 @@
 use rusqlite::{Connection, Transaction, params};
 
 const REGIONS: [&str; 5] = ["africa", "americas", "asia", "europe", "oceania"];
-const PRODUCTS: [&str; 7] = [
-    "anvil", "bolt", "clamp", "drill", "elbow", "flange", "gasket",
-];
+const PRODUCTS: [&str; 7] = ["anvil", "bolt", "clamp", "drill", "elbow", "flange", "gasket"];
 
 /// Creates the tables and fills them with `rows` orders, numbered from 0.
 pub fn fill(connection: &mut Connection, rows: u32) -> rusqlite::Result<()> {
@@ -32,9 +30,7 @@ fn insert(transaction: &Transaction<'_>, rows: u32) -> rusqlite::Result<()> {
     for id in 0..rows {
         let bits = scramble(u64::from(id));
         let quantity = 1 + small(bits, 20);
-        let note = bits
-            .is_multiple_of(4)
-            .then(|| format!("order {id}, batch {:x}", bits >> 40));
+        let note = bits.is_multiple_of(4).then(|| format!("order {id}, batch {:x}", bits >> 40));
         statement.execute(params![
             id,
             id / 500,

@@ -50,12 +50,7 @@ impl Server {
         let serving = axum::serve(listener, routes::router(Arc::clone(&app)))
             .with_graceful_shutdown(stop.clone().cancelled_owned());
         let serving = tokio::spawn(serving.into_future());
-        Ok(Server {
-            app,
-            address,
-            stop,
-            serving,
-        })
+        Ok(Server { app, address, stop, serving })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -78,9 +73,6 @@ impl Server {
             }
             Err(_elapsed) => false,
         };
-        Ok(Shutdown {
-            complete,
-            unclaimed: self.app.inline().usage().entries,
-        })
+        Ok(Shutdown { complete, unclaimed: self.app.inline().usage().entries })
     }
 }

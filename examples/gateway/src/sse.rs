@@ -26,10 +26,7 @@ pub fn warehouse_status(statement: Uuid, behaviour: Behaviour) -> Event {
 #[derive(Debug)]
 pub enum Answer {
     /// The rows themselves.
-    Rows {
-        columns: &'static [Column],
-        rows: Vec<Value>,
-    },
+    Rows { columns: &'static [Column], rows: Vec<Value> },
     /// An Arrow result that waits inside the gateway.
     Inline { id: String },
     /// An Arrow result that went to a file.
@@ -44,10 +41,7 @@ impl Answer {
         match self {
             Answer::Rows { columns, rows } => {
                 let names: Vec<_> = columns.iter().map(|column| column.name).collect();
-                event(
-                    "result",
-                    &json!({ "type": "result", "columns": names, "rows": rows }),
-                )
+                event("result", &json!({ "type": "result", "columns": names, "rows": rows }))
             }
             Answer::Inline { id } => event(
                 "arrow",

@@ -24,11 +24,7 @@ pub struct Statement {
 
 impl Statement {
     pub fn new(query: &'static Query, bindings: Bindings) -> Self {
-        Statement {
-            id: Uuid::new_v4(),
-            query,
-            bindings,
-        }
+        Statement { id: Uuid::new_v4(), query, bindings }
     }
 }
 
@@ -74,9 +70,7 @@ struct Shared {
 impl Warehouse {
     /// Opens `connections` read-only connections to the database at `path`.
     pub fn open(path: &Path, connections: usize, audit: bool) -> rusqlite::Result<Self> {
-        let idle = (0..connections)
-            .map(|_| open_read_only(path))
-            .collect::<Result<_, _>>()?;
+        let idle = (0..connections).map(|_| open_read_only(path)).collect::<Result<_, _>>()?;
         Ok(Warehouse {
             shared: Arc::new(Shared {
                 idle: Mutex::new(idle),
@@ -133,20 +127,10 @@ struct Lease {
 
 impl Lease {
     async fn take(shared: &Arc<Shared>) -> Self {
-        let permit = Arc::clone(&shared.free)
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let connection = shared
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop();
-        Lease {
-            shared: Arc::clone(shared),
-            connection,
-            _permit: permit,
-        }
+        let permit =
+            Arc::clone(&shared.free).acquire_owned().await.expect("the semaphore is never closed");
+        let connection = shared.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Lease { shared: Arc::clone(shared), connection, _permit: permit }
     }
 
     fn run<T>(
@@ -154,32 +138,19 @@ impl Lease {
         statement: &Statement,
         encode: impl FnOnce(&'static [Column], Rows<'_>) -> Result<T, ExecutionError>,
     ) -> Result<T, ExecutionError> {
-        let connection = self
-            .connection
-            .as_ref()
-            .expect("a permit stands for a connection");
+        let connection = self.connection.as_ref().expect("a permit stands for a connection");
         self.shared.count(statement.id);
         let mut prepared = connection.prepare_cached(statement.query.sql)?;
-        let bindings: Vec<(&str, &dyn ToSql)> = statement
-            .bindings
-            .iter()
-            .map(|(name, value)| (*name, value as &dyn ToSql))
-            .collect();
-        encode(
-            statement.query.columns,
-            prepared.query(bindings.as_slice())?,
-        )
+        let bindings: Vec<(&str, &dyn ToSql)> =
+            statement.bindings.iter().map(|(name, value)| (*name, value as &dyn ToSql)).collect();
+        encode(statement.query.columns, prepared.query(bindings.as_slice())?)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         let connection = self.connection.take();
-        self.shared
-            .idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .extend(connection);
+        self.shared.idle.lock().unwrap_or_else(PoisonError::into_inner).extend(connection);
     }
 }
 
@@ -187,11 +158,8 @@ impl Shared {
     fn count(&self, statement: Uuid) {
         self.executed.fetch_add(1, Ordering::Relaxed);
         if let Some(audit) = &self.audit {
-            *audit
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .entry(statement)
-                .or_default() += 1;
+            *audit.lock().unwrap_or_else(PoisonError::into_inner).entry(statement).or_default() +=
+                1;
         }
     }
 }

@@ -22,11 +22,7 @@ fn by_link(rows: u32) -> Value {
 
 /// The id and the link of a result that was asked for as one.
 async fn published(client: &Client) -> (String, String) {
-    let running = client
-        .query("orders", &by_link(500))
-        .await
-        .unwrap()
-        .unwrap();
+    let running = client.query("orders", &by_link(500)).await.unwrap().unwrap();
     let statement = running.statement.clone();
     let (id, link) = external(running.answer().await.unwrap());
     assert_eq!(id, statement);
@@ -35,9 +31,7 @@ async fn published(client: &Client) -> (String, String) {
 
 /// Follows a link as whoever came to have it.
 async fn follow(server: &Server, link: &str) -> reqwest::Response {
-    reqwest::get(format!("http://{}{link}", server.address()))
-        .await
-        .unwrap()
+    reqwest::get(format!("http://{}{link}", server.address())).await.unwrap()
 }
 
 #[tokio::test]
@@ -52,14 +46,8 @@ async fn a_result_can_be_asked_for_as_a_link() {
     assert_eq!(Totals::of_stream(&by_id.body).unwrap(), expected);
 
     let by_link = follow(&server, &link).await;
-    assert_eq!(
-        by_link.headers()["content-type"],
-        "application/vnd.apache.arrow.stream"
-    );
-    assert_eq!(
-        by_link.headers()["content-length"],
-        by_id.body.len().to_string()
-    );
+    assert_eq!(by_link.headers()["content-type"], "application/vnd.apache.arrow.stream");
+    assert_eq!(by_link.headers()["content-length"], by_id.body.len().to_string());
     assert_eq!(by_link.headers()["cache-control"], "no-store");
     assert_eq!(by_link.bytes().await.unwrap(), by_id.body);
     assert_eq!(server.app().warehouse().executions().total, 1);
@@ -121,12 +109,8 @@ async fn the_file_behind_an_expired_link_is_deleted() {
     published(&client(&server, "ann")).await;
     let directory = server.app().database().parent().unwrap().to_owned();
     let results = || {
-        let names = std::fs::read_dir(&directory)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name());
-        names
-            .filter(|name| name.to_string_lossy().starts_with("result-"))
-            .count()
+        let names = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name());
+        names.filter(|name| name.to_string_lossy().starts_with("result-")).count()
     };
     common::eventually("the file goes", || results() == 0).await;
 }
@@ -135,9 +119,6 @@ async fn the_file_behind_an_expired_link_is_deleted() {
 async fn a_warehouse_without_links_says_so_before_it_runs_anything() {
     let server = gateway(|config| config.behaviour = Behaviour::InlineOnly).await;
     let refusal = refusal(&client(&server, "ann"), "orders", &by_link(500)).await;
-    assert_eq!(
-        (refusal.status, refusal.code.as_str()),
-        (501, "NOT_IMPLEMENTED")
-    );
+    assert_eq!((refusal.status, refusal.code.as_str()), (501, "NOT_IMPLEMENTED"));
     assert_eq!(server.app().warehouse().executions().total, 0);
 }

@@ -18,28 +18,16 @@ async fn a_result_waits_in_line_until_there_is_room() {
     let (server, held) = full_gateway(Behaviour::InlineOnly, common::FOREVER).await;
     let ann = client(&server, "ann");
     let running = run(&ann, 500, BIG).await;
-    eventually("the result stands in line", || {
-        server.app().inline().usage().waiting == 1
-    })
-    .await;
+    eventually("the result stands in line", || server.app().inline().usage().waiting == 1).await;
 
-    assert_eq!(
-        client(&server, "holder").fetch(&held).await.unwrap().status,
-        StatusCode::OK
-    );
+    assert_eq!(client(&server, "holder").fetch(&held).await.unwrap().status, StatusCode::OK);
     let id = inline_id(running.answer().await.unwrap());
     let fetched = ann.fetch(&id).await.unwrap();
     let expected = Totals::of_database(&server.app().database(), 500, BIG).unwrap();
     assert_eq!(Totals::of_stream(&fetched.body).unwrap(), expected);
 
     let metrics = server.app().metrics();
-    assert_eq!(
-        (
-            metrics.stored_at_once.get(),
-            metrics.stored_after_wait.get()
-        ),
-        (1, 1)
-    );
+    assert_eq!((metrics.stored_at_once.get(), metrics.stored_after_wait.get()), (1, 1));
     assert_eq!((metrics.waits().len(), metrics.gave_up.get()), (1, 0));
     assert_eq!(server.app().inline().usage().used_bytes, 0);
 }
@@ -55,21 +43,14 @@ async fn on_classic_the_refused_bytes_go_out_by_link_and_nothing_runs_twice() {
         assert_eq!(id, statement);
         assert_eq!(
             server.app().warehouse().executions(),
-            Executions {
-                total: 2,
-                statements: 2,
-                most: 1
-            }
+            Executions { total: 2, statements: 2, most: 1 }
         );
         assert_eq!(server.app().metrics().fallbacks.get(), 1);
 
         // The same rows as the result that is held, so byte for byte the same stream.
         let by_link = ann.fetch(&id).await.unwrap();
         let inline = client(&server, "holder").fetch(&held).await.unwrap();
-        assert_eq!(
-            (by_link.status, inline.status),
-            (StatusCode::OK, StatusCode::OK)
-        );
+        assert_eq!((by_link.status, inline.status), (StatusCode::OK, StatusCode::OK));
         assert_eq!(by_link.body, inline.body);
     }
 }
@@ -79,24 +60,14 @@ async fn on_inline_only_the_refusal_is_stable_and_says_when_to_come_back() {
     let (server, held) = full_gateway(Behaviour::InlineOnly, BRIEF).await;
     let ann = client(&server, "ann");
     let refusal = refused(answer(&ann, 0, BIG).await);
-    assert_eq!(
-        (refusal.status, refusal.code.as_str()),
-        (503, "INLINE_ARROW_STASH_EXHAUSTED")
-    );
+    assert_eq!((refusal.status, refusal.code.as_str()), (503, "INLINE_ARROW_STASH_EXHAUSTED"));
     assert_eq!(refusal.retry_after(), Some(BRIEF));
     assert_eq!(
         server.app().warehouse().executions(),
-        Executions {
-            total: 2,
-            statements: 2,
-            most: 1
-        }
+        Executions { total: 2, statements: 2, most: 1 }
     );
     assert_eq!(
-        (
-            server.app().metrics().refusals.get(),
-            server.app().metrics().fallbacks.get()
-        ),
+        (server.app().metrics().refusals.get(), server.app().metrics().fallbacks.get()),
         (1, 0)
     );
 
@@ -117,10 +88,7 @@ async fn a_result_that_never_fits_does_not_wait() {
         match behaviour {
             Behaviour::Classic => {
                 let fetched = ann.fetch(&external(answer).0).await.unwrap();
-                assert_eq!(
-                    Totals::of_stream(&fetched.body).unwrap().rows,
-                    i64::from(BIG)
-                );
+                assert_eq!(Totals::of_stream(&fetched.body).unwrap().rows, i64::from(BIG));
             }
             Behaviour::InlineOnly => {
                 let refusal = refused(answer);
@@ -148,18 +116,12 @@ async fn who_hangs_up_leaves_the_line() {
 
     drop(leaver);
     eventually("the leaver has left", || usage().waiting == 1).await;
-    eventually("it was noticed", || {
-        server.app().metrics().left_the_line.get() == 1
-    })
-    .await;
+    eventually("it was noticed", || server.app().metrics().left_the_line.get() == 1).await;
 
     client(&server, "holder").fetch(&held).await.unwrap();
     let id = inline_id(running.answer().await.unwrap());
     assert_eq!(ann.fetch(&id).await.unwrap().status, StatusCode::OK);
-    assert_eq!(
-        (usage().used_bytes, usage().entries, usage().waiting),
-        (0, 0, 0)
-    );
+    assert_eq!((usage().used_bytes, usage().entries, usage().waiting), (0, 0, 0));
 }
 
 #[tokio::test]

@@ -18,28 +18,16 @@ async fn who_names_no_user_gets_nothing() {
     let (server, id) = full_gateway(Behaviour::Classic, common::FOREVER).await;
     let http = reqwest::Client::new();
     let query = || {
-        http.post(format!(
-            "http://{}/api/analytics/query/orders",
-            server.address()
-        ))
-        .json(&orders(0, 1))
+        http.post(format!("http://{}/api/analytics/query/orders", server.address()))
+            .json(&orders(0, 1))
     };
-    let fetch = || {
-        http.get(format!(
-            "http://{}/api/analytics/arrow-result/{id}",
-            server.address()
-        ))
-    };
+    let fetch = || http.get(format!("http://{}/api/analytics/arrow-result/{id}", server.address()));
     let unnamed: [fn(RequestBuilder) -> RequestBuilder; 5] = [
         |request| request,
         |request| request.header(USER_HEADER, ""),
         |request| request.header(USER_HEADER, " \t "),
         |request| request.header(USER_HEADER, b"\xff".as_slice()),
-        |request| {
-            request
-                .header(USER_HEADER, "holder")
-                .header(USER_HEADER, "ann")
-        },
+        |request| request.header(USER_HEADER, "holder").header(USER_HEADER, "ann"),
     ];
     for unnamed in unnamed {
         for request in [query(), fetch()] {
@@ -50,10 +38,7 @@ async fn who_names_no_user_gets_nothing() {
             assert_eq!(body["error"]["code"], "UNAUTHENTICATED");
         }
     }
-    assert_eq!(
-        client(&server, "holder").fetch(&id).await.unwrap().status,
-        StatusCode::OK
-    );
+    assert_eq!(client(&server, "holder").fetch(&id).await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -79,15 +64,9 @@ async fn an_expired_result_is_gone_and_its_bytes_are_free() {
     let server = gateway(|config| config.ttl = Duration::from_millis(1)).await;
     let ann = client(&server, "ann");
     let id = inline_id(answer(&ann, 0, 10).await);
-    eventually("the result expires", || {
-        server.app().inline().usage().entries == 0
-    })
-    .await;
+    eventually("the result expires", || server.app().inline().usage().entries == 0).await;
     let expired = ann.fetch(&id).await.unwrap();
-    assert_eq!(
-        (expired.status, server.app().inline().usage().used_bytes),
-        (StatusCode::GONE, 0)
-    );
+    assert_eq!((expired.status, server.app().inline().usage().used_bytes), (StatusCode::GONE, 0));
 }
 
 #[tokio::test]

@@ -20,14 +20,8 @@ async fn an_arrow_result_is_announced_fetched_and_right() {
 
     let fetched = ann.fetch(&id).await.unwrap();
     assert_eq!(fetched.status, StatusCode::OK);
-    assert_eq!(
-        fetched.headers["content-type"],
-        "application/vnd.apache.arrow.stream"
-    );
-    assert_eq!(
-        fetched.headers["content-length"],
-        fetched.body.len().to_string()
-    );
+    assert_eq!(fetched.headers["content-type"], "application/vnd.apache.arrow.stream");
+    assert_eq!(fetched.headers["content-length"], fetched.body.len().to_string());
     assert_eq!(fetched.headers["cache-control"], "no-store");
 
     let expected = Totals::of_database(&server.app().database(), 100, 2_500).unwrap();
@@ -49,36 +43,14 @@ async fn a_result_without_rows_is_a_stream_too() {
 async fn a_json_result_comes_with_the_events_and_needs_no_stash() {
     let server = gateway(|_| {}).await;
     let request = json!({ "format": "JSON_ARRAY", "parameters": { "first": 5, "rows": 3 } });
-    let running = client(&server, "ann")
-        .query("orders", &request)
-        .await
-        .unwrap()
-        .unwrap();
+    let running = client(&server, "ann").query("orders", &request).await.unwrap().unwrap();
     let Answer::Rows { columns, rows } = running.answer().await.unwrap() else {
         panic!("expected rows")
     };
-    assert_eq!(
-        columns,
-        [
-            "id",
-            "day",
-            "region",
-            "product",
-            "quantity",
-            "amount_cents",
-            "note"
-        ]
-    );
-    let column = |index: usize| {
-        rows.iter()
-            .map(move |row| row[index].clone())
-            .collect::<Vec<_>>()
-    };
+    assert_eq!(columns, ["id", "day", "region", "product", "quantity", "amount_cents", "note"]);
+    let column = |index: usize| rows.iter().map(move |row| row[index].clone()).collect::<Vec<_>>();
     assert_eq!(column(0), [5, 6, 7]);
-    let amounts: i64 = column(5)
-        .iter()
-        .map(|amount| amount.as_i64().unwrap())
-        .sum();
+    let amounts: i64 = column(5).iter().map(|amount| amount.as_i64().unwrap()).sum();
     let expected = Totals::of_database(&server.app().database(), 5, 3).unwrap();
     assert_eq!(amounts, expected.amount_cents);
     assert_eq!(server.app().metrics().stored_at_once.get(), 0);
@@ -90,11 +62,7 @@ async fn every_type_of_column_survives_both_formats() {
     let ann = client(&server, "ann");
     let parameters = json!({ "from_day": 0, "to_day": 10 });
     let request = json!({ "format": "JSON_ARRAY", "parameters": parameters });
-    let running = ann
-        .query("revenue_by_region", &request)
-        .await
-        .unwrap()
-        .unwrap();
+    let running = ann.query("revenue_by_region", &request).await.unwrap().unwrap();
     let Answer::Rows { rows, .. } = running.answer().await.unwrap() else {
         panic!("expected rows")
     };
@@ -104,24 +72,13 @@ async fn every_type_of_column_survives_both_formats() {
     assert_eq!(first[3].as_f64(), Some(average));
 
     let request = json!({ "format": "ARROW_STREAM", "parameters": parameters });
-    let running = ann
-        .query("revenue_by_region", &request)
-        .await
-        .unwrap()
-        .unwrap();
+    let running = ann.query("revenue_by_region", &request).await.unwrap().unwrap();
     let id = inline_id(running.answer().await.unwrap());
     let body = ann.fetch(&id).await.unwrap().body;
-    let batch = arrow_ipc::reader::StreamReader::try_new(&body[..], None)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap();
+    let batch =
+        arrow_ipc::reader::StreamReader::try_new(&body[..], None).unwrap().next().unwrap().unwrap();
     assert_eq!(batch.num_rows(), rows.len());
-    let averages = batch
-        .column(3)
-        .as_any()
-        .downcast_ref::<arrow_array::Float64Array>()
-        .unwrap();
+    let averages = batch.column(3).as_any().downcast_ref::<arrow_array::Float64Array>().unwrap();
     assert_eq!(averages.value(0), average);
 }
 
@@ -132,11 +89,7 @@ async fn a_parameter_is_a_value_and_never_sql() {
     for (region, found) in [("asia", true), ("asia' OR '1'='1", false)] {
         let request =
             json!({ "format": "JSON_ARRAY", "parameters": { "region": region, "rows": 5 } });
-        let running = ann
-            .query("orders_in_region", &request)
-            .await
-            .unwrap()
-            .unwrap();
+        let running = ann.query("orders_in_region", &request).await.unwrap().unwrap();
         let Answer::Rows { rows, .. } = running.answer().await.unwrap() else {
             panic!("expected rows")
         };
@@ -148,10 +101,7 @@ async fn a_parameter_is_a_value_and_never_sql() {
 async fn the_stream_is_events_with_a_status_first() {
     let server = gateway(|_| {}).await;
     let response = reqwest::Client::new()
-        .post(format!(
-            "http://{}/api/analytics/query/orders",
-            server.address()
-        ))
+        .post(format!("http://{}/api/analytics/query/orders", server.address()))
         .header(USER_HEADER, "ann")
         .json(&orders(0, 1))
         .send()
@@ -160,20 +110,14 @@ async fn the_stream_is_events_with_a_status_first() {
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     assert_eq!(response.headers()["cache-control"], "no-cache");
     let text = response.text().await.unwrap();
-    let names: Vec<_> = text
-        .lines()
-        .filter_map(|line| line.strip_prefix("event: "))
-        .collect();
+    let names: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
     assert_eq!(names, ["warehouse_status", "arrow"]);
     let data: Vec<Value> = text
         .lines()
         .filter_map(|line| line.strip_prefix("data: "))
         .map(|data| serde_json::from_str(data).unwrap())
         .collect();
-    assert_eq!(
-        (&data[0]["state"], &data[0]["warehouse"]),
-        (&json!("RUNNING"), &json!("classic"))
-    );
+    assert_eq!((&data[0]["state"], &data[0]["warehouse"]), (&json!("RUNNING"), &json!("classic")));
     assert_eq!(data[1]["disposition"], "INLINE");
 }
 
@@ -186,10 +130,7 @@ async fn a_stream_that_waits_says_that_it_is_alive() {
     .await;
     inline_id(answer(&client(&server, "holder"), 0, common::BIG).await);
     let mut response = reqwest::Client::new()
-        .post(format!(
-            "http://{}/api/analytics/query/orders",
-            server.address()
-        ))
+        .post(format!("http://{}/api/analytics/query/orders", server.address()))
         .header(USER_HEADER, "ann")
         .json(&orders(0, common::BIG))
         .send()
@@ -211,33 +152,18 @@ async fn a_bad_request_is_refused_with_a_code_and_runs_nothing() {
     for (key, request, status, code) in [
         ("nothing", good.clone(), 404, "QUERY_NOT_FOUND"),
         ("%ff", good.clone(), 404, "QUERY_NOT_FOUND"),
-        (
-            "orders",
-            json!({ "format": "ARROW_STREAM" }),
-            400,
-            "INVALID_PARAMETERS",
-        ),
+        ("orders", json!({ "format": "ARROW_STREAM" }), 400, "INVALID_PARAMETERS"),
         ("orders", orders(0, 1_000_000), 400, "INVALID_PARAMETERS"),
         ("orders", json!({ "format": "CSV" }), 400, "INVALID_REQUEST"),
         ("orders", json!([1, 2]), 400, "INVALID_REQUEST"),
-        (
-            "orders",
-            json!({ "format": "JSON_ARRAY", "sql": "SELECT 1" }),
-            400,
-            "INVALID_REQUEST",
-        ),
+        ("orders", json!({ "format": "JSON_ARRAY", "sql": "SELECT 1" }), 400, "INVALID_REQUEST"),
         (
             "orders",
             json!({ "format": "JSON_ARRAY", "disposition": "EXTERNAL_LINKS" }),
             400,
             "INVALID_REQUEST",
         ),
-        (
-            "orders",
-            json!({ "format": "x".repeat(100_000) }),
-            413,
-            "REQUEST_TOO_LARGE",
-        ),
+        ("orders", json!({ "format": "x".repeat(100_000) }), 413, "REQUEST_TOO_LARGE"),
     ] {
         let refusal = refusal(&ann, key, &request).await;
         assert_eq!((refusal.status, refusal.code.as_str()), (status, code));
@@ -252,24 +178,10 @@ async fn other_paths_and_methods_are_refused_in_json_too() {
     let url = |path: &str| format!("http://{}{path}", server.address());
     for (method, path, status, code) in [
         (Method::GET, "/", 404, "NOT_FOUND"),
-        (
-            Method::GET,
-            "/api/analytics/query/orders",
-            405,
-            "METHOD_NOT_ALLOWED",
-        ),
-        (
-            Method::POST,
-            "/api/analytics/arrow-result/inline-1",
-            405,
-            "METHOD_NOT_ALLOWED",
-        ),
+        (Method::GET, "/api/analytics/query/orders", 405, "METHOD_NOT_ALLOWED"),
+        (Method::POST, "/api/analytics/arrow-result/inline-1", 405, "METHOD_NOT_ALLOWED"),
     ] {
-        let response = reqwest::Client::new()
-            .request(method, url(path))
-            .send()
-            .await
-            .unwrap();
+        let response = reqwest::Client::new().request(method, url(path)).send().await.unwrap();
         assert_eq!(response.status(), status);
         let body: Value = response.json().await.unwrap();
         assert_eq!(body["error"]["code"], code);
@@ -280,19 +192,13 @@ async fn other_paths_and_methods_are_refused_in_json_too() {
 async fn a_head_request_takes_nothing() {
     let (server, id) = full_gateway(Behaviour::Classic, common::FOREVER).await;
     let response = reqwest::Client::new()
-        .head(format!(
-            "http://{}/api/analytics/arrow-result/{id}",
-            server.address()
-        ))
+        .head(format!("http://{}/api/analytics/arrow-result/{id}", server.address()))
         .header(USER_HEADER, "holder")
         .send()
         .await
         .unwrap();
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(
-        client(&server, "holder").fetch(&id).await.unwrap().status,
-        StatusCode::OK
-    );
+    assert_eq!(client(&server, "holder").fetch(&id).await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -23,10 +23,7 @@ async fn those_in_line_are_answered_and_nobody_is_let_in() {
 
         let (shutdown, answer) = tokio::join!(server.shutdown(), running.answer());
         let refusal = refused(answer.unwrap());
-        assert_eq!(
-            (refusal.status, refusal.code.as_str()),
-            (503, "SHUTTING_DOWN")
-        );
+        assert_eq!((refusal.status, refusal.code.as_str()), (503, "SHUTTING_DOWN"));
         let shutdown = shutdown.unwrap();
         assert!(shutdown.complete);
         assert_eq!(shutdown.unclaimed, 1);
@@ -40,10 +37,7 @@ async fn a_closed_gateway_runs_nothing_but_still_hands_out() {
     let (server, held) = full_gateway(Behaviour::Classic, common::FOREVER).await;
     server.app().close();
     let response = reqwest::Client::new()
-        .post(format!(
-            "http://{}/api/analytics/query/orders",
-            server.address()
-        ))
+        .post(format!("http://{}/api/analytics/query/orders", server.address()))
         .header(USER_HEADER, "ann")
         .json(&orders(0, 1))
         .send()
@@ -54,10 +48,7 @@ async fn a_closed_gateway_runs_nothing_but_still_hands_out() {
     let body: Value = response.json().await.unwrap();
     assert_eq!(body["error"]["code"], "SHUTTING_DOWN");
     assert_eq!(server.app().warehouse().executions().total, 1);
-    assert_eq!(
-        client(&server, "holder").fetch(&held).await.unwrap().status,
-        StatusCode::OK
-    );
+    assert_eq!(client(&server, "holder").fetch(&held).await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]
@@ -96,16 +87,9 @@ fn the_process_ends_well_on_sigterm() {
     let first = lines.next().unwrap().unwrap();
     assert!(first.starts_with("serving on http://127.0.0.1:"), "{first}");
     assert!(
-        Command::new("kill")
-            .args(["-TERM", &gateway.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
+        Command::new("kill").args(["-TERM", &gateway.id().to_string()]).status().unwrap().success()
     );
     assert!(gateway.wait().unwrap().success());
     let rest: Vec<_> = lines.map(Result::unwrap).collect();
-    assert_eq!(
-        rest,
-        ["shutting down", "stopped; 0 results were not fetched"]
-    );
+    assert_eq!(rest, ["shutting down", "stopped; 0 results were not fetched"]);
 }

@@ -48,26 +48,14 @@ pub(super) async fn read(stage: &Stage, client: &Client, reader: u32, queries: u
         } else {
             read_arrow(stage, client, order, number).await
         };
-        note(
-            stage,
-            outcome.with_context(|| format!("reader {reader}, query {query}")),
-        );
+        note(stage, outcome.with_context(|| format!("reader {reader}, query {query}")));
         stage.progress.advance();
     }
 }
 
 /// A client whose result is larger than the whole stash.
 pub(super) async fn ask_too_much(stage: &Stage, client: &Client) {
-    let outcome = read_arrow(
-        stage,
-        client,
-        Order {
-            first: 0,
-            rows: 30_000,
-        },
-        1,
-    )
-    .await;
+    let outcome = read_arrow(stage, client, Order { first: 0, rows: 30_000 }, 1).await;
     note(stage, outcome.context("an oversized query"));
     stage.progress.advance();
 }
@@ -82,9 +70,7 @@ pub(super) fn note(stage: &Stage, outcome: anyhow::Result<()>) {
 /// Sends a query and waits for its answer.
 pub(super) async fn ask(stage: &Stage, client: &Client, order: Order) -> anyhow::Result<Answer> {
     stage.tally.requests.add_one();
-    let running = client
-        .query("orders", &order.request("ARROW_STREAM"))
-        .await?;
+    let running = client.query("orders", &order.request("ARROW_STREAM")).await?;
     let running = running.map_err(|refusal| anyhow::anyhow!("refused at the door: {refusal:?}"))?;
     stage.tally.note_statement(&running.statement);
     let answer = running.answer().await?;
@@ -110,9 +96,7 @@ pub(super) async fn ask_and_hang_up(
     patience: Duration,
 ) -> anyhow::Result<()> {
     stage.tally.requests.add_one();
-    let running = client
-        .query("orders", &order.request("ARROW_STREAM"))
-        .await?;
+    let running = client.query("orders", &order.request("ARROW_STREAM")).await?;
     let running = running.map_err(|refusal| anyhow::anyhow!("refused at the door: {refusal:?}"))?;
     stage.tally.note_statement(&running.statement);
     tokio::time::sleep(patience).await;
@@ -157,11 +141,7 @@ pub(super) async fn fetch(
     order: Order,
 ) -> anyhow::Result<()> {
     let fetched = client.fetch(id).await?;
-    anyhow::ensure!(
-        fetched.status == StatusCode::OK,
-        "{id} was answered with {}",
-        fetched.status
-    );
+    anyhow::ensure!(fetched.status == StatusCode::OK, "{id} was answered with {}", fetched.status);
     compare(stage, Totals::of_stream(&fetched.body)?, order).await
 }
 
@@ -194,9 +174,9 @@ async fn compare(stage: &Stage, totals: Totals, order: Order) -> anyhow::Result<
     stage.tally.checked.add_one();
     if totals != expected {
         stage.tally.wrong.add_one();
-        stage.tally.note_problem(format!(
-            "{order:?}: got {totals:?}, the database says {expected:?}"
-        ));
+        stage
+            .tally
+            .note_problem(format!("{order:?}: got {totals:?}, the database says {expected:?}"));
     }
     Ok(())
 }

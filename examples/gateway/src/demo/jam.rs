@@ -15,10 +15,7 @@ const HOARDERS: u32 = 4;
 const LEAVERS: u32 = 6;
 
 /// About a fifth of the stash.
-const ORDER: Order = Order {
-    first: 10_000,
-    rows: 3_000,
-};
+const ORDER: Order = Order { first: 10_000, rows: 3_000 };
 
 /// How many results must have waited in vain before the jam may end.
 const GIVE_UPS: u64 = 8;
@@ -40,25 +37,13 @@ struct Hoard {
 
 pub(super) async fn run(stage: &Stage) {
     // Let the burst run freely for a while first.
-    stage
-        .until(PATIENCE, |stage| {
-            stage.progress.done() * 4 >= stage.progress.total()
-        })
-        .await;
-    stage
-        .progress
-        .say("jam: some clients keep their tickets and do not fetch");
+    stage.until(PATIENCE, |stage| stage.progress.done() * 4 >= stage.progress.total()).await;
+    stage.progress.say("jam: some clients keep their tickets and do not fetch");
     let hoards = join_all((0..HOARDERS).map(|number| hoard(stage, number))).await;
     join_all((0..LEAVERS).map(|number| leave(stage, number))).await;
-    stage
-        .until(PATIENCE, |stage| {
-            stage.app.metrics().gave_up.get() >= GIVE_UPS
-        })
-        .await;
+    stage.until(PATIENCE, |stage| stage.app.metrics().gave_up.get() >= GIVE_UPS).await;
     // Let go while someone stands in line, who is then served.
-    stage
-        .until(PATIENCE, |stage| stage.look().waiting > 0)
-        .await;
+    stage.until(PATIENCE, |stage| stage.look().waiting > 0).await;
     stage.progress.say("jam over: they fetch");
     join_all(hoards.into_iter().map(|hoard| release(stage, hoard))).await;
 }
@@ -96,14 +81,8 @@ async fn leave(stage: &Stage, number: u32) {
     let left = || stage.app.metrics().left_the_line.get();
     for patience in LEAVE_AFTER {
         let before = left();
-        note(
-            stage,
-            ask_and_hang_up(stage, &client, ORDER, patience).await,
-        );
-        if stage
-            .until(Duration::from_millis(100), |_| left() > before)
-            .await
-        {
+        note(stage, ask_and_hang_up(stage, &client, ORDER, patience).await);
+        if stage.until(Duration::from_millis(100), |_| left() > before).await {
             break;
         }
     }

@@ -52,9 +52,8 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     let mut failures = 0;
     for behaviour in [Behaviour::Classic, Behaviour::InlineOnly] {
         let run = tokio::time::timeout(RUN_LIMIT, run_on(behaviour));
-        failures += run
-            .await
-            .with_context(|| format!("the run on {} hangs", behaviour.name()))??;
+        failures +=
+            run.await.with_context(|| format!("the run on {} hangs", behaviour.name()))??;
     }
     if failures == 0 {
         println!(
@@ -88,22 +87,16 @@ async fn run_on(behaviour: Behaviour) -> anyhow::Result<usize> {
 async fn burst(stage: &Arc<Stage>) -> anyhow::Result<()> {
     let mut actors = Vec::new();
     for number in 0..READERS {
-        let (stage, client) = (
-            Arc::clone(stage),
-            Client::new(stage.address, &format!("reader-{number}")),
-        );
-        actors.push(tokio::spawn(async move {
-            actors::read(&stage, &client, number, QUERIES).await
-        }));
+        let (stage, client) =
+            (Arc::clone(stage), Client::new(stage.address, &format!("reader-{number}")));
+        actors.push(tokio::spawn(
+            async move { actors::read(&stage, &client, number, QUERIES).await },
+        ));
     }
     for number in 0..OVERSIZED {
-        let (stage, client) = (
-            Arc::clone(stage),
-            Client::new(stage.address, &format!("glutton-{number}")),
-        );
-        actors.push(tokio::spawn(async move {
-            actors::ask_too_much(&stage, &client).await
-        }));
+        let (stage, client) =
+            (Arc::clone(stage), Client::new(stage.address, &format!("glutton-{number}")));
+        actors.push(tokio::spawn(async move { actors::ask_too_much(&stage, &client).await }));
     }
     let jam = Arc::clone(stage);
     actors.push(tokio::spawn(async move { jam::run(&jam).await }));

@@ -22,21 +22,14 @@ impl Progress {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.set_prefix(name);
-        Progress {
-            name,
-            bar,
-            plain: !stderr().is_terminal(),
-        }
+        Progress { name, bar, plain: !stderr().is_terminal() }
     }
 
     pub(super) fn advance(&self) {
         self.bar.inc(1);
         let (done, total) = (self.done(), self.bar.length().unwrap_or(0));
         if self.plain && total > 0 && done * LINES / total > (done - 1) * LINES / total {
-            eprintln!(
-                "{}: {done} of {total} queries answered and checked",
-                self.name
-            );
+            eprintln!("{}: {done} of {total} queries answered and checked", self.name);
         }
     }
 

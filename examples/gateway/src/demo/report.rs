@@ -8,11 +8,7 @@ use super::stage::Stage;
 
 pub(super) fn print(stage: &Stage, behaviour: Behaviour, took: Duration, findings: &[String]) {
     let (tally, metrics) = (&stage.tally, stage.app.metrics());
-    println!(
-        "\nwarehouse {}, {:.1} s",
-        behaviour.name(),
-        took.as_secs_f64()
-    );
+    println!("\nwarehouse {}, {:.1} s", behaviour.name(), took.as_secs_f64());
     let executions = stage.app.warehouse().executions();
     line(
         "requests",
@@ -23,10 +19,7 @@ pub(super) fn print(stage: &Stage, behaviour: Behaviour, took: Duration, finding
             executions.most
         ),
     );
-    let (at_once, after_wait) = (
-        metrics.stored_at_once.get(),
-        metrics.stored_after_wait.get(),
-    );
+    let (at_once, after_wait) = (metrics.stored_at_once.get(), metrics.stored_after_wait.get());
     line(
         "inline",
         format!(
@@ -34,33 +27,17 @@ pub(super) fn print(stage: &Stage, behaviour: Behaviour, took: Duration, finding
             tally.inline.get()
         ),
     );
-    line(
-        "rows",
-        format!(
-            "{} results with the events, past the stash",
-            tally.rows.get()
-        ),
-    );
+    line("rows", format!("{} results with the events, past the stash", tally.rows.get()));
     line("waited", waits(stage));
     line("fallbacks", reasons(stage, metrics.fallbacks.get()));
     line("refusals", reasons(stage, metrics.refusals.get()));
     line(
         "hung up",
-        format!(
-            "{}; {} of them in line",
-            tally.hung_up.get(),
-            metrics.left_the_line.get()
-        ),
+        format!("{}; {} of them in line", tally.hung_up.get(), metrics.left_the_line.get()),
     );
     line("strangers", format!("{} refused", tally.intrusions.get()));
     let (peak, limit) = (stage.peak_bytes(), stage.app.config().max_bytes);
-    line(
-        "peak bytes",
-        format!(
-            "{peak} of {limit}, {:.1} %",
-            100.0 * peak as f64 / limit as f64
-        ),
-    );
+    line("peak bytes", format!("{peak} of {limit}, {:.1} %", 100.0 * peak as f64 / limit as f64));
     let usage = stage.look();
     line(
         "in the end",
@@ -74,11 +51,7 @@ pub(super) fn print(stage: &Stage, behaviour: Behaviour, took: Duration, finding
     );
     line(
         "checked",
-        format!(
-            "{} results against SQL, {} wrong",
-            tally.checked.get(),
-            tally.wrong.get()
-        ),
+        format!("{} results against SQL, {} wrong", tally.checked.get(), tally.wrong.get()),
     );
     for finding in findings {
         line("FINDING", finding.clone());
@@ -91,10 +64,7 @@ fn reasons(stage: &Stage, count: u64) -> String {
     let too_large = stage.app.metrics().too_large.get();
     match count {
         0 => "0".to_owned(),
-        _ => format!(
-            "{count}; for want of room {}, for size {too_large}",
-            count - too_large
-        ),
+        _ => format!("{count}; for want of room {}, for size {too_large}", count - too_large),
     }
 }
 

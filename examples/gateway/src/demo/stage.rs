@@ -41,18 +41,12 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn note_statement(&self, id: &str) {
-        self.statements
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(id.to_owned());
+        self.statements.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
     }
 
     /// How many different statements the clients were told of.
     pub(super) fn statements(&self) -> u64 {
-        self.statements
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len() as u64
+        self.statements.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
 
     pub(super) fn note_problem(&self, problem: String) {
@@ -94,10 +88,8 @@ impl Stage {
     /// Looks at the stash, and remembers the most that was ever seen.
     pub(super) fn look(&self) -> Usage {
         let usage = self.app.inline().usage();
-        self.peak_bytes
-            .fetch_max(usage.used_bytes, Ordering::Relaxed);
-        self.longest_line
-            .fetch_max(usage.waiting, Ordering::Relaxed);
+        self.peak_bytes.fetch_max(usage.used_bytes, Ordering::Relaxed);
+        self.longest_line.fetch_max(usage.waiting, Ordering::Relaxed);
         usage
     }
 
@@ -123,11 +115,7 @@ impl Stage {
         if left.entries > 0 {
             self.progress.say("waiting for unclaimed results to expire");
         }
-        let expiry = if left.entries > 0 {
-            self.app.config().ttl * 2
-        } else {
-            Duration::ZERO
-        };
+        let expiry = if left.entries > 0 { self.app.config().ttl * 2 } else { Duration::ZERO };
         self.until(expiry + SETTLE, |stage| {
             let usage = stage.look();
             (usage.entries, usage.used_bytes, usage.waiting) == (0, 0, 0)
@@ -136,9 +124,7 @@ impl Stage {
     }
 
     pub(super) fn peak_bytes(&self) -> u64 {
-        self.peak_bytes
-            .load(Ordering::Relaxed)
-            .max(self.app.metrics().peak_bytes())
+        self.peak_bytes.load(Ordering::Relaxed).max(self.app.metrics().peak_bytes())
     }
 
     pub(super) fn longest_line(&self) -> usize {

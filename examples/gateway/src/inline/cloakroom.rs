@@ -1,6 +1,5 @@
 //! The inline store on a [`cloakroom::Stash`].
 
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use super::{Delivery, InlineStore, Reason, Refused, Taken, Usage};
 use crate::owner::Owner;
 
 /// Results in a stash, with the stash's reaper running as a task.
+#[derive(Debug)]
 pub struct CloakroomStore {
     stash: Stash<Bytes, Arc<str>>,
 }
@@ -22,8 +22,7 @@ impl CloakroomStore {
     /// Must be called inside a tokio runtime. The reaper's task ends with the store.
     pub fn start(max_bytes: u64, ttl: Duration) -> Result<Self, ConfigError> {
         let stash = Stash::builder().max_bytes(max_bytes).ttl(ttl).build()?;
-        let reaper = stash.reaper();
-        tokio::spawn(async move { reaper.run(tokio::time::sleep).await });
+        tokio::spawn(stash.reaper().run(tokio::time::sleep));
         Ok(CloakroomStore { stash })
     }
 }
@@ -40,10 +39,7 @@ impl InlineStore for CloakroomStore {
             let outcome = if wait.is_zero() {
                 self.stash.try_put(owner, payload)
             } else {
-                self.stash
-                    .put(owner, payload)
-                    .until(tokio::time::sleep(wait))
-                    .await
+                self.stash.put(owner, payload).until(tokio::time::sleep(wait)).await
             };
             outcome.map(|ticket| ticket.to_string()).map_err(refused)
         }
@@ -55,10 +51,9 @@ impl InlineStore for CloakroomStore {
             return Taken::Malformed;
         };
         match self.stash.take(&ticket, owner.name()) {
-            Some(payload) => Taken::Delivery(Delivery {
-                bytes: payload.len() as u64,
-                body: Body::from(payload),
-            }),
+            Some(payload) => {
+                Taken::Delivery(Delivery { bytes: payload.len() as u64, body: Body::from(payload) })
+            }
             None => Taken::Gone,
         }
     }
@@ -77,14 +72,6 @@ impl InlineStore for CloakroomStore {
     }
 }
 
-impl fmt::Debug for CloakroomStore {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CloakroomStore")
-            .field("usage", &self.usage())
-            .finish()
-    }
-}
-
 fn refused(error: PutError<Bytes>) -> Refused {
     tracing::debug!(%error, "the stash refused a result");
     let reason = match error.reason() {
@@ -93,10 +80,7 @@ fn refused(error: PutError<Bytes>) -> Refused {
         // Refused at once, or given up when the time in line was over: there was no room.
         _ => Reason::Full,
     };
-    Refused {
-        reason,
-        payload: error.into_payload(),
-    }
+    Refused { reason, payload: error.into_payload() }
 }
 
 #[cfg(test)]
@@ -115,10 +99,7 @@ mod tests {
         let store = CloakroomStore::start(4_096, TTL).expect("a valid configuration");
         let ann = owner("ann");
         let short = Duration::from_millis(20);
-        store
-            .put(&ann, Bytes::from(vec![1; 3_000]), short)
-            .await
-            .expect("there is room");
+        store.put(&ann, Bytes::from(vec![1; 3_000]), short).await.expect("there is room");
 
         for (bytes, wait, reason) in [
             (2_000, Duration::ZERO, Reason::Full),
@@ -127,26 +108,14 @@ mod tests {
         ] {
             let payload = Bytes::from(vec![2; bytes]);
             let address = payload.as_ptr();
-            let refused = store
-                .put(&ann, payload, wait)
-                .await
-                .expect_err("there is no room");
-            assert_eq!(
-                (refused.reason, refused.payload.as_ptr()),
-                (reason, address)
-            );
+            let refused = store.put(&ann, payload, wait).await.expect_err("there is no room");
+            assert_eq!((refused.reason, refused.payload.as_ptr()), (reason, address));
         }
 
         store.close();
         let payload = Bytes::from_static(b"late");
-        let refused = store
-            .put(&ann, payload.clone(), short)
-            .await
-            .expect_err("it is closed");
-        assert_eq!(
-            (refused.reason, refused.payload.as_ptr()),
-            (Reason::Closed, payload.as_ptr())
-        );
+        let refused = store.put(&ann, payload.clone(), short).await.expect_err("it is closed");
+        assert_eq!((refused.reason, refused.payload.as_ptr()), (Reason::Closed, payload.as_ptr()));
     }
 
     #[tokio::test]

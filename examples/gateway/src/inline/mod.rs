@@ -96,11 +96,7 @@ pub struct InlineResults {
 
 impl InlineResults {
     pub fn new(store: Box<dyn InlineStore>, wait: Duration, metrics: Arc<Metrics>) -> Self {
-        InlineResults {
-            store,
-            wait,
-            metrics,
-        }
+        InlineResults { store, wait, metrics }
     }
 
     /// Stores `payload` and answers with its statement id.
@@ -165,11 +161,7 @@ struct PlaceInLine<'a> {
 
 impl<'a> PlaceInLine<'a> {
     fn taken(metrics: &'a Metrics, since: Instant) -> Self {
-        PlaceInLine {
-            metrics,
-            since,
-            left: true,
-        }
+        PlaceInLine { metrics, since, left: true }
     }
 
     fn ended(&mut self) {

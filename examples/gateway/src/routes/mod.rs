@@ -23,10 +23,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/api/analytics/query/{key}", post(query::run))
         .route("/api/analytics/arrow-result/{id}", arrow_result)
-        .route(
-            &format!("{}/{{id}}", links::PATH),
-            get(result::external_result),
-        )
+        .route(&format!("{}/{{id}}", links::PATH), get(result::external_result))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))

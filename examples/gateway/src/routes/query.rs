@@ -91,9 +91,7 @@ pub(super) async fn run(
         let answer = answer(&app, &owner, &statement, destination).await;
         answer.unwrap_or_else(Answer::Refused).to_event()
     };
-    let events = stream::iter([status])
-        .chain(stream::once(answer))
-        .map(Ok::<_, Infallible>);
+    let events = stream::iter([status]).chain(stream::once(answer)).map(Ok::<_, Infallible>);
     Ok(([NO_BUFFERING], Sse::new(events).keep_alive(keep_alive)).into_response())
 }
 
@@ -185,10 +183,7 @@ async fn publish(
 ) -> Result<Answer, ApiError> {
     let published = external.publish(statement.id, owner.clone(), payload).await;
     let link = published.map_err(|error| ApiError::internal(&error))?;
-    Ok(Answer::External {
-        statement: statement.id,
-        link,
-    })
+    Ok(Answer::External { statement: statement.id, link })
 }
 
 fn no_way_out(app: &App, reason: Reason) -> ApiError {
@@ -197,10 +192,9 @@ fn no_way_out(app: &App, reason: Reason) -> ApiError {
             Code::ResultTooLarge,
             "the result is larger than what can be returned inline",
         ),
-        Reason::Full | Reason::Closed => ApiError::new(
-            Code::StashExhausted,
-            "too many results are waiting to be fetched",
-        )
-        .retry_after(app.inline().wait()),
+        Reason::Full | Reason::Closed => {
+            ApiError::new(Code::StashExhausted, "too many results are waiting to be fetched")
+                .retry_after(app.inline().wait())
+        }
     }
 }

@@ -34,10 +34,9 @@ pub(super) async fn arrow_result(
 fn inline_result(app: &App, ticket: &str, owner: &Owner) -> Result<Response, ApiError> {
     match app.inline().take(ticket, owner) {
         Taken::Delivery(delivery) => Ok(arrow_stream(delivery)),
-        Taken::Gone => Err(ApiError::new(
-            Code::ResultGone,
-            "there is no such result, or no longer",
-        )),
+        Taken::Gone => {
+            Err(ApiError::new(Code::ResultGone, "there is no such result, or no longer"))
+        }
         Taken::Malformed => Err(unknown_statement()),
     }
 }
@@ -47,11 +46,7 @@ fn redirect_to_link(app: &App, id: &str, owner: &Owner) -> Result<Response, ApiE
     // A warehouse without links has no such statement.
     let external = app.external().map_err(|_| unknown_statement())?;
     let link = external.find(id, owner).ok_or_else(unknown_statement)?;
-    Ok((
-        [(header::CACHE_CONTROL, "no-store")],
-        Redirect::temporary(&link.url),
-    )
-        .into_response())
+    Ok(([(header::CACHE_CONTROL, "no-store")], Redirect::temporary(&link.url)).into_response())
 }
 
 /// Serves the file behind a link. The signature stands for the right to have it.
@@ -63,21 +58,15 @@ pub(super) async fn external_result(
     let (Ok(Path(id)), Ok(Query(query)), Ok(external)) = (id, query, app.external()) else {
         return Err(invalid_link());
     };
-    let found = external
-        .open(id, &query)
-        .await
-        .map_err(|error| match error {
-            OpenError::Link(LinkError::Tampered) => invalid_link(),
-            OpenError::Link(LinkError::Expired) => {
-                ApiError::new(Code::LinkExpired, "this link has expired")
-            }
-            OpenError::Unreadable(error) => ApiError::internal(&error),
-        })?;
+    let found = external.open(id, &query).await.map_err(|error| match error {
+        OpenError::Link(LinkError::Tampered) => invalid_link(),
+        OpenError::Link(LinkError::Expired) => {
+            ApiError::new(Code::LinkExpired, "this link has expired")
+        }
+        OpenError::Unreadable(error) => ApiError::internal(&error),
+    })?;
     let body = Body::from_stream(ReaderStream::new(found.file));
-    Ok(arrow_stream(Delivery {
-        bytes: found.bytes,
-        body,
-    }))
+    Ok(arrow_stream(Delivery { bytes: found.bytes, body }))
 }
 
 fn arrow_stream(delivery: Delivery) -> Response {

@@ -1,9 +1,6 @@
 //! What the gateway's tests share: a gateway of their own on a free port, and clients.
 
-#![allow(
-    dead_code,
-    reason = "every test file is a crate of its own and uses a part of this"
-)]
+#![allow(dead_code, reason = "every test file is a crate of its own and uses a part of this")]
 
 use std::time::Duration;
 
@@ -23,12 +20,7 @@ pub const BRIEF: Duration = Duration::from_millis(20);
 
 /// A gateway that is its usual self but for what `adjust` changes.
 pub async fn gateway(adjust: impl FnOnce(&mut Config)) -> Server {
-    let mut config = Config {
-        rows: 3_000,
-        wait: FOREVER,
-        audit: true,
-        ..Config::default()
-    };
+    let mut config = Config { rows: 3_000, wait: FOREVER, audit: true, ..Config::default() };
     adjust(&mut config);
     Server::start(config, 0).await.expect("the gateway starts")
 }
@@ -55,29 +47,17 @@ pub fn orders(first: u32, rows: u32) -> Value {
 
 /// Sends a query for orders and waits for the first event.
 pub async fn run(client: &Client, first: u32, rows: u32) -> Running {
-    client
-        .query("orders", &orders(first, rows))
-        .await
-        .expect("a stream")
-        .expect("no refusal")
+    client.query("orders", &orders(first, rows)).await.expect("a stream").expect("no refusal")
 }
 
 /// Sends a query for orders and waits for what becomes of it.
 pub async fn answer(client: &Client, first: u32, rows: u32) -> Answer {
-    run(client, first, rows)
-        .await
-        .answer()
-        .await
-        .expect("an answer")
+    run(client, first, rows).await.answer().await.expect("an answer")
 }
 
 /// Sends a request that is refused before any event.
 pub async fn refusal(client: &Client, key: &str, request: &Value) -> Refusal {
-    client
-        .query(key, request)
-        .await
-        .expect("a response")
-        .expect_err("a refusal")
+    client.query(key, request).await.expect("a response").expect_err("a refusal")
 }
 
 pub fn inline_id(answer: Answer) -> String {
