@@ -1,0 +1,98 @@
+//! What all requests of one gateway share.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::Context;
+use rusqlite::Connection;
+use tempfile::TempDir;
+
+use crate::config::{Behaviour, Config};
+use crate::errors::{ApiError, Code};
+use crate::external::ExternalResults;
+use crate::inline::{CloakroomStore, InlineResults};
+use crate::metrics::Metrics;
+use crate::sample;
+use crate::warehouse::Warehouse;
+
+/// One gateway: its warehouse, its results, its counters.
+#[derive(Debug)]
+pub struct App {
+    config: Config,
+    metrics: Arc<Metrics>,
+    warehouse: Warehouse,
+    inline: InlineResults,
+    /// Only where the warehouse has external links.
+    external: Option<Arc<ExternalResults>>,
+    closing: AtomicBool,
+    /// Database and result files. Last, so that it is deleted after whoever uses it.
+    workspace: TempDir,
+}
+
+impl App {
+    /// Fills the database and starts the tasks that expire results. Must be called inside a tokio
+    /// runtime.
+    pub async fn start(config: Config) -> anyhow::Result<Arc<Self>> {
+        let workspace = tempfile::Builder::new().prefix("gateway-").tempdir()?;
+        let database = database_in(workspace.path());
+        let (rows, connections, audit) = (config.rows, config.connections, config.audit);
+        let warehouse = tokio::task::spawn_blocking(move || {
+            sample::fill(&mut Connection::open(&database)?, rows)?;
+            Warehouse::open(&database, connections, audit)
+        })
+        .await?
+        .context("the sample database could not be made")?;
+
+        let metrics = Arc::new(Metrics::new());
+        let store = CloakroomStore::start(config.max_bytes, config.ttl)?;
+        let inline = InlineResults::new(Box::new(store), config.wait, Arc::clone(&metrics));
+        let external = (config.behaviour == Behaviour::Classic)
+            .then(|| ExternalResults::start(workspace.path(), config.link_ttl));
+        let closing = AtomicBool::new(false);
+        Ok(Arc::new(App { config, metrics, warehouse, inline, external, closing, workspace }))
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    pub fn warehouse(&self) -> &Warehouse {
+        &self.warehouse
+    }
+
+    pub fn inline(&self) -> &InlineResults {
+        &self.inline
+    }
+
+    /// The database, for those who want to check the gateway's results against it.
+    pub fn database(&self) -> PathBuf {
+        database_in(self.workspace.path())
+    }
+
+    /// Where results go that do not go out inline, if the warehouse has such a place.
+    pub fn external(&self) -> Result<&Arc<ExternalResults>, ApiError> {
+        self.external.as_ref().ok_or_else(|| {
+            ApiError::new(Code::NotImplemented, "this warehouse does not implement EXTERNAL_LINKS")
+        })
+    }
+
+    /// Accepts no query any more, and answers those that wait for room. Results that are stored can
+    /// still be fetched.
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::Relaxed);
+        self.inline.close();
+    }
+
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
+    }
+}
+
+fn database_in(workspace: &Path) -> PathBuf {
+    workspace.join("warehouse.sqlite")
+}

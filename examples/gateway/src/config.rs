@@ -1,0 +1,65 @@
+//! What can be set, and what it is when nobody sets it.
+
+use std::time::Duration;
+
+/// How the warehouse answers when a result cannot be returned inline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Behaviour {
+    /// Results may also go out as files under a signed, expiring link.
+    Classic,
+    /// Results go out inline or not at all.
+    InlineOnly,
+}
+
+impl Behaviour {
+    /// The name used on the command line and in events.
+    pub fn name(self) -> &'static str {
+        match self {
+            Behaviour::Classic => "classic",
+            Behaviour::InlineOnly => "inline-only",
+        }
+    }
+}
+
+/// The settings of one gateway.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// What the warehouse does with results that do not go out inline.
+    pub behaviour: Behaviour,
+    /// Hard limit of the stash, in bytes.
+    pub max_bytes: u64,
+    /// How long a stashed result may wait to be fetched.
+    pub ttl: Duration,
+    /// How long a query may wait for room in the stash. Zero: it does not wait.
+    pub wait: Duration,
+    /// How long an external link is good for.
+    pub link_ttl: Duration,
+    /// Rows of sample data to fill the database with.
+    pub rows: u32,
+    /// Database connections, and so queries that run at the same time.
+    pub connections: usize,
+    /// How often a silent event stream says that it is still there.
+    pub keep_alive: Duration,
+    /// How long requests in flight may take to end once the gateway shuts down.
+    pub grace: Duration,
+    /// Remember how often every single statement was executed. Memory grows with every statement, so
+    /// this is for runs that end: demo and tests.
+    pub audit: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            behaviour: Behaviour::Classic,
+            max_bytes: 256 << 20,
+            ttl: Duration::from_secs(600),
+            wait: Duration::from_millis(500),
+            link_ttl: Duration::from_secs(900),
+            rows: 100_000,
+            connections: 4,
+            keep_alive: Duration::from_secs(15),
+            grace: Duration::from_secs(10),
+            audit: false,
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! The demo: a burst of clients against a stash that is too small for them, and a check of everything
+//! that came out.
+
+mod actors;
+mod jam;
+mod progress;
+mod report;
+mod stage;
+mod verdict;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use futures_util::future::join_all;
+use gateway::client::Client;
+use gateway::config::{Behaviour, Config};
+use gateway::server::Server;
+
+use self::stage::Stage;
+
+/// Clients that fetch what they asked for.
+const READERS: u32 = 32;
+/// Queries of each reader.
+const QUERIES: u32 = 8;
+/// Queries for a result that is larger than the whole stash.
+const OVERSIZED: u32 = 2;
+
+/// Room for a handful of results.
+const STASH_BYTES: u64 = 1 << 20;
+const SAMPLE_ROWS: u32 = 100_000;
+
+/// A run takes a few seconds. One that takes this long hangs.
+const RUN_LIMIT: Duration = Duration::from_secs(120);
+
+fn config(behaviour: Behaviour) -> Config {
+    Config {
+        behaviour,
+        max_bytes: STASH_BYTES,
+        // Only what nobody will ever fetch is to expire.
+        ttl: Duration::from_secs(30),
+        rows: SAMPLE_ROWS,
+        audit: true,
+        ..Config::default()
+    }
+}
+
+/// Runs the burst on both behaviours. Fails when anything was lost, wrong, run twice, left over or
+/// over the limit, and when a run did not show what it is there to show.
+pub(crate) async fn run() -> anyhow::Result<ExitCode> {
+    let mut failures = 0;
+    for behaviour in [Behaviour::Classic, Behaviour::InlineOnly] {
+        let run = tokio::time::timeout(RUN_LIMIT, run_on(behaviour));
+        failures +=
+            run.await.with_context(|| format!("the run on {} hangs", behaviour.name()))??;
+    }
+    if failures == 0 {
+        println!(
+            "The demo succeeded: nothing lost, wrong, run twice, left over or over the limit."
+        );
+        Ok(ExitCode::SUCCESS)
+    } else {
+        println!("THE DEMO FAILED: see the {failures} findings above.");
+        Ok(ExitCode::FAILURE)
+    }
+}
+
+/// One run; answers with the number of findings.
+async fn run_on(behaviour: Behaviour) -> anyhow::Result<usize> {
+    let server = Server::start(config(behaviour), 0).await?;
+    let total = READERS * QUERIES + OVERSIZED;
+    let stage = Arc::new(Stage::new(&server, behaviour.name(), total));
+    let started = Instant::now();
+    burst(&stage).await?;
+    stage.wait_until_empty().await;
+    let took = started.elapsed();
+    stage.progress.finish();
+
+    let shutdown = server.shutdown().await?;
+    let findings = verdict::findings(&stage, behaviour, shutdown);
+    report::print(&stage, behaviour, took, &findings);
+    Ok(findings.len())
+}
+
+/// All actors at once, until the last one is done.
+async fn burst(stage: &Arc<Stage>) -> anyhow::Result<()> {
+    let mut actors = Vec::new();
+    for number in 0..READERS {
+        let (stage, client) =
+            (Arc::clone(stage), Client::new(stage.address, &format!("reader-{number}")));
+        actors.push(tokio::spawn(
+            async move { actors::read(&stage, &client, number, QUERIES).await },
+        ));
+    }
+    for number in 0..OVERSIZED {
+        let (stage, client) =
+            (Arc::clone(stage), Client::new(stage.address, &format!("glutton-{number}")));
+        actors.push(tokio::spawn(async move { actors::ask_too_much(&stage, &client).await }));
+    }
+    let jam = Arc::clone(stage);
+    actors.push(tokio::spawn(async move { jam::run(&jam).await }));
+    for actor in join_all(actors).await {
+        actor.context("an actor panicked")?;
+    }
+    Ok(())
+}

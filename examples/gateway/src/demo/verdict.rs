@@ -1,0 +1,106 @@
+//! Whether a run was good: the clients' books against the gateway's.
+
+use gateway::config::Behaviour;
+use gateway::server::Shutdown;
+
+use super::stage::Stage;
+
+/// Everything that is wrong with a run, in words. Empty: nothing.
+pub(super) fn findings(stage: &Stage, behaviour: Behaviour, shutdown: Shutdown) -> Vec<String> {
+    let mut findings = stage.tally.problems().clone();
+    let mut expect = |holds: bool, otherwise: String| {
+        if !holds {
+            findings.push(otherwise);
+        }
+    };
+    delivered(stage, &mut expect);
+    ran_once(stage, &mut expect);
+    bounded(stage, shutdown, &mut expect);
+    shown(stage, behaviour, &mut expect);
+    findings
+}
+
+type Expect<'a> = dyn FnMut(bool, String) + 'a;
+
+/// Nothing lost, nothing wrong, and the two sides agree on what happened.
+fn delivered(stage: &Stage, expect: &mut Expect<'_>) {
+    let (tally, metrics) = (&stage.tally, stage.app.metrics());
+    expect(tally.lost.get() == 0, format!("{} results were lost", tally.lost.get()));
+    expect(tally.wrong.get() == 0, format!("{} results were wrong", tally.wrong.get()));
+    let results = tally.inline.get() + tally.links.get() + tally.rows.get();
+    expect(
+        tally.checked.get() == results,
+        format!("{} of {results} results were checked", tally.checked.get()),
+    );
+    let answered = results + tally.exhausted.get() + tally.too_large.get() + tally.hung_up.get();
+    let requests = tally.requests.get();
+    expect(answered == requests, format!("{requests} requests, but {answered} came to an end"));
+    let taken = metrics.taken.get();
+    expect(
+        taken == tally.inline.get(),
+        format!("{} inline results, but {taken} were taken", tally.inline.get()),
+    );
+    // A client that hung up may have fallen back or been refused without ever knowing.
+    let spare = tally.hung_up.get();
+    for (what, gateway, clients) in [
+        ("fallbacks", metrics.fallbacks.get(), tally.links.get()),
+        ("refusals", metrics.refusals.get(), tally.exhausted.get() + tally.too_large.get()),
+    ] {
+        let agree = (clients..=clients + spare).contains(&gateway);
+        expect(agree, format!("the gateway counts {gateway} {what}, its clients {clients}"));
+    }
+}
+
+/// No query ran twice, and none that was answered did not run.
+fn ran_once(stage: &Stage, expect: &mut Expect<'_>) {
+    let (tally, executions) = (&stage.tally, stage.app.warehouse().executions());
+    let (requests, accepted) = (tally.requests.get(), stage.app.metrics().queries.get());
+    expect(accepted == requests, format!("{requests} requests, {accepted} queries accepted"));
+    let statements = tally.statements();
+    expect(statements == requests, format!("{requests} requests, but {statements} statements"));
+    expect(executions.most == 1, format!("a statement was executed {} times", executions.most));
+    // Who hangs up early enough is spared the execution.
+    let least = requests - tally.hung_up.get();
+    let once =
+        (least..=requests).contains(&executions.total) && executions.statements == executions.total;
+    expect(once, format!("{requests} requests, but {} executions", executions.total));
+}
+
+/// Never over the limit, and nothing left in the end.
+fn bounded(stage: &Stage, shutdown: Shutdown, expect: &mut Expect<'_>) {
+    let (peak, limit) = (stage.peak_bytes(), stage.app.config().max_bytes);
+    expect(peak <= limit, format!("the stash held {peak} bytes, the limit is {limit}"));
+    let usage = stage.look();
+    expect(usage.used_bytes == 0, format!("{} bytes are left over", usage.used_bytes));
+    expect(usage.entries == 0, format!("{} results are left over", usage.entries));
+    expect(usage.waiting == 0, format!("{} still stand in line", usage.waiting));
+    let (orphans, hung_up) = (stage.orphans(), stage.tally.hung_up.get());
+    expect(
+        orphans as u64 <= hung_up,
+        format!("{orphans} results were not claimed, but only {hung_up} clients hung up"),
+    );
+    expect(shutdown.complete, "the gateway did not shut down in time".to_owned());
+}
+
+/// A run that did not show the thing is no proof of the thing.
+fn shown(stage: &Stage, behaviour: Behaviour, expect: &mut Expect<'_>) {
+    let (tally, metrics) = (&stage.tally, stage.app.metrics());
+    let wait = stage.app.config().wait;
+    expect(
+        u128::from(metrics.waits().max()) >= wait.as_micros(),
+        format!("nobody waited for {} ms, and yet some gave up", wait.as_millis()),
+    );
+    let mut show = |count: u64, what: &str| expect(count > 0, format!("the run showed no {what}"));
+    show(metrics.stored_after_wait.get(), "result that waited and was stored");
+    show(metrics.gave_up.get(), "result that waited in vain");
+    show(metrics.left_the_line.get(), "client that left the line");
+    show(metrics.too_large.get(), "result that was too large");
+    show(tally.intrusions.get(), "stranger being refused");
+    match behaviour {
+        Behaviour::Classic => show(tally.links.get(), "fallback"),
+        Behaviour::InlineOnly => {
+            show(tally.exhausted.get(), "refusal for want of room");
+            show(tally.too_large.get(), "refusal for size");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! The command line of the gateway.
+
+mod demo;
+mod signals;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use gateway::config::{Behaviour, Config};
+use gateway::server::Server;
+use tracing_subscriber::EnvFilter;
+
+#[derive(Debug, Parser)]
+#[command(about = "An analytics gateway that holds Arrow results in a cloakroom stash")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a burst of clients against a small stash, check everything, print a report.
+    Demo,
+    /// Serve on the loopback interface until Ctrl-C or SIGTERM.
+    Serve(ServeArgs),
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Port to listen on; 0 picks a free one.
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+    /// What the warehouse does with results that do not go out inline.
+    #[arg(long, value_enum, default_value = "classic")]
+    warehouse: Behaviour,
+    /// Hard limit of the stash, in bytes.
+    #[arg(long, default_value_t = Config::default().max_bytes, value_parser = clap::value_parser!(u64).range(1..))]
+    max_bytes: u64,
+    /// How long a stashed result may wait to be fetched, in seconds.
+    #[arg(long, default_value_t = Config::default().ttl.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
+    ttl_secs: u64,
+    /// How long a query may wait for room in the stash, in milliseconds; 0: not at all.
+    #[arg(long, default_value_t = 500)]
+    wait_ms: u64,
+    /// How long an external link is good for, in seconds.
+    #[arg(long, default_value_t = Config::default().link_ttl.as_secs())]
+    link_ttl_secs: u64,
+    /// Rows of sample data.
+    #[arg(long, default_value_t = Config::default().rows)]
+    rows: u32,
+    /// Database connections, and so queries that run at the same time.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..))]
+    connections: u8,
+    /// How long requests in flight may take to end on shutdown, in seconds.
+    #[arg(long, default_value_t = Config::default().grace.as_secs())]
+    grace_secs: u64,
+}
+
+impl From<&ServeArgs> for Config {
+    fn from(args: &ServeArgs) -> Self {
+        Config {
+            behaviour: args.warehouse,
+            max_bytes: args.max_bytes,
+            ttl: Duration::from_secs(args.ttl_secs),
+            wait: Duration::from_millis(args.wait_ms),
+            link_ttl: Duration::from_secs(args.link_ttl_secs),
+            rows: args.rows,
+            connections: usize::from(args.connections),
+            grace: Duration::from_secs(args.grace_secs),
+            ..Config::default()
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    match Cli::parse().command {
+        Command::Demo => demo::run().await,
+        Command::Serve(args) => serve(&args).await,
+    }
+}
+
+/// Succeeds when every request in flight came to its end.
+async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    // Listened for before anything is said, so that a signal is never the one that kills.
+    let stop = signals::Stop::listen()?;
+    let server = Server::start(args.into(), args.port).await?;
+    println!("serving on http://{}", server.address());
+    stop.requested().await;
+    println!("shutting down");
+    let shutdown = server.shutdown().await?;
+    println!("stopped; {} results were not fetched", shutdown.unclaimed);
+    if shutdown.complete {
+        Ok(ExitCode::SUCCESS)
+    } else {
+        eprintln!("requests were still in flight when the grace period ended");
+        Ok(ExitCode::FAILURE)
+    }
+}

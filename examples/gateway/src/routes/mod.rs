@@ -1,0 +1,39 @@
+//! The HTTP surface. Every refusal, from whatever layer, is JSON with a stable code.
+
+mod query;
+mod result;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, post};
+
+use crate::app::App;
+use crate::errors::{ApiError, Code};
+use crate::links;
+
+/// A request is a key and a few values.
+const MAX_REQUEST_BYTES: usize = 64 << 10;
+
+/// All routes over `app`.
+pub fn router(app: Arc<App>) -> Router {
+    // A GET route answers HEAD too unless told otherwise, and would hand out the result to nobody.
+    let arrow_result = get(result::arrow_result).head(method_not_allowed);
+    Router::new()
+        .route("/api/analytics/query/{key}", post(query::run))
+        .route("/api/analytics/arrow-result/{id}", arrow_result)
+        .route(&format!("{}/{{id}}", links::PATH), get(result::external_result))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(DefaultBodyLimit::max(MAX_REQUEST_BYTES))
+        .with_state(app)
+}
+
+async fn not_found() -> ApiError {
+    ApiError::new(Code::NotFound, "there is nothing here")
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::new(Code::MethodNotAllowed, "this method does not apply here")
+}
