@@ -1,4 +1,4 @@
-//! A memory-bounded, drain-on-read stash.
+#![doc = include_str!("../README.md")]
 
 mod blocking;
 mod budget;
