@@ -183,3 +183,18 @@ impl<T> std::fmt::Debug for Waiter<T> {
         f.debug_struct("Waiter").field("waker", &self.waker).finish_non_exhaustive()
     }
 }
+
+/// Something that only one may use at a time, and only in order: loom fails the model otherwise.
+#[derive(Debug, Default)]
+pub struct Exclusive(loom::cell::UnsafeCell<u32>);
+
+// SAFETY: loom runs one thread at a time, and fails the model when two could touch the cell at once.
+unsafe impl Sync for Exclusive {}
+
+impl Exclusive {
+    /// Uses it.
+    pub fn touch(&self) {
+        // SAFETY: as above.
+        self.0.with_mut(|value| unsafe { *value += 1 });
+    }
+}

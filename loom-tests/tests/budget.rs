@@ -8,9 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
 use cloakroom::{Budget, Permit, Refusal};
-use loom::cell::UnsafeCell;
 use loom::thread;
-use loom_tests::{CountingWaker, Waiter, acquire, hold, model};
+use loom_tests::{CountingWaker, Exclusive, Waiter, acquire, hold, model};
 
 fn settled(budget: &Budget) {
     assert_eq!(budget.used(), 0, "bytes leaked, or given back twice");
@@ -483,15 +482,14 @@ fn l17_a_lowered_limit_is_never_passed() {
 fn l18_a_release_happens_before_the_charge_that_reuses_it() {
     model(|| {
         let budget = Budget::new(1);
-        let cell = loom::sync::Arc::new(UnsafeCell::new(0));
-        let write = |budget: &Budget, cell: &UnsafeCell<i32>| {
+        let cell = Arc::new(Exclusive::default());
+        let write = |budget: &Budget, cell: &Exclusive| {
             if let Ok(_permit) = budget.try_acquire(1) {
-                // SAFETY: the only byte of the budget is ours: this is what the model checks.
-                cell.with_mut(|value| unsafe { *value += 1 });
+                cell.touch();
             }
         };
         let other = {
-            let (budget, cell) = (budget.clone(), cell.clone());
+            let (budget, cell) = (budget.clone(), Arc::clone(&cell));
             thread::spawn(move || write(&budget, &cell))
         };
         write(&budget, &cell);
@@ -504,24 +502,20 @@ fn l18_a_release_happens_before_the_charge_that_reuses_it() {
 fn l18_all_releases_happen_before_the_grant_that_needs_them() {
     model(|| {
         let budget = Budget::new(2);
-        let cells = [(); 2].map(|()| loom::sync::Arc::new(UnsafeCell::new(0)));
+        let cells: [Arc<Exclusive>; 2] = Default::default();
         let permits = [hold(&budget, 1), hold(&budget, 1)];
         let mut waiter = queued(&budget, 2);
         let mut threads = Vec::new();
         for (cell, permit) in cells.iter().zip(permits) {
-            let cell = cell.clone();
+            let cell = Arc::clone(cell);
             threads.push(thread::spawn(move || {
-                // SAFETY: under one of the two permits, each of which has a cell of its own.
-                cell.with_mut(|value| unsafe { *value += 1 });
+                cell.touch();
                 drop(permit);
             }));
         }
         // Without joining the threads first: a join would order what the grant must order.
         if let Poll::Ready(permit) = waiter.poll() {
-            for cell in &cells {
-                // SAFETY: all bytes are ours: this is what the model checks.
-                cell.with_mut(|value| unsafe { *value += 1 });
-            }
+            cells.iter().for_each(|cell| cell.touch());
             drop(permit.unwrap());
         }
         for thread in threads {

@@ -5,9 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use cloakroom::Ticket;
 use cloakroom::model::{Free, Slots, Tree};
-use loom::cell::UnsafeCell;
 use loom::thread;
-use loom_tests::{bounded_model, model};
+use loom_tests::{Exclusive, bounded_model, model};
 
 const ALICE: u64 = 1;
 const MALLORY: u64 = 2;
@@ -94,22 +93,18 @@ fn s3_a_stale_ticket_gets_nothing_and_disturbs_nobody() {
 fn s4_no_slot_is_handed_out_twice() {
     model(|| {
         let free = Arc::new(Free::new(3));
-        let users: Arc<Vec<_>> = Arc::new((0..3).map(|_| UnsafeCell::new(0)).collect());
-        // SAFETY: the slot was popped, so it is ours: this is what the model checks.
-        let use_slot = |users: &[UnsafeCell<i32>], slot: u32| {
-            users[slot as usize].with_mut(|user| unsafe { *user += 1 });
-        };
+        let users: Arc<[Exclusive; 3]> = Arc::default();
         let other = {
             let (free, users) = (Arc::clone(&free), Arc::clone(&users));
             thread::spawn(move || {
                 let (a, b) = (free.pop().unwrap(), free.pop());
-                use_slot(&users, a);
+                users[a as usize].touch();
                 free.push(a);
                 b
             })
         };
         let mine: Vec<u32> = [free.pop(), free.pop()].into_iter().flatten().collect();
-        mine.iter().for_each(|slot| use_slot(&users, *slot));
+        mine.iter().for_each(|slot| users[*slot as usize].touch());
         let theirs = other.join().unwrap();
         let mut held: Vec<u32> = mine.into_iter().chain(theirs).collect();
         while let Some(slot) = free.pop() {
@@ -124,19 +119,18 @@ fn s4_no_slot_is_handed_out_twice() {
 fn s4_two_threads_take_turns_with_one_slot() {
     model(|| {
         let free = Arc::new(Free::new(1));
-        let users: Arc<Vec<_>> = Arc::new((0..1).map(|_| UnsafeCell::new(0)).collect());
-        let turn = |free: &Free, users: &[UnsafeCell<i32>]| {
+        let user = Arc::new(Exclusive::default());
+        let turn = |free: &Free, user: &Exclusive| {
             if let Some(slot) = free.pop() {
-                // SAFETY: popped, so it is ours: this is what the model checks.
-                users[slot as usize].with_mut(|user| unsafe { *user += 1 });
+                user.touch();
                 free.push(slot);
             }
         };
         let other = {
-            let (free, users) = (Arc::clone(&free), Arc::clone(&users));
-            thread::spawn(move || turn(&free, &users))
+            let (free, user) = (Arc::clone(&free), Arc::clone(&user));
+            thread::spawn(move || turn(&free, &user))
         };
-        turn(&free, &users);
+        turn(&free, &user);
         other.join().unwrap();
         assert_eq!(free.len(), 1, "the depth is right");
         assert_eq!(free.pop(), Some(0));
