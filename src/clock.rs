@@ -14,7 +14,8 @@ use crate::sync::{Mutex, contain_panic};
 /// A source of time for deadlines.
 ///
 /// The stash calls it at each put, take and sweep, and holds nothing meanwhile, so it may even call the
-/// stash. It should not go backwards; if it does, entries live longer.
+/// stash. It should not go backwards; if it does, what was put before lives longer, and what is put in
+/// the dip shorter.
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,6 +47,7 @@ pub(crate) enum Time {
 }
 
 impl Time {
+    #[inline]
     pub(crate) fn now(&self) -> Nanos {
         match self {
             Time::Real(origin) => nanos(origin.elapsed()),
@@ -55,6 +57,7 @@ impl Time {
 }
 
 /// Saturates after 292 years.
+#[inline]
 pub(crate) fn nanos(duration: Duration) -> Nanos {
     let nanos = duration.as_secs().saturating_mul(1_000_000_000);
     nanos.saturating_add(u64::from(duration.subsec_nanos())).min(NEVER - 1)

@@ -25,7 +25,7 @@ impl Slots {
     /// Stores a payload.
     #[must_use]
     pub fn insert(&self, owner: u64, payload: u64, deadline: u64) -> Ticket {
-        self.0.insert(owner, Box::new(payload), deadline, 1).expect("the model has slots enough")
+        self.0.insert(owner, Box::new(payload), 1, || deadline).expect("the model has slots enough")
     }
 
     /// Takes a payload out at time 0.

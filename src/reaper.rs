@@ -1,8 +1,9 @@
 //! Expiry without traffic: somebody who looks when the next deadline comes.
 //!
-//! A reaper sleeps until the earliest deadline that it knows of, and never longer than the time to live.
-//! So a put need not tell it: an entry that the reaper did not see was put after it looked, and its
-//! deadline is a time to live after that.
+//! A reaper sleeps until the earliest deadline that it knows of, and never past a time to live after its
+//! last look. So a put need not tell it: an entry that it did not see read the clock after that look, or
+//! was between reading the clock and lowering its bounds, a few instructions without user code. Only a put
+//! whose thread is descheduled right there is late to be reaped, by at most as long as that lasted.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -57,7 +58,9 @@ impl<P, O> Reaper<P, O> {
         let stash = Stash::upgrade(&self.stash)?;
         let now = stash.now();
         let (removed, next) = stash.expire_batch(now);
-        let wait = next.saturating_sub(now).min(stash.ttl());
+        // From the look on, but the sweep and the user code that it ran have taken their time.
+        let until = next.min(now.saturating_add(stash.ttl()));
+        let wait = until.saturating_sub(stash.now());
         // Due, but nothing to remove: somebody else is at it. Not so short as to spin.
         let wait = if removed == 0 { wait.max(1_000_000) } else { wait };
         Some(Duration::from_nanos(wait))

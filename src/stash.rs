@@ -115,10 +115,11 @@ impl<P, O> Stash<P, O> {
         &self.settings().budget
     }
 
-    /// Removes what has expired, and returns how many entries that was. Their bytes are free then.
+    /// Removes what has expired, and returns how many entries that was. Their bytes are free then. What
+    /// another call is removing at the same time is left to it.
     ///
-    /// It is called when a put finds no room, so calling it is never needed for a put to succeed; to
-    /// have entries go on time without traffic, run a [`reaper`](Self::reaper).
+    /// It is done when a put finds no room, so that puts do not depend on calling it; to have entries go
+    /// on time without traffic, run a [`reaper`](Self::reaper).
     ///
     /// # Complexity
     ///
@@ -163,10 +164,16 @@ impl<P, O> Stash<P, O> {
         count
     }
 
-    /// Closes the stash for new payloads, for good, and returns how many waiters that sent away. They,
-    /// and all later puts, get their payload back with [`Refusal::Closed`]. Entries can still be taken.
+    /// Closes the stash for new payloads, for good, and returns how many were in line; 0 if it was closed
+    /// already. They, and all later puts, get their payload back with [`Refusal::Closed`]. Entries can still be taken.
     pub fn close(&self) -> usize {
         self.budget().close()
+    }
+
+    /// Whether it has been closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.budget().is_closed()
     }
 
     /// How many entries there are, expired ones that nobody has removed yet included. Exact while nobody
@@ -303,7 +310,8 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
             }
             Removed::Expired { payload, owner, charge } => {
                 self.budget().release(charge);
-                contain_panic(|| drop((payload, owner)));
+                contain_panic(|| drop(owner));
+                contain_panic(|| drop(payload));
                 None
             }
         }
@@ -316,12 +324,12 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
 
     /// Room for `charge` without waiting. Expired entries are no reason to refuse (promise 9).
     pub(crate) fn acquire_now(&self, charge: u64) -> Result<Permit<'_>, AcquireError> {
+        let mut swept_clean = false;
         loop {
             match self.budget().try_acquire(charge) {
-                Err(refusal) if refusal.reason() == Refusal::Full => {
-                    if self.expire_batch(self.now()).0 == 0 {
-                        return Err(refusal);
-                    }
+                // Once more after a sweep that found nothing: another may just have taken it all.
+                Err(refusal) if refusal.reason() == Refusal::Full && !swept_clean => {
+                    swept_clean = self.expire_batch(self.now()).0 == 0;
                 }
                 decided => return decided,
             }
@@ -334,8 +342,11 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
         owner: O,
         payload: P,
     ) -> Result<Ticket, PutError<P>> {
-        let deadline = self.now().saturating_add(self.ttl());
-        match self.settings().slots.insert(owner, payload, deadline, permit.bytes()) {
+        let ticket = self
+            .settings()
+            .slots
+            .insert(owner, payload, permit.bytes(), || self.now().saturating_add(self.ttl()));
+        match ticket {
             Ok(ticket) => {
                 // The entry holds the bytes from now on.
                 permit.forget();

@@ -28,17 +28,24 @@ use rand::Rng;
 pub struct Ticket(u128);
 
 /// The 90 random bits of a ticket, in a form that packs well.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Secret([u32; 3]);
 
 /// The random bits above the two full words.
 const TOP_BITS: u32 = 90 - 64;
 
 impl Secret {
+    #[inline]
     pub(crate) fn random() -> Self {
         let mut rng = rand::rng();
         let low = rng.next_u64();
         Self([low as u32, (low >> 32) as u32, rng.next_u32() >> (32 - TOP_BITS)])
+    }
+
+    /// 64 of the bits.
+    #[inline]
+    pub(crate) fn low(self) -> u64 {
+        self.bits() as u64
     }
 
     fn bits(self) -> u128 {

@@ -628,3 +628,31 @@ fn permits_of_two_budgets_do_not_merge_and_both_give_their_bytes_back() {
     drop(permit);
     assert_eq!(one.used(), 0);
 }
+
+/// An owner whose drop panics too.
+#[derive(PartialEq, Eq, Hash)]
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        boom();
+    }
+}
+
+#[test]
+fn an_owner_and_a_payload_that_both_panic_when_dropped_are_contained_one_by_one() {
+    must_come_back(|| {
+        let (stash, clock) = stash_of::<Coat, Bomb>(100);
+        let live = Live::new();
+        stash.try_put(Bomb, live.coat(40).on_drop(boom)).unwrap();
+        let ticket = stash.try_put(Bomb, live.coat(40).on_drop(boom)).unwrap();
+        assert_eq!(stash.clear(), 2);
+        assert_eq!((stash.len(), stash.used_bytes(), live.get()), (0, 0, 0));
+        assert!(stash.take(&ticket, &*ManuallyDrop::new(Bomb)).is_none());
+
+        let ticket = stash.try_put(Bomb, live.coat(40).on_drop(boom)).unwrap();
+        clock.advance(TTL);
+        assert!(stash.take(&ticket, &*ManuallyDrop::new(Bomb)).is_none(), "expired");
+        assert_eq!((stash.len(), stash.used_bytes(), live.get()), (0, 0, 0));
+    });
+}

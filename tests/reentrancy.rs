@@ -911,6 +911,32 @@ fn those_sent_away_by_close_may_call_anything_when_they_are_woken() {
     });
 }
 
+/// It empties the stash between the refusal and the sweep that was to make room.
+#[test]
+fn a_clock_that_sweeps_does_not_make_a_put_fail() {
+    struct Sweeping(ManualClock, Arc<OnceLock<Stash<Coat>>>);
+
+    impl Clock for Sweeping {
+        fn now(&self) -> Duration {
+            thread_local!(static BUSY: Cell<bool> = const { Cell::new(false) });
+            if let Some(stash) = self.1.get().filter(|_| !BUSY.replace(true)) {
+                stash.gc();
+                BUSY.set(false);
+            }
+            self.0.now()
+        }
+    }
+
+    must_come_back(|| {
+        let (time, slot, live) = (ManualClock::new(), Arc::default(), Live::new());
+        let stash = stash_with_clock(100, Sweeping(time.clone(), Arc::clone(&slot)));
+        stash.try_put("a".into(), live.coat(100)).unwrap();
+        slot.set(stash.clone()).unwrap();
+        time.advance(TTL);
+        assert!(stash.try_put("a".into(), live.coat(100)).is_ok());
+    });
+}
+
 // ---- Budget alone ----------------------------------------------------------------------------------
 
 #[test]

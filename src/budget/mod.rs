@@ -10,6 +10,7 @@ mod word;
 
 use std::fmt;
 use std::future::Pending;
+use std::mem;
 use std::pin::Pin;
 use std::task::Waker;
 use std::time::Duration;
@@ -30,7 +31,8 @@ pub(crate) use self::word::MAX_LIMIT;
 pub(crate) struct Core {
     word: CachePadded<Word>,
     line: Mutex<Line>,
-    /// Copies of what is in the line, for those who do not lock.
+    /// Copies of what is in the line, for those who do not lock. This one is never below the limit, so
+    /// that what can fit is never called too large.
     limit: Gauge,
     waiting: Gauge,
 }
@@ -210,9 +212,8 @@ impl Core {
     fn close(&self) -> usize {
         let waiting = {
             let mut line = self.line.lock();
-            line.closed = true;
             self.word.close();
-            line.queue.len()
+            if mem::replace(&mut line.closed, true) { 0 } else { line.queue.len() }
         };
         // Nobody joins a closed line, so this ends those who wait now and no one else.
         self.serve();
@@ -223,11 +224,8 @@ impl Core {
         let limit = limit.min(MAX_LIMIT);
         {
             let mut line = self.line.lock();
-            let old = std::mem::replace(&mut line.limit, limit);
-            // In the order that makes `used` read low meanwhile, never high.
-            if limit < old {
-                self.limit.set(limit);
-            }
+            let old = mem::replace(&mut line.limit, limit);
+            self.limit.set(limit.max(old));
             self.word.resize(old, limit);
             self.limit.set(limit);
         }
@@ -393,8 +391,8 @@ impl Budget {
         self.core.limit.get()
     }
 
-    /// The bytes that permits hold, granted ones included. Can read low while another thread is in
-    /// [`set_limit`](Self::set_limit); never high.
+    /// The bytes that permits hold, granted ones included. Off by what the limit moves while another
+    /// thread is in [`set_limit`](Self::set_limit).
     #[must_use]
     pub fn used(&self) -> u64 {
         self.core.used()
@@ -416,8 +414,14 @@ impl Budget {
         self.core.refusal(reason, requested)
     }
 
-    /// Closes the budget for good and returns how many waiters it sent away. They, and every later
-    /// request, get [`Closed`](Refusal::Closed). Permits stay good.
+    /// Whether it has been closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.core.word.load().is_closed()
+    }
+
+    /// Closes the budget for good and returns how many were in line; 0 if it was closed already. They, and
+    /// every later request, get [`Closed`](Refusal::Closed). Permits stay good.
     pub fn close(&self) -> usize {
         self.core.close()
     }

@@ -48,6 +48,7 @@ impl<'a> Permit<'a> {
     }
 
     /// The bytes it holds.
+    #[inline]
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.bytes
@@ -86,6 +87,7 @@ impl<'a> Permit<'a> {
     }
 
     /// Never gives the bytes back: the budget is smaller by them from now on, though they count as used.
+    #[inline]
     pub fn forget(mut self) {
         self.bytes = 0;
     }

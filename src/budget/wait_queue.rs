@@ -79,11 +79,15 @@ impl Node {
         Ending::ALL[usize::from(self.ending.load(Ordering::Acquire))]
     }
 
+    /// By pointer and not by reference: the owner may free the node between the store and the return.
+    ///
     /// # Safety
-    /// The node is unlinked, its waker moved out, the lock held. The node may be gone when this returns.
-    unsafe fn end(&self, ending: Ending) {
+    /// The node is alive, unlinked, its waker moved out, the lock held. It may be gone afterwards.
+    unsafe fn end(node: NonNull<Node>, ending: Ending) {
+        // SAFETY: alive; only the atomic is borrowed, which may be freed under its last store.
+        let place = unsafe { &(*node.as_ptr()).ending };
         // ORDERING: Release [node.ending.store] pairs with [node.ending.load].
-        self.ending.store(ending as u8, Ordering::Release);
+        place.store(ending as u8, Ordering::Release);
     }
 }
 
@@ -202,14 +206,14 @@ impl WaitQueue {
                 return true;
             }
             // SAFETY: linked.
-            let node = unsafe { head.as_ref() };
-            match judge(node.need, self.len == 1) {
+            let need = unsafe { head.as_ref() }.need;
+            match judge(need, self.len == 1) {
                 Verdict::Wait => break,
                 Verdict::End(ending) => {
                     // SAFETY: linked; then unlinked, its waker moved out, and not touched again.
                     unsafe {
                         batch.push(self.unlink(head));
-                        node.end(ending);
+                        Node::end(head, ending);
                     }
                 }
             }
@@ -231,7 +235,7 @@ impl WaitQueue {
         // SAFETY: joined and not ended, so linked; then unlinked and its waker moved out.
         unsafe {
             let waker = self.unlink(node);
-            node.as_ref().end(Ending::Left);
+            Node::end(node, Ending::Left);
             Some((was_head, waker))
         }
     }

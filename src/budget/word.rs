@@ -47,10 +47,12 @@ pub(crate) const MAX_LIMIT: u64 = (1 << (63 - ROOM_SHIFT)) - 1;
 pub(crate) struct Snapshot(u64);
 
 impl Snapshot {
+    #[inline]
     pub(crate) fn room(self) -> i64 {
         (self.0 as i64) >> ROOM_SHIFT
     }
 
+    #[inline]
     pub(crate) fn is_queued(self) -> bool {
         self.0 & QUEUED != 0
     }
@@ -60,11 +62,13 @@ impl Snapshot {
     }
 
     /// Whether `bytes` fit, line or no line.
+    #[inline]
     pub(crate) fn fits(self, bytes: u64) -> bool {
         u64::try_from(self.room()).is_ok_and(|room| bytes <= room)
     }
 
     /// Whether somebody who is not in the line may charge `bytes`.
+    #[inline]
     fn admits(self, bytes: u64) -> bool {
         self.0 & (QUEUED | CLOSED) == 0 && self.fits(bytes)
     }
@@ -91,7 +95,8 @@ impl Word {
     /// Takes `bytes` if they fit and nobody waits. Lock-free.
     #[inline]
     pub(crate) fn charge(&self, bytes: u64) -> Result<(), Snapshot> {
-        // ORDERING: Relaxed [word.guess]: checked by the CAS.
+        // ORDERING: Relaxed [word.guess]: checked by the CAS; a refusal by an old value is one that came
+        // a little earlier.
         let mut now = Snapshot(guess(&self.0, Ordering::Relaxed));
         loop {
             if !now.admits(bytes) {
@@ -114,15 +119,15 @@ impl Word {
     /// Gives `bytes` back. The caller must serve the line if the value returned says `QUEUED`.
     #[inline]
     pub(crate) fn release(&self, bytes: u64) -> Snapshot {
-        // ORDERING: Release [word.release] pairs with [word.charge], [word.join] and [word.grant].
+        // ORDERING: Release [word.release] pairs with [word.charge] and [word.grant].
         Snapshot(self.0.fetch_add(units(bytes), Ordering::Release))
     }
 
     /// Under the lock: from now on who releases serves, and nobody else charges. Returns the value
     /// before.
     pub(crate) fn set_queued(&self) -> Snapshot {
-        // ORDERING: Acquire [word.join] pairs with [word.release]: the joiner may take the bytes at once.
-        Snapshot(self.0.fetch_or(QUEUED, Ordering::Acquire))
+        // ORDERING: Relaxed [word.join]: who takes the bytes does it with [word.grant].
+        Snapshot(self.0.fetch_or(QUEUED, Ordering::Relaxed))
     }
 
     /// Under the lock, the queue being empty.
@@ -141,7 +146,7 @@ impl Word {
 
     /// Under the lock.
     pub(crate) fn close(&self) {
-        // ORDERING: Relaxed [word.close]: acted upon under the lock only.
+        // ORDERING: Relaxed [word.close]: no data comes with it; the line's own flag is under the lock.
         self.0.fetch_or(CLOSED, Ordering::Relaxed);
     }
 
@@ -149,8 +154,9 @@ impl Word {
     pub(crate) fn resize(&self, old: u64, new: u64) {
         // Two's complement: a lower limit adds a negative number.
         let delta = units(new).wrapping_sub(units(old));
-        // ORDERING: Relaxed [word.resize]: no data comes with room that a new limit makes.
-        self.0.fetch_add(delta, Ordering::Relaxed);
+        // ORDERING: Release [word.resize] pairs with [word.charge] and [word.grant]: who uses the room of a
+        // raised limit also sees the copy of that limit, which `why_refused` reads.
+        self.0.fetch_add(delta, Ordering::Release);
     }
 }
 

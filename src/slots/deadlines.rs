@@ -101,11 +101,13 @@ impl Bound {
     }
 
     /// Put's step 2: an RMW even if the bound is low enough already.
+    #[inline]
     pub(crate) fn lower(&self, deadline: Nanos) {
         self.change(|word| lowered(word, deadline));
     }
 
     /// Put's step 3: only reads if the bound is low enough.
+    #[inline]
     pub(crate) fn lower_if_above(&self, deadline: Nanos) {
         // ORDERING: Acquire [bound.look] pairs with [bound.change]: who wrote this may have come after a
         // sweep's visit, and then we must see what that sweep did one level up.

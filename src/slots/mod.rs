@@ -15,7 +15,7 @@ mod slot;
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{BuildHasher, Hash, Hasher};
+use std::hash::{BuildHasher, Hash};
 use std::mem;
 
 use crossbeam_utils::CachePadded;
@@ -32,7 +32,7 @@ use self::free_list::FreeList;
 #[cfg(loom)]
 pub(crate) use self::free_list::{FreeList, Links};
 use self::segments::{INDEX_BITS, MAX_SLOTS, Segments};
-use self::slot::{Entry, Fingerprint, Slot, Won};
+use self::slot::{Entry, Fingerprint, Look, Slot, Won};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{contain_panic, guess, thread_number};
 use crate::ticket::{Secret, Ticket};
@@ -90,18 +90,20 @@ impl<P, O> SlotMap<P, O> {
         &self,
         owner: O,
         payload: P,
-        deadline: Nanos,
         charge: u64,
+        deadline: impl FnOnce() -> Nanos,
     ) -> Result<Ticket, P>
     where
         O: Hash,
     {
         let secret = Secret::random();
         let fingerprint = self.fingerprint(secret, &owner);
+        // Late, so that a sweep seldom comes between the clock and the bounds; before a slot is touched,
+        // because the clock is user code.
+        let deadline = deadline().min(NEVER - 1);
         let Some((number, index)) = self.allocate() else { return Err(payload) };
         let shard = &self.shards[number];
         let (slot, bounds) = shard.segments.place(index).expect("allocated");
-        let deadline = deadline.min(NEVER - 1);
         // SAFETY: just allocated.
         unsafe { slot.publish(Entry { secret, owner, payload }, fingerprint, deadline, charge) };
         shard.lower_bounds(bounds, deadline);
@@ -142,14 +144,15 @@ impl<P, O> SlotMap<P, O> {
         let mut dead = Dead::new(self);
         let mut left = NEVER;
         for (number, shard) in self.shards.iter().enumerate() {
+            if dead.is_full() {
+                left = 0;
+                break;
+            }
             let earliest = match shard.bound.peek() {
                 Some(later) if later > now => later,
                 _ => shard.expire(number, now, &mut dead),
             };
             left = left.min(earliest);
-            if dead.is_full() {
-                break;
-            }
         }
         (dead, left)
     }
@@ -161,9 +164,8 @@ impl<P, O> SlotMap<P, O> {
             let used = shard.fresh_below();
             for segment in shard.segments.iter().take_while(|segment| segment.first < used) {
                 for (index, slot) in (segment.first..used).zip(segment.slots) {
-                    if let Some(won) =
-                        slot.look().and_then(|(fingerprint, _)| slot.win(fingerprint))
-                    {
+                    let Look::Live(fingerprint, _) = slot.look() else { continue };
+                    if let Some(won) = slot.win(fingerprint) {
                         dead.add(place(number, index), won);
                     }
                 }
@@ -177,11 +179,10 @@ impl<P, O> SlotMap<P, O> {
         self.shards.iter().map(|shard| shard.live()).sum()
     }
 
+    /// The secret is random already: only the owner needs hashing, with the stash's key.
+    #[inline]
     fn fingerprint<Q: Hash + ?Sized>(&self, secret: Secret, owner: &Q) -> Fingerprint {
-        let mut hasher = self.hasher.build_hasher();
-        secret.hash(&mut hasher);
-        owner.hash(&mut hasher);
-        Fingerprint::new(hasher.finish())
+        Fingerprint::new(self.hasher.hash_one(owner) ^ secret.low())
     }
 
     /// A slot for this thread alone: shard and index. A free one of its own shard if possible.
@@ -250,8 +251,8 @@ impl<P, O> Shard<P, O> {
 
     /// A slot that was never used.
     fn take_fresh(&self, grow: Grow) -> Option<u32> {
-        // ORDERING: Relaxed [fresh.guess]: checked by the CAS.
-        let mut fresh = guess(&self.fresh, Ordering::Relaxed);
+        // ORDERING: Acquire [fresh.guess] pairs with [fresh.take].
+        let mut fresh = guess(&self.fresh, Ordering::Acquire);
         while fresh < u64::from(MAX_SLOTS) {
             let index = fresh as u32;
             if self.segments.slot(index).is_none() {
@@ -260,12 +261,13 @@ impl<P, O> Shard<P, O> {
                 }
                 self.segments.grow(index);
             }
-            // ORDERING: Relaxed / Relaxed [fresh.take]: the slot's memory was seen through its segment.
+            // ORDERING: Release / Acquire [fresh.take] pairs with [fresh.guess]: who installs the next segment
+            // comes after who installed this one, and so after a sweep that did not see this one.
             match self.fresh.compare_exchange_weak(
                 fresh,
                 fresh + 1,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
+                Ordering::Release,
+                Ordering::Acquire,
             ) {
                 Ok(_) => return Some(index),
                 Err(moved) => fresh = moved,
@@ -321,13 +323,14 @@ fn expire_block<P, O>(
     let mut left = NEVER;
     for (place, slot) in (first..).zip(slots) {
         match slot.look() {
-            Some((fingerprint, deadline)) if deadline <= now => {
+            Look::Live(fingerprint, deadline) if deadline <= now => {
                 if let Some(won) = slot.win(fingerprint) {
                     dead.add(place, won);
                 }
             }
-            Some((_, deadline)) => left = left.min(deadline),
-            None => {}
+            // Who has won it may put it back.
+            Look::Live(_, deadline) | Look::Busy(deadline) => left = left.min(deadline),
+            Look::Free => {}
         }
     }
     left
@@ -407,9 +410,11 @@ impl<P, O> Drop for Dead<'_, P, O> {
             let slot = shard.segments.slot(index).expect("a slot that was won");
             self.first = slot.word();
             // SAFETY: `add` was given the slot as won, and left it so.
-            let entry = unsafe { slot.vacate() };
+            let Entry { owner, payload, .. } = unsafe { slot.vacate() };
             shard.free.push(&shard.segments, index);
-            contain_panic(|| drop(entry));
+            // One by one: a second panic while the first unwinds could not be contained.
+            contain_panic(|| drop(owner));
+            contain_panic(|| drop(payload));
         }
     }
 }
@@ -423,5 +428,60 @@ impl<P, O> fmt::Debug for SlotMap<P, O> {
 impl<P, O> Drop for SlotMap<P, O> {
     fn drop(&mut self) {
         drop(self.clear());
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Entries of one deadline in every shard, each shard ending in the middle of nothing: with a batch.
+    #[test]
+    fn a_sweep_that_fills_its_batch_says_that_there_is_more() {
+        let map = SlotMap::<Vec<u8>, ()>::new(4);
+        for _ in 0..4 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    for _ in 0..SWEEP_BATCH {
+                        map.insert((), Vec::new(), 1, || 5).unwrap();
+                    }
+                });
+            });
+        }
+        let mut removed = 0;
+        let left = loop {
+            let (dead, left) = map.expire(5);
+            removed += dead.count();
+            if left > 5 {
+                break left;
+            }
+        };
+        assert_eq!((removed, left, map.len()), (4 * SWEEP_BATCH, NEVER, 0));
+    }
+
+    #[test]
+    fn what_is_being_looked_at_is_not_forgotten_by_a_sweep() {
+        let map = SlotMap::<Vec<u8>, ()>::new(1);
+        let ticket = map.insert((), Vec::new(), 1, || 5).unwrap();
+        let (shard, index) = map.find(ticket.place()).unwrap();
+        let fingerprint = map.fingerprint(ticket.secret(), &());
+        let won = shard.segments.slot(index).unwrap().win(fingerprint).unwrap();
+        assert_eq!(map.expire(7).1, 5, "it may be put back");
+        drop(PutBack { shard, index, won: Some(won) });
+        assert_eq!(map.expire(7).0.count(), 1);
+    }
+
+    /// Threads come and go, and each fills another shard: what was freed elsewhere is used first.
+    #[test]
+    fn memory_follows_what_was_live_at_once() {
+        let map = SlotMap::<Vec<u8>, ()>::new(8);
+        for _ in 0..8 {
+            let fill =
+                || (0..10_000).map(|_| map.insert((), Vec::new(), 1, || NEVER).unwrap()).count();
+            std::thread::scope(|scope| scope.spawn(fill).join().map(drop)).unwrap();
+            drop(map.clear());
+        }
+        let slots: u32 = map.shards.iter().map(|shard| shard.fresh_below()).sum();
+        assert!(slots < 2 * 10_000, "{slots}");
     }
 }

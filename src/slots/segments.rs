@@ -50,6 +50,7 @@ pub(super) struct Segment<'a, P, O> {
 }
 
 /// Where a slot is: segment number, offset.
+#[inline]
 fn locate(index: u32) -> (usize, usize) {
     let x = index + (1 << FIRST_BITS);
     let size_bits = x.ilog2() - SUB_BITS;
@@ -59,6 +60,7 @@ fn locate(index: u32) -> (usize, usize) {
 }
 
 /// The inverse: a segment's first index and its length.
+#[inline]
 fn span(segment: usize) -> (u32, usize) {
     let segment = segment as u32;
     let size_bits = (segment >> SUB_BITS) + FIRST_BITS - SUB_BITS;

@@ -6,10 +6,10 @@
 //! | `LIVE` | an entry | nobody: whoever wants it wins it first | `win` -> `BUSY` |
 //! | `BUSY` | an entry | who won it, alone | `restore` -> `LIVE`, `vacate` -> `FREE` |
 //!
-//! The word of a live slot also holds a fingerprint, a keyed hash of the ticket's secret and the owner:
-//! one compare-exchange decides secrecy, ownership, at most once, and staleness (invariant 7). A
-//! fingerprint comes back only if a 62-bit hash of 90 fresh random bits does, and even then the ticket and
-//! the owner are compared before anything is delivered.
+//! The word of a live slot also holds a fingerprint, 62 bits of the ticket's secret combined with a keyed
+//! hash of the owner: one compare-exchange decides secrecy, ownership, at most once, and staleness
+//! (invariant 7). Another ticket or owner has the same fingerprint once in 2^62 times, and even then the
+//! ticket and the owner are compared before anything is delivered.
 //!
 //! All bits zero is a free slot that was never used.
 
@@ -26,14 +26,24 @@ const LIVE: u64 = 1;
 const BUSY: u64 = 2;
 const PHASE: u64 = 3;
 
-/// What a live slot's word is, for a given hash of secret and owner.
+/// What a live slot's word is, for a given mixture of secret and owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint(u64);
 
 impl Fingerprint {
-    pub(super) fn new(hash: u64) -> Self {
-        Self(hash & !PHASE | LIVE)
+    #[inline]
+    pub(super) fn new(mixed: u64) -> Self {
+        Self(mixed & !PHASE | LIVE)
     }
+}
+
+/// A sweep's look at a slot, from outside.
+pub(super) enum Look {
+    Free,
+    Live(Fingerprint, Nanos),
+    /// Somebody has won it, and will free it or put it back. The deadline is the entry's if it is put
+    /// back, or else too early or too late for nothing.
+    Busy(Nanos),
 }
 
 /// What is in a slot.
@@ -111,12 +121,16 @@ impl<P, O> Slot<P, O> {
             .map(|_| Won { slot: self, fingerprint })
     }
 
-    /// The fingerprint and the deadline of the entry, if there is one.
-    pub(super) fn look(&self) -> Option<(Fingerprint, Nanos)> {
+    /// What a sweep sees.
+    pub(super) fn look(&self) -> Look {
         // ORDERING: Acquire [slot.look] pairs with [slot.publish]: the deadline is this entry's or a later
         // one's, never an earlier one's.
         let state = self.state.load(Ordering::Acquire);
-        (state & PHASE == LIVE).then(|| (Fingerprint(state), self.deadline()))
+        match state & PHASE {
+            LIVE => Look::Live(Fingerprint(state), self.deadline()),
+            BUSY => Look::Busy(self.deadline()),
+            _ => Look::Free,
+        }
     }
 
     fn deadline(&self) -> Nanos {
