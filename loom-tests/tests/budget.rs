@@ -47,6 +47,12 @@ impl Held {
     }
 }
 
+/// All are granted at once: none of them needs the bytes of another.
+fn granted_together(waiters: [Waiter<loom_tests::Acquired>; 3]) {
+    let permits = waiters.map(|waiter| waiter.woken_once().unwrap());
+    drop(permits);
+}
+
 fn queued(budget: &Budget, bytes: u64) -> Waiter<loom_tests::Acquired> {
     Waiter::queued(acquire(budget, bytes), CountingWaker::new())
 }
@@ -202,9 +208,7 @@ fn l7_a_waker_that_releases_wakes_nobody_twice() {
         let releaser = thread::spawn(move || drop(p));
         drop(r);
         releaser.join().unwrap();
-        for waiter in [a, b, c] {
-            drop(waiter.woken_once().unwrap());
-        }
+        granted_together([a, b, c]);
         settled(&budget);
     });
 }
@@ -219,9 +223,8 @@ fn l8_a_waiter_leaves_while_a_batch_is_woken() {
         let releaser = thread::spawn(move || drop(p));
         drop(last);
         releaser.join().unwrap();
-        for waiter in survivors {
-            drop(waiter.woken_once().unwrap());
-        }
+        let permits = survivors.map(|waiter| waiter.woken_once().unwrap());
+        drop(permits);
         settled(&budget);
     });
 }
@@ -233,9 +236,7 @@ fn l9_serving_goes_on_after_a_full_batch() {
         let p = hold(&budget, 3);
         let waiters = [queued(&budget, 1), queued(&budget, 1), queued(&budget, 1)];
         drop(p);
-        for waiter in waiters {
-            drop(waiter.woken_once().unwrap());
-        }
+        granted_together(waiters);
         settled(&budget);
     });
 }
@@ -249,9 +250,7 @@ fn l9_serving_goes_on_after_a_full_batch_behind_a_head_that_left() {
         let large = queued(&budget, 4);
         let waiters = [queued(&budget, 1), queued(&budget, 1), queued(&budget, 1)];
         drop(large);
-        for waiter in waiters {
-            drop(waiter.woken_once().unwrap());
-        }
+        granted_together(waiters);
         drop(p);
         settled(&budget);
     });
@@ -431,6 +430,29 @@ fn l16_joined_or_closed_and_never_reopened() {
         }
         assert!(sent_away <= 1);
         assert_eq!(budget.try_acquire(1).unwrap_err().reason(), Refusal::Closed, "it reopened");
+        settled(&budget);
+    });
+}
+
+/// There is never room, so whoever has not been refused at once is sent away by the close.
+#[test]
+fn l16_who_joins_while_it_closes_is_sent_away() {
+    model(|| {
+        let budget = Budget::new(1);
+        let p = hold(&budget, 1);
+        let closer = {
+            let budget = budget.clone();
+            thread::spawn(move || budget.close())
+        };
+        let outcome = Waiter::started(acquire(&budget, 1));
+        let sent_away = closer.join().unwrap();
+        let (outcome, waited) = match outcome {
+            Ok(outcome) => (outcome, 0),
+            Err(waiter) => (waiter.woken_once(), 1),
+        };
+        assert_eq!(outcome.unwrap_err().reason(), Refusal::Closed);
+        assert_eq!(sent_away, waited);
+        drop(p);
         settled(&budget);
     });
 }

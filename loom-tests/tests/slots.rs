@@ -320,6 +320,31 @@ fn s5_a_sweep_does_not_stop_where_another_is_at_it() {
     });
 }
 
+/// The put finds the segment's bound low, on account of another put, which came after a sweep had passed the
+/// segment by, and which has not come to the shard's bound yet.
+#[test]
+fn s5_a_put_that_relies_on_a_bound_which_another_put_lowered() {
+    bounded_model(2, || {
+        let slots = slots();
+        let first = [EARLY, LATE, LATE].map(|deadline| slots.insert(ALICE, 7, deadline));
+        assert_eq!(slots.take(first[2], ALICE), Some(7));
+        let sweeper = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.expire(NOW).count())
+        };
+        let other = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.insert(ALICE, 8, EARLY))
+        };
+        let ticket = slots.insert(ALICE, 9, EARLY);
+        let here = slots.expire(NOW).count();
+        assert_eq!(slots.take(ticket, ALICE), None, "expired entries must be found");
+        other.join().unwrap();
+        let there = sweeper.join().unwrap();
+        assert_eq!(here + there + slots.expire(NOW).count(), 3);
+    });
+}
+
 #[test]
 fn s5_a_put_among_two_sweeps() {
     bounded_model(3, || {
