@@ -1,6 +1,7 @@
 //! The slot map: models S1 to S5.
 #![cfg(loom)]
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use cloakroom::Ticket;
@@ -317,6 +318,33 @@ fn s5_a_sweep_does_not_stop_where_another_is_at_it() {
         let found = tree.expire(NOW);
         assert!(!tree.has_entry(), "left because another sweep was at it");
         assert!(found != other.join().unwrap(), "one of the two removed it");
+    });
+}
+
+/// A sweep ends when another one, which began later, is under way: it must not vouch for that one.
+#[test]
+fn s5_a_sweep_that_ends_late_hides_nothing() {
+    bounded_model(2, || {
+        let tree = Arc::new(Tree::default());
+        tree.put(EARLY);
+        // Outside of what loom sees: it orders nothing.
+        let put_again = Arc::new(AtomicBool::new(false));
+        let other = {
+            let (tree, put_again) = (Arc::clone(&tree), Arc::clone(&put_again));
+            thread::spawn(move || {
+                let found = tree.expire(NOW);
+                if found {
+                    tree.put(EARLY);
+                    put_again.store(true, SeqCst);
+                    let _ = tree.expire(NOW);
+                }
+            })
+        };
+        let _ = tree.expire(NOW);
+        let put_again = put_again.load(SeqCst);
+        let _ = tree.expire(NOW);
+        assert!(!put_again || !tree.has_entry(), "left because another sweep was at it");
+        other.join().unwrap();
     });
 }
 
