@@ -12,8 +12,15 @@ use loom::thread;
 use loom_tests::{CountingWaker, Exclusive, Waiter, acquire, hold, model};
 
 fn settled(budget: &Budget) {
-    assert_eq!(budget.used(), 0, "bytes leaked, or given back twice");
+    assert_eq!(budget.used(), 0, "bytes leaked");
     assert_eq!(budget.waiting(), 0);
+    match budget.try_acquire(budget.limit()) {
+        // What is used never reads below zero, so this is how bytes show that were given back twice.
+        Ok(_all) => assert!(budget.try_acquire(1).is_err(), "there is more room than the limit"),
+        Err(refused) => {
+            assert_eq!(refused.reason(), Refusal::Closed, "refused, though all is free")
+        }
+    }
 }
 
 /// Counts the bytes that holders believe they hold.
@@ -37,6 +44,12 @@ impl Held {
         self.bytes.fetch_sub(permit.bytes(), SeqCst);
         drop(permit);
     }
+}
+
+/// All are granted at once: none of them needs the bytes of another.
+fn granted_together(waiters: [Waiter<loom_tests::Acquired>; 3]) {
+    let permits = waiters.map(|waiter| waiter.woken_once().unwrap());
+    drop(permits);
 }
 
 fn queued(budget: &Budget, bytes: u64) -> Waiter<loom_tests::Acquired> {
@@ -194,9 +207,7 @@ fn l7_a_waker_that_releases_wakes_nobody_twice() {
         let releaser = thread::spawn(move || drop(p));
         drop(r);
         releaser.join().unwrap();
-        for waiter in [a, b, c] {
-            drop(waiter.woken_once().unwrap());
-        }
+        granted_together([a, b, c]);
         settled(&budget);
     });
 }
@@ -211,9 +222,8 @@ fn l8_a_waiter_leaves_while_a_batch_is_woken() {
         let releaser = thread::spawn(move || drop(p));
         drop(last);
         releaser.join().unwrap();
-        for waiter in survivors {
-            drop(waiter.woken_once().unwrap());
-        }
+        let permits = survivors.map(|waiter| waiter.woken_once().unwrap());
+        drop(permits);
         settled(&budget);
     });
 }
@@ -225,9 +235,22 @@ fn l9_serving_goes_on_after_a_full_batch() {
         let p = hold(&budget, 3);
         let waiters = [queued(&budget, 1), queued(&budget, 1), queued(&budget, 1)];
         drop(p);
-        for waiter in waiters {
-            drop(waiter.woken_once().unwrap());
-        }
+        granted_together(waiters);
+        settled(&budget);
+    });
+}
+
+/// The head leaves, and more fit behind it than are woken at once.
+#[test]
+fn l9_serving_goes_on_after_a_full_batch_behind_a_head_that_left() {
+    model(|| {
+        let budget = Budget::new(4);
+        let p = hold(&budget, 1);
+        let large = queued(&budget, 4);
+        let waiters = [queued(&budget, 1), queued(&budget, 1), queued(&budget, 1)];
+        drop(large);
+        granted_together(waiters);
+        drop(p);
         settled(&budget);
     });
 }
@@ -410,6 +433,29 @@ fn l16_joined_or_closed_and_never_reopened() {
     });
 }
 
+/// There is never room, so whoever has not been refused at once is sent away by the close.
+#[test]
+fn l16_who_joins_while_it_closes_is_sent_away() {
+    model(|| {
+        let budget = Budget::new(1);
+        let p = hold(&budget, 1);
+        let closer = {
+            let budget = budget.clone();
+            thread::spawn(move || budget.close())
+        };
+        let outcome = Waiter::started(acquire(&budget, 1));
+        let sent_away = closer.join().unwrap();
+        let (outcome, waited) = match outcome {
+            Ok(outcome) => (outcome, 0),
+            Err(waiter) => (waiter.woken_once(), 1),
+        };
+        assert_eq!(outcome.unwrap_err().reason(), Refusal::Closed);
+        assert_eq!(sent_away, waited);
+        drop(p);
+        settled(&budget);
+    });
+}
+
 #[test]
 fn l16_close_wakes_all_who_wait() {
     model(|| {
@@ -477,6 +523,51 @@ fn l17_a_lowered_limit_is_never_passed() {
     });
 }
 
+/// Whoever finds nothing used under the new limit has seen the last charge under the old one.
+#[test]
+fn l17_no_charge_takes_effect_under_a_limit_that_it_did_not_see() {
+    model(|| {
+        let budget = Budget::new(2);
+        let resizer = {
+            let budget = budget.clone();
+            thread::spawn(move || {
+                budget.set_limit(1);
+                budget.used()
+            })
+        };
+        let large = budget.try_acquire(2).map(Permit::into_owned);
+        let used = resizer.join().unwrap();
+        assert!(large.is_err() || used == 2, "charged past the lowered limit");
+        drop(large);
+        settled(&budget);
+    });
+}
+
+#[test]
+fn l17_a_request_that_a_lowered_limit_makes_too_large_is_sent_away() {
+    model(|| {
+        let budget = Budget::new(2);
+        let p = hold(&budget, 1);
+        let resizer = {
+            let budget = budget.clone();
+            thread::spawn(move || budget.set_limit(1))
+        };
+        let outcome = match Waiter::started(acquire(&budget, 2)) {
+            Ok(outcome) => {
+                resizer.join().unwrap();
+                outcome
+            }
+            Err(waiter) => {
+                resizer.join().unwrap();
+                waiter.woken_once()
+            }
+        };
+        assert_eq!(outcome.unwrap_err().reason(), Refusal::TooLarge);
+        drop(p);
+        settled(&budget);
+    });
+}
+
 /// What is done under a permit happens before what is done under the same bytes later.
 #[test]
 fn l18_a_release_happens_before_the_charge_that_reuses_it() {
@@ -494,6 +585,32 @@ fn l18_a_release_happens_before_the_charge_that_reuses_it() {
         };
         write(&budget, &cell);
         other.join().unwrap();
+        settled(&budget);
+    });
+}
+
+#[test]
+fn l18_a_release_happens_before_the_join_that_reuses_it() {
+    model(|| {
+        let budget = Budget::new(1);
+        let cell = loom::sync::Arc::new(UnsafeCell::new(0));
+        let permit = hold(&budget, 1);
+        let other = {
+            let cell = cell.clone();
+            thread::spawn(move || {
+                // SAFETY: the only byte of the budget is ours: this is what the model checks.
+                cell.with_mut(|value| unsafe { *value += 1 });
+                drop(permit);
+            })
+        };
+        let outcome = Waiter::started(acquire(&budget, 1));
+        if let Ok(permit) = &outcome {
+            assert!(permit.is_ok());
+            // SAFETY: as above.
+            cell.with_mut(|value| unsafe { *value += 1 });
+        }
+        other.join().unwrap();
+        drop(outcome);
         settled(&budget);
     });
 }

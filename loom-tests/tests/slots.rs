@@ -1,6 +1,7 @@
 //! The slot map: models S1 to S5.
 #![cfg(loom)]
 
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use cloakroom::Ticket;
@@ -138,6 +139,55 @@ fn s4_two_threads_take_turns_with_one_slot() {
     });
 }
 
+/// Each of two threads pops and pushes, so each counts on what the other has pushed below.
+#[test]
+fn s4_the_depth_counts_what_others_have_pushed() {
+    model(|| {
+        let free = Arc::new(Free::new(2));
+        let slots = [free.pop().unwrap(), free.pop().unwrap()];
+        let other = {
+            let free = Arc::clone(&free);
+            thread::spawn(move || free.push(slots[0]))
+        };
+        free.push(slots[1]);
+        other.join().unwrap();
+        assert_eq!(free.len(), 2, "the depth is right");
+        while free.pop().is_some() {}
+    });
+}
+
+/// The links still say what they said when both slots were on the list.
+#[test]
+fn s4_counting_never_reads_a_link_of_before_the_push() {
+    model(|| {
+        let free = Arc::new(Free::new(2));
+        let slots = [free.pop().unwrap(), free.pop().unwrap()];
+        let other = {
+            let free = Arc::clone(&free);
+            thread::spawn(move || free.push(slots[0]))
+        };
+        assert!(free.len() <= 1, "counted a slot that is not on the list");
+        other.join().unwrap();
+        assert_eq!(free.len(), 1);
+    });
+}
+
+/// The segment is not there yet, and both install one.
+#[test]
+fn s4_two_puts_add_the_same_segment() {
+    bounded_model(2, || {
+        let slots = slots();
+        let other = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.insert(ALICE, 7, LATE))
+        };
+        let here = slots.insert(MALLORY, 8, LATE);
+        let there = other.join().unwrap();
+        assert_eq!(slots.len(), 2);
+        assert_eq!((slots.take(there, ALICE), slots.take(here, MALLORY)), (Some(7), Some(8)));
+    });
+}
+
 #[test]
 fn s5_a_sweep_or_the_next_finds_what_is_put_meanwhile() {
     model(|| {
@@ -173,6 +223,68 @@ fn s5_a_put_that_adds_a_segment() {
     });
 }
 
+/// The block is due because of another entry. A slot that was never used has the deadline 0.
+#[test]
+fn s5_a_sweep_leaves_what_has_not_expired() {
+    bounded_model(3, || {
+        let slots = slots();
+        let early = slots.insert(ALICE, 7, EARLY);
+        let putter = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.insert(ALICE, 8, LATE))
+        };
+        assert_eq!(slots.expire(NOW).count(), 1);
+        let late = putter.join().unwrap();
+        assert_eq!(slots.take(early, ALICE), None);
+        assert_eq!(slots.take(late, ALICE), Some(8), "removed before its time");
+    });
+}
+
+/// The put's block is one that the sweep passes by, because its bound is not due yet.
+#[test]
+fn s5_a_put_next_to_what_a_sweep_passes_by() {
+    model(|| {
+        let slots = slots();
+        let first = [EARLY, LATE, LATE].map(|deadline| slots.insert(ALICE, 7, deadline));
+        let putter = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.insert(ALICE, 8, EARLY))
+        };
+        let found = slots.expire(NOW);
+        putter.join().unwrap();
+        assert_eq!(found.count() + slots.expire(NOW).count(), 2, "expired entries must be found");
+        drop(found);
+        assert_eq!(slots.take(first[2], ALICE), Some(7));
+    });
+}
+
+#[test]
+fn s5_what_does_not_fit_into_a_batch_is_found_by_the_next_sweep() {
+    model(|| {
+        let slots = slots();
+        let _tickets = [EARLY; 3].map(|deadline| slots.insert(ALICE, 7, deadline));
+        assert_eq!(slots.expire(NOW).count(), 2);
+        assert_eq!(slots.expire(NOW).count(), 1, "expired entries must be found");
+    });
+}
+
+/// With a put in between, whose deadline is later than what the other sweep is at.
+#[test]
+fn s5_a_sweep_trusts_no_bound_that_another_sweep_has_raised() {
+    bounded_model(2, || {
+        let slots = slots();
+        let early = slots.insert(ALICE, 7, EARLY);
+        let other = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.expire(NOW).count())
+        };
+        let _late = slots.insert(ALICE, 8, LATE);
+        let here = slots.expire(NOW).count();
+        assert_eq!(slots.take(early, ALICE), None, "left because another sweep was at it");
+        assert_eq!(here + other.join().unwrap(), 1, "one of the two removed it");
+    });
+}
+
 /// The put finds the upper bound low already, on account of what is gone, and does not write it.
 #[test]
 fn s5_a_put_that_relies_on_a_bound_which_a_sweep_raises() {
@@ -200,6 +312,59 @@ fn s5_a_sweep_does_not_stop_where_another_is_at_it() {
         let found = tree.expire(NOW);
         assert!(!tree.has_entry(), "left because another sweep was at it");
         assert!(found != other.join().unwrap(), "one of the two removed it");
+    });
+}
+
+/// A sweep ends when another one, which began later, is under way: it must not vouch for that one.
+#[test]
+fn s5_a_sweep_that_ends_late_hides_nothing() {
+    bounded_model(2, || {
+        let tree = Arc::new(Tree::default());
+        tree.put(EARLY);
+        // Outside of what loom sees: it orders nothing.
+        let put_again = Arc::new(AtomicBool::new(false));
+        let other = {
+            let (tree, put_again) = (Arc::clone(&tree), Arc::clone(&put_again));
+            thread::spawn(move || {
+                let _ = tree.expire(NOW);
+                tree.put(EARLY);
+                put_again.store(true, SeqCst);
+                let _ = tree.expire(NOW);
+            })
+        };
+        let _ = tree.expire(NOW);
+        let put_again = put_again.load(SeqCst);
+        let _ = tree.expire(NOW);
+        assert!(!put_again || !tree.has_entry(), "left because another sweep was at it");
+        other.join().unwrap();
+    });
+}
+
+/// The put finds the segment's bound low, on account of another put, which came after a sweep had passed the
+/// segment by, and which has not come to the shard's bound yet.
+#[test]
+fn s5_a_put_that_relies_on_a_bound_which_another_put_lowered() {
+    bounded_model(2, || {
+        let slots = slots();
+        // The sweep removes nothing, for who pops a slot that it has freed has seen all that it did.
+        let first = [EARLY, LATE, LATE, LATE].map(|deadline| slots.insert(ALICE, 7, deadline));
+        for taken in [0, 2, 3] {
+            assert_eq!(slots.take(first[taken], ALICE), Some(7));
+        }
+        let sweeper = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.expire(NOW).count())
+        };
+        let other = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.insert(ALICE, 8, EARLY))
+        };
+        let ticket = slots.insert(ALICE, 9, EARLY);
+        let here = slots.expire(NOW).count();
+        assert_eq!(slots.take(ticket, ALICE), None, "expired entries must be found");
+        other.join().unwrap();
+        let there = sweeper.join().unwrap();
+        assert_eq!(here + there + slots.expire(NOW).count(), 2);
     });
 }
 

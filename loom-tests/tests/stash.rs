@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cloakroom::{Clock, PutError, Stash, Ticket};
 use loom::thread;
-use loom_tests::{Boxed, CountingWaker, Waiter, model, poll};
+use loom_tests::{Boxed, CountingWaker, Waiter, bounded_model, model, poll};
 
 type Payload = Vec<u8>;
 type Putting = Result<Ticket, PutError<Payload>>;
@@ -64,6 +64,98 @@ fn l15_take_gc_and_clear_of_one_entry_remove_it_once() {
         assert!(taken + expired + cleared <= 1, "removed more than once");
         assert!(waiter.woken_once().is_ok());
         settled(&stash, 1);
+    });
+}
+
+/// An owner who hashes like every other: only the comparison tells them apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Alike(u8);
+
+impl std::hash::Hash for Alike {
+    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
+}
+
+const ALICE: Alike = Alike(1);
+const MALLORY: Alike = Alike(2);
+
+fn stash_of_alike(now: &Now) -> Stash<Payload, Alike> {
+    let builder = Stash::builder().max_bytes(1).entry_overhead(0).clock(now.clone());
+    builder.ttl(Duration::from_nanos(TTL)).build().unwrap()
+}
+
+/// The entry is won by another owner, and put back, while a sweep comes by: no later sweep misses it.
+#[test]
+fn s6_what_is_put_back_expires() {
+    bounded_model(3, || {
+        let now = Now::default();
+        let stash = stash_of_alike(&now);
+        let ticket = stash.try_put(ALICE, vec![1]).unwrap();
+        let other = {
+            let stash = stash.clone();
+            thread::spawn(move || assert!(stash.take(&ticket, &MALLORY).is_none()))
+        };
+        now.0.store(TTL, SeqCst);
+        let found = stash.gc();
+        other.join().unwrap();
+        assert_eq!(found + stash.gc(), 1, "expired entries must be found");
+        assert_eq!((stash.len(), stash.used_bytes()), (0, 0));
+    });
+}
+
+/// A third thread takes what was put back: whatever order there is, the slot makes.
+#[test]
+fn s6_what_is_put_back_is_whole() {
+    model(|| {
+        let now = Now::default();
+        let stash = stash_of_alike(&now);
+        let ticket = Arc::new(Mutex::new(None));
+        let putter = {
+            let (stash, ticket) = (stash.clone(), Arc::clone(&ticket));
+            thread::spawn(move || {
+                *ticket.lock().unwrap() = Some(stash.try_put(ALICE, vec![1]).unwrap());
+            })
+        };
+        let other = {
+            let (stash, ticket) = (stash.clone(), Arc::clone(&ticket));
+            thread::spawn(move || {
+                let seen = *ticket.lock().unwrap();
+                seen.is_some_and(|ticket| stash.take(&ticket, &MALLORY).is_some())
+            })
+        };
+        thread::yield_now();
+        let seen = *ticket.lock().unwrap();
+        if let Some(payload) = seen.and_then(|ticket| stash.take(&ticket, &ALICE)) {
+            assert_eq!(payload, [1]);
+        }
+        putter.join().unwrap();
+        assert!(!other.join().unwrap(), "delivered to another owner");
+    });
+}
+
+/// A payload that looks, when it is dropped, whether there is room.
+struct Looks(Stash<Self, ()>);
+
+impl cloakroom::Payload for Looks {
+    fn size(&self) -> usize {
+        1
+    }
+}
+
+impl Drop for Looks {
+    fn drop(&mut self) {
+        assert_eq!(self.0.used_bytes(), 0, "dropped before its bytes were free");
+    }
+}
+
+#[test]
+fn s7_bytes_are_free_before_payloads_are_dropped() {
+    model(|| {
+        let now = Now::default();
+        let builder = Stash::builder().max_bytes(1).entry_overhead(0).clock(now.clone());
+        let stash = builder.ttl(Duration::from_nanos(TTL)).build().unwrap();
+        assert!(stash.try_put((), Looks(stash.clone())).is_ok());
+        now.0.store(TTL, SeqCst);
+        assert_eq!(stash.gc(), 1);
     });
 }
 
