@@ -59,8 +59,8 @@ impl Bound {
 
     /// The bound, without visiting it. `None`: not to be trusted now.
     pub(crate) fn peek(&self) -> Option<Nanos> {
-        // ORDERING: Acquire [bound.peek] pairs with [bound.change].
-        let word = guess(&self.0, Ordering::Acquire);
+        // ORDERING: Relaxed [bound.peek]: a bound that is due is visited by an RMW.
+        let word = guess(&self.0, Ordering::Relaxed);
         (word & SWEEPING == 0).then_some(word)
     }
 
@@ -124,7 +124,7 @@ impl Bound {
 
     fn change_from(&self, mut word: u64, to: impl Fn(u64) -> u64) -> u64 {
         loop {
-            // ORDERING: AcqRel / Relaxed [bound.change] pairs with itself, [bound.peek] and [bound.look].
+            // ORDERING: AcqRel / Relaxed [bound.change] pairs with itself and [bound.look].
             match self.0.compare_exchange_weak(word, to(word), Ordering::AcqRel, Ordering::Relaxed)
             {
                 Ok(before) => return before,

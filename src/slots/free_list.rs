@@ -74,15 +74,14 @@ impl FreeList {
         }
     }
 
-    /// How many slots are on the list. Exact while nobody pushes or pops; else of one moment or, after
-    /// too many changes under the look, about right.
+    /// How many slots are on the list. Exact while nobody pushes or pops; else about right.
     pub(crate) fn len(&self, links: &impl Links) -> u64 {
         // ORDERING: Acquire [free.load] pairs with [free.push]: the link is visible.
         let mut head = self.head.load(Ordering::Acquire);
         let mut depth_seen = 0;
         for _ in 0..8 {
             depth_seen = depth(head, links);
-            // ORDERING: Acquire [free.load] pairs with [free.push]: if the head is the same, so was the link.
+            // ORDERING: Acquire [free.load] pairs with [free.push]: for the next round's link.
             let again = self.head.load(Ordering::Acquire);
             if again == head {
                 break;

@@ -115,10 +115,11 @@ impl<P, O> Segments<P, O> {
             // ORDERING: Acquire [segment.load] pairs with [segment.install].
             let mut slots = installed.load(Ordering::Acquire);
             if slots.is_null() {
-                // ORDERING: AcqRel / Acquire [segment.confirm] pairs with [segment.install]: an RMW, so that
-                // the install comes before it, and is seen here, or after it, and sees our sweep.
+                // ORDERING: Release / Acquire [segment.confirm] pairs with [segment.install] and [segment.load]:
+                // an RMW, so that the install comes before it, and is seen here, or after it; then who loads
+                // the segment sees our sweep.
                 slots = installed
-                    .compare_exchange(slots, slots, Ordering::AcqRel, Ordering::Acquire)
+                    .compare_exchange(slots, slots, Ordering::Release, Ordering::Acquire)
                     .unwrap_or_else(|found| found);
             }
             // SAFETY: installed, under this number.
@@ -131,11 +132,11 @@ impl<P, O> Segments<P, O> {
     pub(super) fn grow(&self, index: u32) {
         let (segment, _) = locate(index);
         let new = allocate::<P, O>(span(segment).1);
-        // ORDERING: AcqRel / Relaxed [segment.install] pairs with [segment.load] and [segment.confirm].
+        // ORDERING: Release / Relaxed [segment.install] pairs with [segment.load] and [segment.confirm].
         let installed = self.slots[segment].compare_exchange(
             ptr::null_mut(),
             new,
-            Ordering::AcqRel,
+            Ordering::Release,
             Ordering::Relaxed,
         );
         if installed.is_err() {
@@ -162,8 +163,8 @@ impl<P, O> Links for Segments<P, O> {
 impl<P, O> Drop for Segments<P, O> {
     fn drop(&mut self) {
         for (number, installed) in self.slots.iter().enumerate() {
-            // ORDERING: Acquire [segment.load] pairs with [segment.install].
-            let slots = installed.load(Ordering::Acquire);
+            // ORDERING: Relaxed [segment.last]: nobody else is left.
+            let slots = installed.load(Ordering::Relaxed);
             if !slots.is_null() {
                 // SAFETY: installed under this number, and nobody else is left to look at it.
                 unsafe { free(number, slots) };
