@@ -441,7 +441,7 @@ fn run_budget(script: Vec<BudgetStep>) -> Result<(), TestCaseError> {
             }
         }
         prop_assert_eq!(&*log.lock().unwrap(), &model.woken);
-        prop_assert_eq!(budget.used(), model.used);
+        prop_assert_eq!((budget.used(), budget.is_closed()), (model.used, model.closed));
         prop_assert_eq!(budget.limit(), model.limit);
         prop_assert_eq!(budget.waiting(), model.line.len());
         for (permit, bytes) in permits.iter().zip(&held) {
@@ -692,6 +692,7 @@ fn run_stash(overhead: u64, script: Vec<StashStep>) -> Result<(), TestCaseError>
         }
         prop_assert_eq!(&*log.lock().unwrap(), &model.budget.woken);
         prop_assert_eq!(stash.used_bytes(), model.budget.used);
+        prop_assert_eq!(stash.is_closed(), model.budget.closed);
         prop_assert_eq!(stash.waiting(), model.budget.line.len());
         prop_assert_eq!(
             (stash.len(), stash.is_empty()),

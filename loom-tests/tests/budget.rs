@@ -593,21 +593,19 @@ fn l18_a_release_happens_before_the_charge_that_reuses_it() {
 fn l18_a_release_happens_before_the_join_that_reuses_it() {
     model(|| {
         let budget = Budget::new(1);
-        let cell = loom::sync::Arc::new(UnsafeCell::new(0));
+        let cell = Arc::new(Exclusive::default());
         let permit = hold(&budget, 1);
         let other = {
-            let cell = cell.clone();
+            let cell = Arc::clone(&cell);
             thread::spawn(move || {
-                // SAFETY: the only byte of the budget is ours: this is what the model checks.
-                cell.with_mut(|value| unsafe { *value += 1 });
+                cell.touch();
                 drop(permit);
             })
         };
         let outcome = Waiter::started(acquire(&budget, 1));
         if let Ok(permit) = &outcome {
             assert!(permit.is_ok());
-            // SAFETY: as above.
-            cell.with_mut(|value| unsafe { *value += 1 });
+            cell.touch();
         }
         other.join().unwrap();
         drop(outcome);

@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context;
 use rusqlite::Connection;
@@ -25,7 +24,6 @@ pub struct App {
     inline: InlineResults,
     /// Only where the warehouse has external links.
     external: Option<Arc<ExternalResults>>,
-    closing: AtomicBool,
     /// Database and result files. Last, so that it is deleted after whoever uses it.
     workspace: TempDir,
 }
@@ -49,8 +47,7 @@ impl App {
         let inline = InlineResults::new(Box::new(store), config.wait, Arc::clone(&metrics));
         let external = (config.behaviour == Behaviour::Classic)
             .then(|| ExternalResults::start(workspace.path(), config.link_ttl));
-        let closing = AtomicBool::new(false);
-        Ok(Arc::new(App { config, metrics, warehouse, inline, external, closing, workspace }))
+        Ok(Arc::new(App { config, metrics, warehouse, inline, external, workspace }))
     }
 
     pub fn config(&self) -> &Config {
@@ -84,12 +81,11 @@ impl App {
     /// Accepts no query any more, and answers those that wait for room. Results that are stored can
     /// still be fetched.
     pub fn close(&self) {
-        self.closing.store(true, Ordering::Relaxed);
         self.inline.close();
     }
 
     pub fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Relaxed)
+        self.inline.is_closed()
     }
 }
 

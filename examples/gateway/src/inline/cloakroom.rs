@@ -62,6 +62,10 @@ impl InlineStore for CloakroomStore {
         self.stash.close();
     }
 
+    fn is_closed(&self) -> bool {
+        self.stash.is_closed()
+    }
+
     fn usage(&self) -> Usage {
         Usage {
             entries: self.stash.len(),

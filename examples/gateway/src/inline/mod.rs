@@ -83,6 +83,8 @@ pub trait InlineStore: Debug + Send + Sync {
     /// Admits nothing any more, and refuses those who wait.
     fn close(&self);
 
+    fn is_closed(&self) -> bool;
+
     fn usage(&self) -> Usage;
 }
 
@@ -145,6 +147,10 @@ impl InlineResults {
 
     pub fn close(&self) {
         self.store.close();
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.store.is_closed()
     }
 
     pub fn usage(&self) -> Usage {
