@@ -94,6 +94,7 @@ impl Tree {
     pub fn with_bounds(deadline: u64) -> Self {
         let tree = Self::default();
         tree.put(deadline);
+        // ORDERING: Relaxed [slot.vacate]: stands for the slot's.
         tree.entry.swap(0, Ordering::Relaxed);
         tree
     }
@@ -117,7 +118,7 @@ impl Tree {
                     0 => NEVER,
                     later if later > now => later,
                     due => {
-                        // ORDERING: Relaxed [slot.win]: stands for the slot's; nothing is read.
+                        // ORDERING: Relaxed / Relaxed [slot.win]: stands for the slot's; nothing is read.
                         let won = self.entry.compare_exchange(
                             due,
                             0,
