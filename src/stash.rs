@@ -126,7 +126,7 @@ impl<P, O> Stash<P, O> {
     /// O(expired), and some steps for what is held: of a million entries of which one has expired, a few
     /// hundred words are read. Frees in batches, so it holds nobody up.
     pub fn gc(&self) -> usize {
-        let now = self.settings().time.now();
+        let now = self.now();
         let mut removed = 0;
         loop {
             let (batch, next) = self.expire_batch(now);

@@ -25,6 +25,7 @@ use rand::Rng;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[must_use = "without its ticket a payload cannot be taken, and holds its bytes until it expires"]
 pub struct Ticket(u128);
 
 /// The 90 random bits of a ticket, in a form that packs well.

@@ -179,7 +179,7 @@ fn sizes_that_overflow_the_counter_are_too_large() {
 #[test]
 fn a_large_refusal_does_not_look_at_who_else_is_there() {
     let (stash, _) = stash_of::<Says, u8>(100);
-    stash.try_put(0, says(100)).unwrap();
+    let _ = stash.try_put(0, says(100)).unwrap();
     assert_eq!(stash.try_put(0, says(101)).unwrap_err().reason(), Refusal::TooLarge);
     assert_eq!(stash.try_put(0, says(100)).unwrap_err().reason(), Refusal::Full);
     stash.close();
@@ -192,7 +192,7 @@ fn what_was_charged_is_returned_whatever_the_payload_says_later() {
         let (stash, clock) = stash_of::<Says, u8>(100);
         let changing = || Says(Cell::new(40), step);
         let taken = stash.try_put(0, changing()).unwrap();
-        stash.try_put(0, changing()).unwrap();
+        let _ = stash.try_put(0, changing()).unwrap();
         assert_eq!(stash.used_bytes(), 80);
         assert!(stash.take(&taken, &0).is_some());
         assert_eq!(stash.used_bytes(), 40);
@@ -212,7 +212,7 @@ fn what_was_charged_is_returned_whatever_the_payload_says_later() {
 #[test]
 fn a_size_of_zero_fits_in_the_last_byte_and_beyond() {
     let (stash, _) = stash_of::<Says, u8>(10);
-    stash.try_put(0, says(10)).unwrap();
+    let _ = stash.try_put(0, says(10)).unwrap();
     let nothing = stash.try_put(0, says(0)).unwrap();
     assert_eq!((stash.len(), stash.used_bytes()), (2, 10));
     assert!(stash.take(&nothing, &0).is_some());
@@ -440,7 +440,7 @@ fn refusals_say_what_happened_in_numbers() {
 #[test]
 fn what_can_be_printed_is() {
     let (stash, clock) = stash_of::<support::Coat, u8>(100);
-    stash.try_put(0, Live::new().coat(10)).unwrap();
+    let _ = stash.try_put(0, Live::new().coat(10)).unwrap();
     let text = format!("{stash:?}");
     assert_eq!(text, "Stash { len: 1, used_bytes: 10, max_bytes: 100, waiting: 0, .. }");
     let budget = Budget::new(100);

@@ -231,7 +231,7 @@ on_every_executor! {
     fn c10_a_take_serves_the_waiter(executor) {
         let world = World::new();
         let first = world.put(80);
-        world.put(20);
+        let _ = world.put(20);
         let waiting = world.start_put(executor, 50);
         assert!(waiting.is_pending());
         assert_eq!(world.state(), (2, 100, 1));
@@ -245,7 +245,7 @@ on_every_executor! {
 fn c10_a_take_serves_a_blocked_thread() {
     let world = World::new();
     let first = world.put(80);
-    world.put(20);
+    let _ = world.put(20);
     let blocked = {
         let stash = world.stash.clone();
         thread::spawn(move || stash.put_timeout(alice(), payload(50), LONG))
@@ -261,7 +261,7 @@ fn c10_a_take_serves_a_blocked_thread() {
 on_every_executor! {
     fn c11_a_wait_that_elapses_gives_the_payload_back(executor) {
         let world = World::new();
-        world.put(100);
+        let _ = world.put(100);
         let elapsed = world.clock.sleep(Duration::from_millis(20));
         let waiting = world.start_put_until(executor, 50, elapsed);
         world.clock.advance(Duration::from_millis(19));
@@ -275,7 +275,7 @@ on_every_executor! {
 #[test]
 fn c11_a_blocked_thread_gives_up_no_earlier_than_told() {
     let world = World::new();
-    world.put(100);
+    let _ = world.put(100);
     let timeout = Duration::from_millis(20);
     let started = Instant::now();
     let result = world.stash.put_timeout(alice(), payload(50), timeout);
@@ -326,7 +326,7 @@ on_every_executor! {
 on_every_executor! {
     fn c14_a_cancel_signal_leaves_the_line_at_once(executor) {
         let world = World::new();
-        world.put(100);
+        let _ = world.put(100);
         let (cancel, signal) = tokio::sync::oneshot::channel::<()>();
         let waiting = world.start_put_until(executor, 50, signal);
         assert!(waiting.is_pending());
@@ -341,7 +341,7 @@ on_every_executor! {
         let world = World::new();
         let ticket = world.start_put_until(executor, 50, ready(())).output();
         assert!(ticket.is_ok(), "there was room");
-        world.put(50);
+        let _ = world.put(50);
         refused(world.start_put_until(executor, 50, ready(())).output(), Refusal::Cancelled, 50);
         assert_eq!(world.state(), (2, 100, 0));
     }
@@ -363,7 +363,7 @@ on_every_executor! {
         let world = World::new();
         let clock = world.clock.clone();
         let reaper = executor.start(world.stash.reaper().run(move |d| clock.sleep(d)));
-        world.put(100);
+        let _ = world.put(100);
         let waiting = world.start_put(executor, 50);
         world.clock.advance(TTL - Duration::from_millis(1));
         assert!(waiting.is_pending());
@@ -384,7 +384,7 @@ fn c17_a_reaper_thread_serves_a_blocked_thread() {
         .build()
         .unwrap();
     let reaper = stash.reaper().spawn().unwrap();
-    stash.try_put(alice(), payload(100)).unwrap();
+    let _ = stash.try_put(alice(), payload(100)).unwrap();
     assert!(stash.put_timeout(alice(), payload(50), LONG).is_ok());
     drop(stash);
     reaper.join().expect("it ends when the last handle is gone");
@@ -408,7 +408,7 @@ on_every_executor! {
 on_every_executor! {
     fn d2_when_the_head_leaves_the_next_is_served(executor) {
         let world = World::new();
-        world.put(60);
+        let _ = world.put(60);
         let (cancel, signal) = tokio::sync::oneshot::channel::<()>();
         let head = world.start_put_until(executor, 80, signal);
         let next = world.start_put(executor, 30);
@@ -448,7 +448,7 @@ on_every_executor! {
         let world = World::with_ttl(100, Duration::from_millis(50));
         let clock = world.clock.clone();
         let _reaper = executor.start(world.stash.reaper().run(move |d| clock.sleep(d)));
-        world.put(100);
+        let _ = world.put(100);
         let elapsed = world.clock.sleep(Duration::from_millis(300));
         let waiting = world.start_put_until(executor, 50, elapsed);
         world.clock.advance(Duration::from_millis(49));
@@ -489,7 +489,7 @@ fn d5_work_does_not_depend_on_how_many_entries_are_held() {
     let looks_with = |held: u64| {
         let stash: Stash<Payload, Watched> = Stash::builder().max_bytes(1 << 30).build().unwrap();
         for owner in 0..held {
-            stash.try_put(Watched(owner), payload(10)).unwrap();
+            let _ = stash.try_put(Watched(owner), payload(10)).unwrap();
         }
         LOOKS.set(0);
         let ticket = stash.try_put(Watched(held), payload(10)).unwrap();

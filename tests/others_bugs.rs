@@ -47,7 +47,7 @@ fn head_cancelled_next_fits() {
 fn head_gives_up_next_fits() {
     let (stash, clock) = stash_of::<Coat, u8>(100);
     let live = Live::new();
-    stash.try_put(0, live.coat(60)).unwrap();
+    let _ = stash.try_put(0, live.coat(60)).unwrap();
     let patience = clock.sleep(Duration::from_secs(1));
     let mut head = Box::pin(stash.put(1, live.coat(80)).until(patience));
     let mut next = put_task(&stash, 2, live.coat(30));
@@ -307,7 +307,7 @@ fn request_above_capacity_blocks_nobody() {
     let live = Live::new();
     for stored in [0, 100] {
         if stored > 0 {
-            stash.try_put(0, live.coat(stored)).unwrap();
+            let _ = stash.try_put(0, live.coat(stored)).unwrap();
         }
         let refused = ready(&mut put_task(&stash, 1, live.coat(101))).unwrap_err();
         assert_eq!((refused.reason(), refused.into_payload().size), (Refusal::TooLarge, 101));

@@ -273,7 +273,7 @@ fn a_put_that_is_dropped_after_such_a_panic_leaves_the_line() {
     must_come_back(|| {
         let (stash, _) = stash_of::<Coat, u8>(100);
         let live = Live::new();
-        stash.try_put(0, live.coat(60)).unwrap();
+        let _ = stash.try_put(0, live.coat(60)).unwrap();
         let mut head = Box::pin(stash.put(1, live.coat(50)).until(Fuse(1)));
         queue(&mut head);
         let mut next = put_task(&stash, 1, live.coat(40));
@@ -297,7 +297,7 @@ fn drop_many(remove: impl FnOnce(&Stash<Coat, u8>, &ManualClock)) {
     for n in 0..MANY {
         let coat = live.coat(1);
         let coat = if n % 2 == 0 { coat.on_drop(boom) } else { coat };
-        stash.try_put(0, coat).unwrap();
+        let _ = stash.try_put(0, coat).unwrap();
     }
     let mut waiters: Vec<_> = (0..MANY).map(|_| put_task(&stash, 1, live.coat(1))).collect();
     let woken: Vec<_> = waiters.iter_mut().map(queue).collect();
@@ -357,7 +357,7 @@ fn payloads_whose_drop_panics_go_with_the_last_handle() {
         let (stash, _) = stash_of::<Coat, u8>(MANY as u64);
         let live = Live::new();
         for _ in 0..MANY {
-            stash.try_put(0, live.coat(1).on_drop(boom)).unwrap();
+            let _ = stash.try_put(0, live.coat(1).on_drop(boom)).unwrap();
         }
         drop(stash);
         assert_eq!(live.get(), 0);
@@ -369,7 +369,7 @@ fn a_payload_whose_drop_panics_in_a_cancelled_put_strands_nobody() {
     must_come_back(|| {
         let (stash, _) = stash_of::<Coat, u8>(100);
         let live = Live::new();
-        stash.try_put(0, live.coat(60)).unwrap();
+        let _ = stash.try_put(0, live.coat(60)).unwrap();
         let mut head = put_task(&stash, 1, live.coat(50).on_drop(boom));
         queue(&mut head);
         let mut next = put_task(&stash, 1, live.coat(40));
@@ -395,8 +395,8 @@ fn a_panic_whose_own_payload_panics_when_dropped_is_contained_too() {
         let (stash, _) = stash_of::<Coat, u8>(10);
         let live = Live::new();
         let twice = || std::panic::panic_any(Twice);
-        stash.try_put(0, live.coat(5).on_drop(twice)).unwrap();
-        stash.try_put(0, live.coat(5)).unwrap();
+        let _ = stash.try_put(0, live.coat(5).on_drop(twice)).unwrap();
+        let _ = stash.try_put(0, live.coat(5)).unwrap();
         assert_eq!(stash.clear(), 2);
         assert_eq!((stash.used_bytes(), live.get()), (0, 0));
     });
@@ -522,11 +522,11 @@ fn an_owner_whose_drop_panics_costs_nobody_the_payload() {
         let ticket = stash.try_put(angry(), live.coat(40)).unwrap();
         assert_eq!(stash.take(&ticket, &guest(1)).unwrap().size, 40);
         let ticket = stash.try_put(angry(), live.coat(40)).unwrap();
-        stash.try_put(angry(), live.coat(40)).unwrap();
+        let _ = stash.try_put(angry(), live.coat(40)).unwrap();
         clock.advance(TTL);
         assert!(stash.take(&ticket, &guest(1)).is_none());
         assert_eq!(stash.gc(), 1);
-        stash.try_put(angry(), live.coat(40)).unwrap();
+        let _ = stash.try_put(angry(), live.coat(40)).unwrap();
         assert_eq!(stash.clear(), 1);
         assert_eq!((stash.len(), stash.used_bytes(), live.get()), (0, 0, 0));
     });
@@ -644,7 +644,7 @@ fn an_owner_and_a_payload_that_both_panic_when_dropped_are_contained_one_by_one(
     must_come_back(|| {
         let (stash, clock) = stash_of::<Coat, Bomb>(100);
         let live = Live::new();
-        stash.try_put(Bomb, live.coat(40).on_drop(boom)).unwrap();
+        let _ = stash.try_put(Bomb, live.coat(40).on_drop(boom)).unwrap();
         let ticket = stash.try_put(Bomb, live.coat(40).on_drop(boom)).unwrap();
         assert_eq!(stash.clear(), 2);
         assert_eq!((stash.len(), stash.used_bytes(), live.get()), (0, 0, 0));

@@ -176,7 +176,7 @@ fn an_executor_may_poll_inside_of_wake() {
     must_come_back(|| {
         let (stash, clock) = stash_of::<Coat, u8>(100);
         let live = Live::new();
-        stash.try_put(0, live.coat(30)).unwrap();
+        let _ = stash.try_put(0, live.coat(30)).unwrap();
         clock.advance(TTL / 2);
         let taken = stash.try_put(0, live.coat(70)).unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
@@ -560,7 +560,7 @@ fn entries_may_put_their_successors_in_while_they_are_swept() {
             let (again, other) = (stash.clone(), live.clone());
             // The bytes are free before the payload is dropped.
             let heir = move || _ = again.try_put(0, other.coat(10)).expect("room");
-            stash.try_put(0, live.coat(10).on_drop(heir)).unwrap();
+            let _ = stash.try_put(0, live.coat(10).on_drop(heir)).unwrap();
         }
         clock.advance(TTL);
         assert_eq!(stash.gc(), 10);
@@ -577,7 +577,7 @@ fn a_payload_may_hold_the_last_handle() {
         let (stash, _) = stash_of::<Coat, u8>(100);
         let inner = stash.clone();
         let ticket = stash.try_put(0, live.coat(10).on_drop(move || _ = inner.gc())).unwrap();
-        stash.try_put(0, live.coat(10)).unwrap();
+        let _ = stash.try_put(0, live.coat(10)).unwrap();
         let coat = stash.take(&ticket, &0).unwrap();
         drop(stash);
         assert_eq!(live.get(), 2);
@@ -748,7 +748,7 @@ fn an_expired_entry_whose_owner_sweeps_in_its_eq_is_freed_once() {
         let (stash, clock) = stash_of::<Coat, Guest>(100);
         let live = Live::new();
         let ticket = stash.try_put(Guest(1), live.coat(40)).unwrap();
-        stash.try_put(Guest(2), live.coat(60)).unwrap();
+        let _ = stash.try_put(Guest(2), live.coat(60)).unwrap();
         clock.advance(TTL);
         let again = stash.clone();
         on_eq(move || assert_eq!(again.gc(), 1, "the other one"));
@@ -930,7 +930,7 @@ fn a_clock_that_sweeps_does_not_make_a_put_fail() {
     must_come_back(|| {
         let (time, slot, live) = (ManualClock::new(), Arc::default(), Live::new());
         let stash = stash_with_clock(100, Sweeping(time.clone(), Arc::clone(&slot)));
-        stash.try_put("a".into(), live.coat(100)).unwrap();
+        let _ = stash.try_put("a".into(), live.coat(100)).unwrap();
         slot.set(stash.clone()).unwrap();
         time.advance(TTL);
         assert!(stash.try_put("a".into(), live.coat(100)).is_ok());

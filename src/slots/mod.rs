@@ -443,7 +443,7 @@ mod tests {
             std::thread::scope(|scope| {
                 scope.spawn(|| {
                     for _ in 0..SWEEP_BATCH {
-                        map.insert((), Vec::new(), 1, || 5).unwrap();
+                        let _ = map.insert((), Vec::new(), 1, || 5).unwrap();
                     }
                 });
             });
@@ -478,7 +478,7 @@ mod tests {
         for _ in 0..8 {
             let fill = || {
                 for _ in 0..10_000 {
-                    map.insert((), Vec::new(), 1, || NEVER).unwrap();
+                    let _ = map.insert((), Vec::new(), 1, || NEVER).unwrap();
                 }
             };
             std::thread::scope(|scope| scope.spawn(fill).join().map(drop)).unwrap();

@@ -266,6 +266,7 @@ mod tests {
             segments.grow(index);
             let (slot, [block, _]) = segments.place(index).unwrap();
             let number = locate(index).0;
+            // ORDERING: Relaxed [segment.last]: nobody else is here.
             let slots = NonNull::new(segments.slots[number].load(Ordering::Relaxed)).unwrap();
             // SAFETY: installed.
             let segment = unsafe { view(number, slots) };
