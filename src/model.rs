@@ -23,7 +23,6 @@ impl Slots {
     }
 
     /// Stores a payload.
-    #[must_use]
     pub fn insert(&self, owner: u64, payload: u64, deadline: u64) -> Ticket {
         self.0.insert(owner, Box::new(payload), 1, || deadline).expect("the model has slots enough")
     }
