@@ -197,7 +197,7 @@ fn s5_a_sweep_or_the_next_finds_what_is_put_meanwhile() {
             thread::spawn(move || slots.insert(ALICE, 7, EARLY))
         };
         let found = slots.expire(NOW);
-        putter.join().unwrap();
+        let _ = putter.join().unwrap();
         assert_eq!(found.count() + slots.expire(NOW).count(), 1, "expired entries must be found");
         drop(found);
         assert_eq!(slots.len(), 0);
@@ -215,7 +215,7 @@ fn s5_a_put_that_adds_a_segment() {
             thread::spawn(move || slots.insert(ALICE, 8, EARLY))
         };
         let found = slots.expire(NOW);
-        putter.join().unwrap();
+        let _ = putter.join().unwrap();
         assert_eq!(found.count() + slots.expire(NOW).count(), 2, "expired entries must be found");
         drop(found);
         assert_eq!(slots.take(first[1], ALICE), Some(7));
@@ -251,7 +251,7 @@ fn s5_a_put_next_to_what_a_sweep_passes_by() {
             thread::spawn(move || slots.insert(ALICE, 8, EARLY))
         };
         let found = slots.expire(NOW);
-        putter.join().unwrap();
+        let _ = putter.join().unwrap();
         assert_eq!(found.count() + slots.expire(NOW).count(), 2, "expired entries must be found");
         drop(found);
         assert_eq!(slots.take(first[2], ALICE), Some(7));
@@ -362,7 +362,7 @@ fn s5_a_put_that_relies_on_a_bound_which_another_put_lowered() {
         let ticket = slots.insert(ALICE, 9, EARLY);
         let here = slots.expire(NOW).count();
         assert_eq!(slots.take(ticket, ALICE), None, "expired entries must be found");
-        other.join().unwrap();
+        let _ = other.join().unwrap();
         let there = sweeper.join().unwrap();
         assert_eq!(here + there + slots.expire(NOW).count(), 2);
     });

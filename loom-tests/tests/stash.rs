@@ -177,7 +177,7 @@ impl Shared {
         let Some(waiting) = future.as_mut() else { return Some(true) };
         match poll(waiting, waker) {
             Poll::Ready(stored) => {
-                stored.expect("granted");
+                let _ = stored.expect("granted");
                 *future = None;
                 Some(true)
             }
