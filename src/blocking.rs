@@ -1,6 +1,6 @@
 //! Waiting on a thread: polls a future that gives up by itself at a deadline.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -40,4 +40,16 @@ pub(crate) fn run<F: Future>(timeout: Duration, make: impl FnOnce(Elapsed) -> F)
             }
         }
     })
+}
+
+/// Whether `future` completes before `elapsed` does.
+pub(crate) async fn completes(future: impl Future, elapsed: Elapsed) -> bool {
+    let (mut future, mut elapsed) = (pin!(future), pin!(elapsed));
+    poll_fn(|cx| {
+        if future.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(true);
+        }
+        elapsed.as_mut().poll(cx).map(|()| false)
+    })
+    .await
 }

@@ -8,12 +8,11 @@ use std::time::{Duration, Instant};
 use crate::budget::{Budget, MAX_LIMIT};
 use crate::clock::{Clock, Time, nanos};
 use crate::error::ConfigError;
-use crate::slots::SlotMap;
+use crate::observer::Observer;
+use crate::slots::{MAX_TTL, SlotMap};
 use crate::stash::{Settings, Stash};
 
 const DEFAULT_TTL: Duration = Duration::from_secs(600);
-/// A quarter of what the clock can count, so that deadlines do not overflow for as long again.
-const MAX_TTL_NANOS: u128 = 1 << 61;
 
 /// Settings of a [`Stash`], made by [`Stash::builder`].
 #[must_use = "a builder does nothing until it is built"]
@@ -22,6 +21,11 @@ pub struct Builder<P, O> {
     ttl: Duration,
     entry_overhead: u64,
     clock: Option<Box<dyn Clock>>,
+    overflow: Option<(u64, Duration)>,
+    max_bytes_per_owner: Option<u64>,
+    max_waiting: usize,
+    max_waiting_bytes: u64,
+    observer: Option<Box<dyn Observer>>,
     stash: PhantomData<fn() -> Stash<P, O>>,
 }
 
@@ -32,6 +36,11 @@ impl<P, O> Builder<P, O> {
             ttl: DEFAULT_TTL,
             entry_overhead: SlotMap::<P, O>::ENTRY_BYTES,
             clock: None,
+            overflow: None,
+            max_bytes_per_owner: None,
+            max_waiting: usize::MAX,
+            max_waiting_bytes: u64::MAX,
+            observer: None,
             stash: PhantomData,
         }
     }
@@ -64,40 +73,130 @@ impl<P, O> Builder<P, O> {
         self
     }
 
+    /// For bursts: so many bytes above `max_bytes`. What is admitted with any of its bytes up there lives no
+    /// longer than `ttl`. There is one budget and one line: a put waits only when the overflow is full too.
+    ///
+    /// Above zero, and together with `max_bytes` at most [`Budget::MAX_LIMIT`]; `ttl` above zero and no longer
+    /// than the stash's.
+    pub fn overflow(mut self, bytes: u64, ttl: Duration) -> Self {
+        self.overflow = Some((bytes, ttl));
+        self
+    }
+
+    /// How many bytes one owner may hold, with what is in line for the owner: a put beyond it is refused at
+    /// once, as [`OwnerFull`](crate::Refusal::OwnerFull), and stands in nobody's way. Above the entry
+    /// overhead.
+    ///
+    /// With it puts and takes look up the owner's account, under a lock that is shared with about a sixteenth
+    /// of the owners and held for that look-up only. Without it, there are no accounts.
+    pub fn max_bytes_per_owner(mut self, bytes: u64) -> Self {
+        self.max_bytes_per_owner = Some(bytes);
+        self
+    }
+
+    /// How many may be in line: one more is refused at once, as [`LineFull`](crate::Refusal::LineFull). With
+    /// 0 nobody waits. No limit unless set.
+    pub fn max_waiting(mut self, requests: usize) -> Self {
+        self.max_waiting = requests;
+        self
+    }
+
+    /// How many bytes all who are in line may ask for together: one who would exceed it is refused at once,
+    /// as [`LineFull`](crate::Refusal::LineFull). No limit unless set.
+    pub fn max_waiting_bytes(mut self, bytes: u64) -> Self {
+        self.max_waiting_bytes = bytes;
+        self
+    }
+
+    /// Whom to tell what happens. Nobody unless set.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Box::new(observer));
+        self
+    }
+
     /// Builds the stash.
     ///
     /// # Errors
     ///
     /// A [`ConfigError`] that names the setting that cannot be.
     pub fn build(self) -> Result<Stash<P, O>, ConfigError> {
-        let Self { max_bytes, ttl, entry_overhead, clock, stash: _ } = self;
+        self.check_bytes()?;
+        self.check_times()?;
+        let (overflow, overflow_ttl) = self.overflow.unwrap_or((0, self.ttl));
+        let budget = Budget::with_overflow(self.max_bytes + overflow, overflow);
+        budget.set_max_waiting(self.max_waiting);
+        budget.set_max_waiting_bytes(self.max_waiting_bytes);
+        Ok(Stash::new(Settings {
+            budget,
+            slots: SlotMap::new(shards(), self.max_bytes_per_owner),
+            ttl: nanos(self.ttl),
+            overflow_ttl: nanos(overflow_ttl),
+            entry_overhead: self.entry_overhead,
+            time: self.clock.map_or_else(|| Time::Real(Instant::now()), Time::Other),
+            observer: self.observer,
+        }))
+    }
+
+    fn check_bytes(&self) -> Result<(), ConfigError> {
+        let Self { max_bytes, entry_overhead, overflow, max_bytes_per_owner, .. } = *self;
+        let wrong = |setting, problem: String| Err(ConfigError::new(setting, problem));
         if max_bytes == 0 {
-            return Err(ConfigError::new("max_bytes", "must be set, to at least 1"));
+            return wrong("max_bytes", "must be set, to at least 1".into());
         }
         if max_bytes > MAX_LIMIT {
             let problem = format!("{max_bytes} is more than the {MAX_LIMIT} that can be counted");
-            return Err(ConfigError::new("max_bytes", problem));
+            return wrong("max_bytes", problem);
         }
-        if ttl.is_zero() {
-            return Err(ConfigError::new("ttl", "is zero: entries would never be there"));
-        }
-        if ttl.as_nanos() > MAX_TTL_NANOS {
-            let problem = format!("{ttl:?} is more than 73 years, which deadlines cannot count");
-            return Err(ConfigError::new("ttl", problem));
+        match overflow {
+            Some((0, _)) => return wrong("overflow", "is zero bytes: leave it out".into()),
+            Some((bytes, _)) if bytes > MAX_LIMIT - max_bytes => {
+                let problem = format!(
+                    "{bytes} and max_bytes are more than the {MAX_LIMIT} that can be counted"
+                );
+                return wrong("overflow", problem);
+            }
+            _ => {}
         }
         if entry_overhead > max_bytes {
             let problem =
                 format!("{entry_overhead} is more than max_bytes, {max_bytes}: nothing would fit");
-            return Err(ConfigError::new("entry_overhead", problem));
+            return wrong("entry_overhead", problem);
         }
-        Ok(Stash::new(Settings {
-            budget: Budget::new(max_bytes),
-            slots: SlotMap::new(shards()),
-            ttl: nanos(ttl),
-            entry_overhead,
-            time: clock.map_or_else(|| Time::Real(Instant::now()), Time::Other),
-        }))
+        match max_bytes_per_owner {
+            Some(0) => wrong("max_bytes_per_owner", "is zero: nobody could put anything".into()),
+            Some(bytes) if bytes < entry_overhead => {
+                let problem = format!(
+                    "{bytes} is less than entry_overhead, {entry_overhead}: nobody could put anything"
+                );
+                wrong("max_bytes_per_owner", problem)
+            }
+            _ => Ok(()),
+        }
     }
+
+    fn check_times(&self) -> Result<(), ConfigError> {
+        check_ttl("ttl", self.ttl)?;
+        if let Some((_, ttl)) = self.overflow {
+            check_ttl("overflow", ttl)?;
+            if ttl > self.ttl {
+                let problem =
+                    format!("its ttl, {ttl:?}, is longer than the stash's, {:?}", self.ttl);
+                return Err(ConfigError::new("overflow", problem));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_ttl(setting: &'static str, ttl: Duration) -> Result<(), ConfigError> {
+    if ttl.is_zero() {
+        return Err(ConfigError::new(setting, "its ttl is zero: entries would never be there"));
+    }
+    if ttl.as_nanos() > u128::from(MAX_TTL) {
+        let problem = format!("{ttl:?} is more than 73 years, which deadlines cannot count");
+        return Err(ConfigError::new(setting, problem));
+    }
+    Ok(())
 }
 
 /// Four per core, so that threads seldom share one.
@@ -111,6 +210,10 @@ impl<P, O> fmt::Debug for Builder<P, O> {
             .field("max_bytes", &self.max_bytes)
             .field("ttl", &self.ttl)
             .field("entry_overhead", &self.entry_overhead)
+            .field("overflow", &self.overflow)
+            .field("max_bytes_per_owner", &self.max_bytes_per_owner)
+            .field("max_waiting", &self.max_waiting)
+            .field("max_waiting_bytes", &self.max_waiting_bytes)
             .finish_non_exhaustive()
     }
 }

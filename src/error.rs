@@ -17,6 +17,41 @@ pub enum Refusal {
     Cancelled,
     /// Closed for good.
     Closed,
+    /// Its owner holds as much as one owner may, counting what it has in line.
+    OwnerFull,
+    /// It would have to wait, and the line is as long as it may be.
+    LineFull,
+}
+
+impl Refusal {
+    pub(crate) const ALL: [Refusal; 7] = [
+        Self::Full,
+        Self::TooLarge,
+        Self::TimedOut,
+        Self::Cancelled,
+        Self::Closed,
+        Self::OwnerFull,
+        Self::LineFull,
+    ];
+
+    /// Its name in metrics.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Refusal::Full => "full",
+            Refusal::TooLarge => "too_large",
+            Refusal::TimedOut => "timed_out",
+            Refusal::Cancelled => "cancelled",
+            Refusal::Closed => "closed",
+            Refusal::OwnerFull => "owner_full",
+            Refusal::LineFull => "line_full",
+        }
+    }
+
+    /// Whether what has expired may be in the way.
+    pub(crate) fn is_lack_of_room(self) -> bool {
+        matches!(self, Refusal::Full | Refusal::OwnerFull)
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -27,6 +62,8 @@ impl fmt::Display for Refusal {
             Refusal::TimedOut => "timed out in line",
             Refusal::Cancelled => "gave up in line",
             Refusal::Closed => "closed",
+            Refusal::OwnerFull => "its owner holds too much",
+            Refusal::LineFull => "the line is full",
         })
     }
 }
@@ -62,13 +99,14 @@ impl AcquireError {
         self.requested
     }
 
-    /// The bytes in use.
+    /// The bytes in use. For [`OwnerFull`](Refusal::OwnerFull): by the owner, what is in line included.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.used
     }
 
-    /// The limit in bytes.
+    /// The limit in bytes, the overflow included. For [`OwnerFull`](Refusal::OwnerFull): the owner's. For a
+    /// payload that is too large for its reservation: what was reserved.
     #[must_use]
     pub fn limit(&self) -> u64 {
         self.limit
@@ -78,6 +116,13 @@ impl AcquireError {
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting
+    }
+
+    /// The place in line that it was refused, counted from 1 at the head. `None` if it was not refused for
+    /// want of a place.
+    #[must_use]
+    pub fn place(&self) -> Option<usize> {
+        matches!(self.reason, Refusal::Full | Refusal::LineFull).then(|| self.waiting + 1)
     }
 
     /// For blocking calls, whose `until` is their deadline.
@@ -154,8 +199,16 @@ impl<P> PutError<P> {
         self.refusal.waiting
     }
 
-    pub(crate) fn into_timed_out(self) -> Self {
-        Self { payload: self.payload, refusal: self.refusal.into_timed_out() }
+    /// The place in line that it was refused, counted from 1 at the head: see [`AcquireError::place`].
+    #[must_use]
+    pub fn place(&self) -> Option<usize> {
+        self.refusal.place()
+    }
+
+    /// All of the above, without the payload.
+    #[must_use]
+    pub fn refusal(&self) -> &AcquireError {
+        &self.refusal
     }
 }
 

@@ -11,7 +11,7 @@ pub struct Slots(SlotMap<Box<u64>, u64>);
 
 impl Default for Slots {
     fn default() -> Self {
-        Self(SlotMap::new(1))
+        Self(SlotMap::new(1, None))
     }
 }
 
@@ -31,8 +31,8 @@ impl Slots {
     #[must_use]
     pub fn take(&self, ticket: Ticket, owner: u64) -> Option<u64> {
         match self.0.remove(ticket, &owner, 0)? {
-            Removed::Delivered { payload, .. } => Some(*payload),
-            Removed::Expired { .. } => None,
+            Removed::Delivered(gone) => Some(*gone.payload),
+            Removed::Expired(_) => None,
         }
     }
 

@@ -4,6 +4,13 @@
 //! last look. So a put need not tell it: an entry that it did not see read the clock after that look, or
 //! was between reading the clock and lowering its bounds, a few instructions without user code. Only a put
 //! whose thread is descheduled right there is late to be reaped, by at most as long as that lasted.
+//!
+//! A put with a shorter time to live does tell it. When the next look is due is one atomic, which both sides
+//! change by read-modify-writes, so one comes first. A reaper's plan: begin (next look: never), sweep, lower
+//! the next look to what the sweep says. A put's: store, lower the bounds, lower the next look to the
+//! deadline, and ring if it was later. If the put's comes before the reaper begins, the sweep finds the
+//! entry; if between begin and plan, the reaper sees the earlier time when it plans; if after the plan, the
+//! put sees that the time is later than its own, and rings.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -14,7 +21,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::slots::{NEVER, Nanos};
 use crate::stash::{Inner, Stash};
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, ThreadSignal, contain_panic};
 
 /// Removes entries when they expire, with no call needed. Made by [`Stash::reaper`].
@@ -52,18 +61,24 @@ impl<P, O> Reaper<P, O> {
         Self { stash, alarm: alarms.add() }
     }
 
-    /// One look: removes a batch of what has expired. Returns how long to sleep until the next look;
-    /// `None` when the stash is gone.
-    fn look(&self) -> Option<Duration> {
+    /// One look: removes a batch of what has expired. Returns when to look again; `None` when the stash is
+    /// gone.
+    fn look(&self) -> Option<Plan> {
         let stash = Stash::upgrade(&self.stash)?;
+        stash.alarms().next_look.begin();
         let now = stash.now();
         let (removed, next) = stash.expire_batch(now);
         // From the look on, but the sweep and the user code that it ran have taken their time.
-        let until = next.min(now.saturating_add(stash.ttl()));
+        let until = stash.alarms().next_look.plan(next.min(now.saturating_add(stash.ttl())));
         let wait = until.saturating_sub(stash.now());
         // Due, but nothing to remove: somebody else is at it. Not so short as to spin.
         let wait = if removed == 0 { wait.max(1_000_000) } else { wait };
-        Some(Duration::from_nanos(wait))
+        Some(Plan { until, wait: Duration::from_nanos(wait) })
+    }
+
+    /// Whether to look again before the time: something expires sooner, or it is over.
+    fn is_called(&self, plan: &Plan) -> bool {
+        Stash::upgrade(&self.stash).is_none_or(|stash| stash.alarms().next_look.get() < plan.until)
     }
 
     /// Runs it on a new thread, which ends when the last handle is dropped.
@@ -79,9 +94,9 @@ impl<P, O> Reaper<P, O> {
         O: Send + 'static,
     {
         thread::Builder::new().name("cloakroom-reaper".to_owned()).spawn(move || {
-            while let Some(wait) = self.look() {
-                let deadline = Instant::now().checked_add(wait);
-                self.alarm.thread.wait_unless(deadline, || self.is_over().then_some(()));
+            while let Some(plan) = self.look() {
+                let deadline = Instant::now().checked_add(plan.wait);
+                self.alarm.thread.wait_unless(deadline, || self.is_called(&plan).then_some(()));
             }
         })
     }
@@ -97,23 +112,74 @@ impl<P, O> Reaper<P, O> {
         S: FnMut(Duration) -> F,
         F: Future,
     {
-        while let Some(wait) = self.look() {
-            if wait.is_zero() {
+        while let Some(plan) = self.look() {
+            if plan.wait.is_zero() {
                 // More is due: let others run, then go on.
                 yield_now().await;
                 continue;
             }
-            let mut nap = pin!(sleep(wait));
+            let mut nap = pin!(sleep(plan.wait));
             poll_fn(|cx| {
                 self.alarm.watch(cx);
-                if self.is_over() { Poll::Ready(()) } else { nap.as_mut().poll(cx).map(drop) }
+                if self.is_called(&plan) {
+                    return Poll::Ready(());
+                }
+                nap.as_mut().poll(cx).map(drop)
             })
             .await;
         }
     }
+}
 
-    fn is_over(&self) -> bool {
-        self.stash.strong_count() == 0
+/// If there is another, the time that it is to look next may have been ours only.
+impl<P, O> Drop for Reaper<P, O> {
+    fn drop(&mut self) {
+        if let Some(stash) = Stash::upgrade(&self.stash) {
+            stash.alarms().hurry(0);
+        }
+    }
+}
+
+/// When a reaper looks again.
+struct Plan {
+    until: Nanos,
+    wait: Duration,
+}
+
+/// When the next look at what has expired is due; see the head of this file.
+#[derive(Debug)]
+pub(crate) struct NextLook(AtomicU64);
+
+impl NextLook {
+    /// Nobody is going to look: 0, so that no put rings.
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// Before a sweep.
+    pub(crate) fn begin(&self) {
+        // ORDERING: AcqRel [look.begin] pairs with [look.lower]: a put that came before has lowered its bounds.
+        self.0.swap(NEVER, Ordering::AcqRel);
+    }
+
+    /// After a sweep: the next is to be at `until`. Returns when it is due.
+    pub(crate) fn plan(&self, until: Nanos) -> Nanos {
+        self.lower(until).min(until)
+    }
+
+    /// Returns whether who is to look must be told.
+    pub(crate) fn hurry(&self, deadline: Nanos) -> bool {
+        self.lower(deadline) > deadline
+    }
+
+    fn lower(&self, to: Nanos) -> Nanos {
+        // ORDERING: AcqRel [look.lower] pairs with [look.begin] and [look.get].
+        self.0.fetch_min(to, Ordering::AcqRel)
+    }
+
+    pub(crate) fn get(&self) -> Nanos {
+        // ORDERING: Acquire [look.get] pairs with [look.lower]: who listens first sees it, or is rung.
+        self.0.load(Ordering::Acquire)
     }
 }
 
@@ -159,23 +225,35 @@ impl Alarm {
 }
 
 /// The alarms of all reapers of a stash.
-pub(crate) struct Alarms(Mutex<Vec<Weak<Alarm>>>);
+pub(crate) struct Alarms {
+    all: Mutex<Vec<Weak<Alarm>>>,
+    next_look: NextLook,
+}
 
 impl Alarms {
     pub(crate) fn new() -> Self {
-        Self(Mutex::new(Vec::new()))
+        Self { all: Mutex::new(Vec::new()), next_look: NextLook::new() }
     }
 
     fn add(&self) -> Arc<Alarm> {
         let alarm = Arc::new(Alarm { thread: ThreadSignal::new(), task: Mutex::new(None) });
-        let mut alarms = self.0.lock();
-        alarms.retain(|alarm| alarm.strong_count() > 0);
-        alarms.push(Arc::downgrade(&alarm));
+        let mut all = self.all.lock();
+        all.retain(|alarm| alarm.strong_count() > 0);
+        all.push(Arc::downgrade(&alarm));
         alarm
     }
 
+    /// Something expires at `deadline`, perhaps sooner than the reapers know.
+    #[cold]
+    pub(crate) fn hurry(&self, deadline: Nanos) {
+        if self.next_look.hurry(deadline) {
+            self.ring();
+        }
+    }
+
+    #[cold]
     pub(crate) fn ring(&self) {
-        let alarms = std::mem::take(&mut *self.0.lock());
-        alarms.iter().filter_map(Weak::upgrade).for_each(|alarm| alarm.ring());
+        let all = self.all.lock().clone();
+        all.iter().filter_map(Weak::upgrade).for_each(|alarm| alarm.ring());
     }
 }

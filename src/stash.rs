@@ -2,20 +2,20 @@
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::future::Pending;
 use std::hash::Hash;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use crate::blocking;
-use crate::budget::{Budget, Permit};
+use crate::admit::{Account, Admitted};
+use crate::budget::{Budget, Drained, Tier};
 use crate::builder::Builder;
-use crate::clock::Time;
+use crate::clock::{Time, nanos};
 use crate::error::{AcquireError, PutError, Refusal};
-use crate::payload::Payload;
-use crate::put::Put;
+use crate::observer::{Event, Observer};
+use crate::put::PutOptions;
 use crate::reaper::{Alarms, Reaper};
-use crate::slots::{Nanos, Removed, SlotMap};
+use crate::slots::{Gone, Keeper, MAX_TTL, Nanos, OwnerKey, Removed, SlotMap};
+use crate::stats::{Stats, Totals};
 use crate::sync::contain_panic;
 use crate::ticket::Ticket;
 
@@ -83,14 +83,25 @@ pub(crate) struct Settings<P, O> {
     pub(crate) budget: Budget,
     pub(crate) slots: SlotMap<P, O>,
     pub(crate) ttl: Nanos,
+    /// Of what was admitted out of the overflow: at most that, however long it asked for.
+    pub(crate) overflow_ttl: Nanos,
     pub(crate) entry_overhead: u64,
     pub(crate) time: Time,
+    pub(crate) observer: Option<Box<dyn Observer>>,
 }
 
 pub(crate) struct Inner<P, O> {
     settings: Settings<P, O>,
-    /// Rings when the last handle is gone.
+    /// Ring when the last handle is gone, and when something expires sooner than a reaper expects.
     alarms: Alarms,
+    totals: Totals,
+}
+
+// SAFETY: the map is in the `Arc`, which every clone of the handle shares and none can replace.
+unsafe impl<P, O> Keeper<P, O> for Stash<P, O> {
+    fn map(&self) -> &SlotMap<P, O> {
+        &self.inner.settings.slots
+    }
 }
 
 impl<P, O> Stash<P, O> {
@@ -100,18 +111,38 @@ impl<P, O> Stash<P, O> {
     }
 
     pub(crate) fn new(settings: Settings<P, O>) -> Self {
-        Self { inner: Arc::new(Inner { settings, alarms: Alarms::new() }) }
+        Self { inner: Arc::new(Inner { settings, alarms: Alarms::new(), totals: Totals::new() }) }
     }
 
     pub(crate) fn upgrade(inner: &Weak<Inner<P, O>>) -> Option<Self> {
         Some(Self { inner: inner.upgrade()? })
     }
 
-    fn settings(&self) -> &Settings<P, O> {
+    pub(crate) fn settings(&self) -> &Settings<P, O> {
         &self.inner.settings
     }
 
-    pub(crate) fn budget(&self) -> &Budget {
+    pub(crate) fn totals(&self) -> &Totals {
+        &self.inner.totals
+    }
+
+    pub(crate) fn alarms(&self) -> &Alarms {
+        &self.inner.alarms
+    }
+
+    /// The budget that the entries are charged to. Bare permits of it stand in the same line as puts and
+    /// reservations; its limit is [`max_bytes`](Self::max_bytes) and the overflow together.
+    ///
+    /// ```
+    /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
+    /// // A buffer that is to count as well.
+    /// let permit = stash.budget().try_acquire(400)?;
+    /// assert_eq!(stash.used_bytes(), 400);
+    /// # drop(permit);
+    /// # Ok::<(), cloakroom::AcquireError>(())
+    /// ```
+    #[must_use]
+    pub fn budget(&self) -> &Budget {
         &self.settings().budget
     }
 
@@ -140,11 +171,13 @@ impl<P, O> Stash<P, O> {
     /// Removes a batch of what has expired by `now`. Returns how many, and when to look again.
     pub(crate) fn expire_batch(&self, now: Nanos) -> (usize, Nanos) {
         let (dead, next) = self.settings().slots.expire(now);
-        let count = dead.count();
+        let (count, bytes) = (dead.count(), dead.bytes());
         if count > 0 {
+            self.totals().expired.add(count as u64);
             // First the bytes, then the payloads, whose drop is user code: nothing is held then.
-            self.budget().release(dead.bytes());
+            self.budget().release(bytes);
             drop(dead);
+            self.observe(|| Event::Expired { entries: count, bytes });
         }
         (count, next)
     }
@@ -152,20 +185,28 @@ impl<P, O> Stash<P, O> {
     /// Removes every entry, and returns how many that was. Tickets are dead then; waiters are served with
     /// the bytes. What is put meanwhile may be removed or not.
     ///
+    /// What is [claimed](Self::claim) is being delivered, and stays so; but it is removed, too, instead of
+    /// being put back.
+    ///
     /// # Complexity
     ///
     /// O(the most entries that were ever held at once).
     pub fn clear(&self) -> usize {
         let dead = self.settings().slots.clear();
-        let count = dead.count();
+        let (count, bytes) = (dead.count(), dead.bytes());
+        self.totals().cleared.add(count as u64);
         // All at once, after the sweep: what waiters put with these bytes stays.
-        self.budget().release(dead.bytes());
+        self.budget().release(bytes);
         drop(dead);
+        if count > 0 {
+            self.observe(|| Event::Cleared { entries: count, bytes });
+        }
         count
     }
 
     /// Closes the stash for new payloads, for good, and returns how many were in line; 0 if it was closed
-    /// already. They, and all later puts, get their payload back with [`Refusal::Closed`]. Entries can still be taken.
+    /// already. They, and all later puts, get their payload back with [`Refusal::Closed`]. Entries can still be
+    /// taken, and reservations used.
     pub fn close(&self) -> usize {
         self.budget().close()
     }
@@ -176,8 +217,69 @@ impl<P, O> Stash<P, O> {
         self.budget().is_closed()
     }
 
-    /// How many entries there are, expired ones that nobody has removed yet included. Exact while nobody
-    /// puts or takes.
+    /// Completes when the stash is closed *and* nothing is charged any more: every entry is taken, expired or
+    /// cleared, every claim delivered, every reservation used or dropped. It waits for the
+    /// [`close`](Self::close) too. Expiry without traffic needs a [`reaper`](Self::reaper).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost by dropping it.
+    ///
+    /// # Examples
+    ///
+    /// A graceful shutdown: no new payloads, half a minute to fetch what is there, and the rest goes.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::Stash;
+    /// async fn shut_down(stash: &Stash<Vec<u8>>) {
+    ///     stash.close();
+    ///     let patience = Duration::from_secs(30);
+    ///     if tokio::time::timeout(patience, stash.drained()).await.is_err() {
+    ///         let lost = stash.clear();
+    ///         eprintln!("{lost} results were not fetched");
+    ///     }
+    /// }
+    /// ```
+    pub fn drained(&self) -> Drained<'_> {
+        self.budget().drained()
+    }
+
+    /// As [`drained`](Self::drained), blocking this thread for at most `timeout`. Returns whether it came
+    /// to that.
+    pub fn drained_timeout(&self, timeout: Duration) -> bool {
+        self.budget().drained_timeout(timeout)
+    }
+
+    /// Sets the limit, in bytes, while it is in use; the overflow stays as large as it is.
+    ///
+    /// Raising it serves the line at once. Lowering it removes nothing: until enough has been taken or has
+    /// expired, nothing is admitted. A put in line that has become larger than the limit gets its payload
+    /// back as [`TooLarge`](Refusal::TooLarge) when it comes to the head. With 0 nothing is admitted.
+    ///
+    /// ```
+    /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
+    /// assert!(stash.try_put((), vec![0; 2_000]).is_err());
+    /// stash.set_max_bytes(4_000);
+    /// assert!(stash.try_put((), vec![0; 2_000]).is_ok());
+    /// ```
+    pub fn set_max_bytes(&self, bytes: u64) {
+        self.budget().set_limit(bytes.saturating_add(self.budget().overflow()));
+    }
+
+    /// How it is doing: numbers of now and totals since it was built.
+    ///
+    /// # Complexity
+    ///
+    /// Reads some words for each shard and takes the line's lock for a moment: cheap enough for every
+    /// second, under load.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(self)
+    }
+
+    /// How many entries there are, claimed ones included, and expired ones that nobody has removed yet. Exact
+    /// while nobody puts or takes.
     #[must_use]
     pub fn len(&self) -> usize {
         self.settings().slots.len()
@@ -189,19 +291,20 @@ impl<P, O> Stash<P, O> {
         self.len() == 0
     }
 
-    /// The sum of all charges in bytes: of entries, and of waiting puts that have been granted.
+    /// The sum of all charges in bytes: of entries, claimed ones included, of reservations, of bare permits,
+    /// and of waiting puts that have been granted.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.budget().used()
     }
 
-    /// The limit in bytes.
+    /// The limit in bytes, without the overflow.
     #[must_use]
     pub fn max_bytes(&self) -> u64 {
-        self.budget().limit()
+        self.budget().limit().saturating_sub(self.budget().overflow())
     }
 
-    /// How many puts are in line.
+    /// How many puts, reservations and bare permits are in line.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.budget().waiting()
@@ -220,82 +323,155 @@ impl<P, O> Stash<P, O> {
     pub(crate) fn ttl(&self) -> Nanos {
         self.settings().ttl
     }
-}
 
-impl<P: Payload, O: Eq + Hash> Stash<P, O> {
-    /// Stores the payload now, or hands it back. Never waits.
-    ///
-    /// # Errors
-    ///
-    /// [`Full`](Refusal::Full) if it does not fit, even after what has expired was removed, or if others
-    /// are in line; [`TooLarge`](Refusal::TooLarge) if it exceeds the limit; [`Closed`](Refusal::Closed).
-    pub fn try_put(&self, owner: O, payload: P) -> Result<Ticket, PutError<P>> {
-        match self.acquire_now(self.charge(&payload)) {
-            Ok(permit) => self.store(permit, owner, payload),
-            Err(refusal) => Err(PutError::new(payload, refusal)),
+    /// Tells the observer, if there is one. Nothing is held.
+    #[inline]
+    pub(crate) fn observe(&self, event: impl FnOnce() -> Event) {
+        if let Some(observer) = &self.settings().observer {
+            contain_panic(|| observer.event(event()));
         }
     }
 
-    /// Stores the payload, waiting in line until it fits. Bound the wait with [`Put::until`].
-    ///
-    /// # Errors
-    ///
-    /// The future gives [`TooLarge`](Refusal::TooLarge), at once unless the limit is lowered meanwhile,
-    /// or [`Closed`](Refusal::Closed), and the payload back.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future leaves the line, and the next is served; the payload is dropped with it. To
-    /// get the payload back, end the wait with [`Put::until`] instead.
-    ///
-    /// # Fairness
-    ///
-    /// First come first served, from the first poll on.
-    ///
-    /// # Examples
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use cloakroom::{PutError, Stash, Ticket};
-    /// async fn hand_in(stash: &Stash<Vec<u8>>, body: Vec<u8>) -> Result<Ticket, PutError<Vec<u8>>> {
-    ///     let patience = tokio::time::sleep(Duration::from_millis(500));
-    ///     stash.put("alice".into(), body).until(patience).await
-    /// }
-    /// ```
-    pub fn put(&self, owner: O, payload: P) -> Put<'_, P, O, Pending<()>> {
-        Put::new(self, self.charge(&payload), owner, payload)
+    /// Takes note of a refusal on its way out.
+    pub(crate) fn note_refusal(&self, refusal: AcquireError) -> AcquireError {
+        self.totals().refused(refusal.reason()).add(1);
+        self.observe(|| Event::Refused { reason: refusal.reason(), bytes: refusal.requested() });
+        refusal
     }
 
-    /// Stores the payload, blocking this thread in line for at most `timeout` of real time. A timeout of
-    /// zero never waits; one too long for the clock waits for good.
-    ///
-    /// # Errors
-    ///
-    /// As [`put`](Self::put), and [`TimedOut`](Refusal::TimedOut), or [`Full`](Refusal::Full) if the
-    /// timeout is zero.
-    pub fn put_timeout(
+    pub(crate) fn refuse_put(&self, payload: P, refusal: AcquireError) -> PutError<P> {
+        PutError::new(payload, self.note_refusal(refusal))
+    }
+
+    /// Drops what nobody is to have, and frees its bytes. In this order: they are in use until then.
+    pub(crate) fn discard(&self, gone: Gone<P, O>) {
+        let Gone { payload, owner, charge } = gone;
+        contain_panic(|| drop(owner));
+        contain_panic(|| drop(payload));
+        self.budget().release(charge);
+    }
+
+    pub(crate) fn discard_expired(&self, gone: Gone<P, O>) {
+        let bytes = gone.charge;
+        self.totals().expired.add(1);
+        self.discard(gone);
+        self.observe(|| Event::Expired { entries: 1, bytes });
+    }
+
+    /// Hands over what has been delivered, and frees its bytes.
+    #[inline]
+    pub(crate) fn deliver(&self, gone: Gone<P, O>) -> P {
+        let Gone { payload, owner, charge } = gone;
+        self.budget().release(charge);
+        contain_panic(|| drop(owner));
+        self.observe(|| Event::Delivered { bytes: charge });
+        payload
+    }
+
+    /// What storing `bytes` costs. Saturates: that is more than any limit.
+    pub(crate) fn charge_for(&self, bytes: u64) -> u64 {
+        bytes.saturating_add(self.settings().entry_overhead)
+    }
+
+    /// Room for `charge` without waiting, in the owner's account too.
+    #[inline]
+    pub(crate) fn admit_now(
+        &self,
+        key: Option<OwnerKey>,
+        charge: u64,
+    ) -> Result<Admitted<'_, P, O>, AcquireError> {
+        let account = match key {
+            None => None,
+            Some(key) => Some(Account::open(self, key, charge)?),
+        };
+        let permit = self.sweeping(|| self.budget().try_acquire(charge))?;
+        Ok(Admitted { permit, account })
+    }
+
+    /// Tries until it is refused for something else than a lack of room, or with everything swept that has
+    /// expired: that is no reason to refuse (promise 9).
+    #[inline]
+    pub(crate) fn sweeping<T>(
+        &self,
+        mut attempt: impl FnMut() -> Result<T, AcquireError>,
+    ) -> Result<T, AcquireError> {
+        let mut swept_clean = false;
+        loop {
+            match attempt() {
+                // Once more after a sweep that found nothing: another may just have taken it all.
+                Err(refusal) if refusal.reason().is_lack_of_room() && !swept_clean => {
+                    swept_clean = self.expire_batch(self.now()).0 == 0;
+                }
+                decided => return decided,
+            }
+        }
+    }
+}
+
+impl<P, O: Hash> Stash<P, O> {
+    /// Stores what has been admitted. Fails only if there are no slots left.
+    #[inline]
+    pub(crate) fn store(
+        &self,
+        admitted: Admitted<'_, P, O>,
+        owner: O,
+        payload: P,
+        options: PutOptions,
+    ) -> Result<Ticket, PutError<P>> {
+        let Admitted { permit, account } = admitted;
+        let bytes = permit.bytes();
+        match self.insert(owner, payload, bytes, permit.tier(), options) {
+            Ok(ticket) => {
+                // The entry holds the bytes from now on.
+                permit.forget();
+                account.map(Account::keep);
+                Ok(ticket)
+            }
+            Err(payload) => {
+                Err(self.refuse_put(payload, self.budget().refusal(Refusal::Full, bytes)))
+            }
+        }
+    }
+
+    /// Puts an entry in for which `charge` is charged, and which gives it back one day.
+    #[inline]
+    pub(crate) fn insert(
         &self,
         owner: O,
         payload: P,
-        timeout: Duration,
-    ) -> Result<Ticket, PutError<P>> {
-        let charge = self.charge(&payload);
-        match self.acquire_now(charge) {
-            Ok(permit) => self.store(permit, owner, payload),
-            Err(refusal) if refusal.reason() == Refusal::Full && !timeout.is_zero() => {
-                let put = |elapsed| Put::new(self, charge, owner, payload).until(elapsed);
-                blocking::run(timeout, put).map_err(PutError::into_timed_out)
-            }
-            Err(refusal) => Err(PutError::new(payload, refusal)),
+        charge: u64,
+        tier: Tier,
+        options: PutOptions,
+    ) -> Result<Ticket, P> {
+        let settings = self.settings();
+        let mut ttl = options.ttl.map_or(settings.ttl, |ttl| nanos(ttl).min(MAX_TTL));
+        if tier == Tier::Overflow {
+            ttl = ttl.min(settings.overflow_ttl);
         }
+        let mut deadline = 0;
+        let ticket = settings.slots.insert(owner, payload, charge, || {
+            deadline = self.now().saturating_add(ttl);
+            deadline
+        })?;
+        if ttl < settings.ttl {
+            self.alarms().hurry(deadline);
+        }
+        self.observe(|| Event::Stored { bytes: charge, overflow: tier == Tier::Overflow });
+        Ok(ticket)
     }
+}
 
+impl<P, O> Stash<P, O> {
     /// Takes the payload out and frees its bytes, if the ticket is good and `owner` is its owner.
+    ///
+    /// To keep the bytes charged until the payload is delivered, and to be able to put it back, use
+    /// [`claim`](Self::claim).
     ///
     /// # Errors
     ///
     /// There are none: unknown, another's, expired, taken already are all `None`, so that nobody learns
     /// anything from the difference.
+    #[inline]
     pub fn take<Q>(&self, ticket: &Ticket, owner: &Q) -> Option<P>
     where
         O: Borrow<Q>,
@@ -303,60 +479,24 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
     {
         let now = self.now();
         match self.settings().slots.remove(*ticket, owner, now)? {
-            Removed::Delivered { payload, owner, charge } => {
-                self.budget().release(charge);
-                contain_panic(|| drop(owner));
-                Some(payload)
-            }
-            Removed::Expired { payload, owner, charge } => {
-                self.budget().release(charge);
-                contain_panic(|| drop(owner));
-                contain_panic(|| drop(payload));
+            Removed::Delivered(gone) => Some(self.deliver(gone)),
+            Removed::Expired(gone) => {
+                self.discard_expired(gone);
                 None
             }
         }
     }
 
-    /// What storing the payload costs. Saturates: that is more than any limit.
-    fn charge(&self, payload: &P) -> u64 {
-        (payload.size() as u64).saturating_add(self.settings().entry_overhead)
-    }
-
-    /// Room for `charge` without waiting. Expired entries are no reason to refuse (promise 9).
-    pub(crate) fn acquire_now(&self, charge: u64) -> Result<Permit<'_>, AcquireError> {
-        let mut swept_clean = false;
-        loop {
-            match self.budget().try_acquire(charge) {
-                // Once more after a sweep that found nothing: another may just have taken it all.
-                Err(refusal) if refusal.reason() == Refusal::Full && !swept_clean => {
-                    swept_clean = self.expire_batch(self.now()).0 == 0;
-                }
-                decided => return decided,
-            }
-        }
-    }
-
-    pub(crate) fn store(
-        &self,
-        permit: Permit<'_>,
-        owner: O,
-        payload: P,
-    ) -> Result<Ticket, PutError<P>> {
-        let ticket = self
-            .settings()
-            .slots
-            .insert(owner, payload, permit.bytes(), || self.now().saturating_add(self.ttl()));
-        match ticket {
-            Ok(ticket) => {
-                // The entry holds the bytes from now on.
-                permit.forget();
-                Ok(ticket)
-            }
-            Err(payload) => {
-                let refusal = self.budget().refusal(Refusal::Full, permit.bytes());
-                Err(PutError::new(payload, refusal))
-            }
-        }
+    /// What the owner holds and has in line, in bytes. 0 unless what one owner may hold is limited: else
+    /// nobody keeps count.
+    #[must_use]
+    pub fn owner_used_bytes<Q>(&self, owner: &Q) -> u64
+    where
+        O: Borrow<Q>,
+        Q: Hash + ?Sized,
+    {
+        let slots = &self.settings().slots;
+        slots.owner_key(owner).map_or(0, |key| slots.owner_used(key))
     }
 }
 

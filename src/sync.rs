@@ -79,6 +79,19 @@ impl Gauge {
         // ORDERING: Relaxed [gauge.set]: a number for people.
         self.0.store(value, std::sync::atomic::Ordering::Relaxed);
     }
+
+    /// Makes it at least `value`.
+    #[cold]
+    pub(crate) fn raise(&self, value: u64) {
+        // ORDERING: Relaxed [gauge.raise]: a number for people.
+        self.0.fetch_max(value, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn add(&self, more: u64) {
+        // ORDERING: Relaxed [gauge.add]: a number for people.
+        self.0.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
+    }
 }
 
 /// A mutex whose `lock` needs no unwrap: no user code ever runs under it, so it is never poisoned.

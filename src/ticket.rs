@@ -36,6 +36,8 @@ pub(crate) struct Secret([u32; 3]);
 const TOP_BITS: u32 = 90 - 64;
 
 impl Secret {
+    pub(crate) const ZERO: Self = Self([0; 3]);
+
     #[inline]
     pub(crate) fn random() -> Self {
         let mut rng = rand::rng();

@@ -7,8 +7,9 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
+use super::core::{Core, Joined};
 use super::wait_queue::{Ending, Node};
-use super::{Core, Joined, Permit};
+use super::{Permit, Tier};
 use crate::error::{AcquireError, Refusal};
 use crate::sync::Arc;
 
@@ -26,6 +27,8 @@ pin_project! {
     pub struct Acquire<'a, U = Pending<()>> {
         core: &'a Arc<Core>,
         phase: Phase,
+        // When it joined the line, by the clock of who made it.
+        since: Option<u64>,
         #[pin]
         node: Node,
         #[pin]
@@ -38,7 +41,7 @@ pin_project! {
             if *this.phase == Phase::Queued {
                 // SAFETY: `Queued` means that it joined.
                 let ending = unsafe { this.core.leave(this.node.as_ref()) };
-                if ending == Ending::Granted {
+                if ending.grant().is_some() {
                     this.core.release(this.node.need());
                 }
             }
@@ -47,7 +50,7 @@ pin_project! {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+pub(super) enum Phase {
     /// Not polled yet: the node is in no line, and the future may still be moved.
     Fresh,
     /// The node is or was linked, and its ending has not been taken note of.
@@ -58,7 +61,8 @@ enum Phase {
 
 impl<'a> Acquire<'a> {
     pub(super) fn new(core: &'a Arc<Core>, bytes: u64) -> Self {
-        Self { core, phase: Phase::Fresh, node: Node::new(bytes), until: std::future::pending() }
+        let (node, until) = (Node::new(bytes), std::future::pending());
+        Self { core, phase: Phase::Fresh, since: None, node, until }
     }
 
     /// Gives up, with [`Cancelled`](Refusal::Cancelled), when `until` completes: a timer of whatever
@@ -68,13 +72,26 @@ impl<'a> Acquire<'a> {
     /// first poll refuses without joining the line, unless the bytes are to be had at once.
     pub fn until<U: Future>(self, until: U) -> Acquire<'a, U> {
         // A `self` by value was never pinned, so never polled: there is no place in line to carry over.
-        Acquire { core: self.core, phase: Phase::Fresh, node: Node::new(self.node.need()), until }
+        let node = Node::new(self.node.need());
+        Acquire { core: self.core, phase: Phase::Fresh, since: self.since, node, until }
+    }
+}
+
+impl<U> Acquire<'_, U> {
+    /// Says when it joins the line, if it does at its next poll.
+    pub(crate) fn set_since(self: Pin<&mut Self>, since: u64) {
+        *self.project().since = Some(since);
+    }
+
+    /// When it joined the line, or tried to.
+    pub(crate) fn since(&self) -> Option<u64> {
+        self.since
     }
 }
 
 impl<U: Future> Acquire<'_, U> {
     /// First poll: the bytes at once, or the line.
-    fn poll_fresh(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+    fn poll_fresh(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Tier, Refusal>> {
         let this = self.project();
         match this.core.try_charge(this.node.need()) {
             Err(Refusal::Full) => {}
@@ -86,8 +103,8 @@ impl<U: Future> Acquire<'_, U> {
         // Cloned before the lock is taken: user code.
         let waker = cx.waker().clone();
         // SAFETY: `PinnedDrop` leaves for a node in phase `Queued`; pinned, it is dropped before it is freed.
-        match unsafe { this.core.join(this.node.as_ref(), waker) } {
-            Joined::Granted => Poll::Ready(Ok(())),
+        match unsafe { this.core.join(this.node.as_ref(), waker, *this.since) } {
+            Joined::Granted(tier) => Poll::Ready(Ok(tier)),
             Joined::Refused(reason) => Poll::Ready(Err(reason)),
             Joined::Queued => {
                 *this.phase = Phase::Queued;
@@ -97,7 +114,7 @@ impl<U: Future> Acquire<'_, U> {
     }
 
     /// Later polls: an ending that has come, then `until`, then go on waiting.
-    fn poll_queued(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Refusal>> {
+    fn poll_queued(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Tier, Refusal>> {
         let this = self.project();
         let node = this.node.as_ref();
         if let Some(outcome) = outcome(node.ending()) {
@@ -116,10 +133,10 @@ impl<U: Future> Acquire<'_, U> {
 }
 
 /// `None`: still waiting.
-fn outcome(ending: Ending) -> Option<Result<(), Refusal>> {
+fn outcome(ending: Ending) -> Option<Result<Tier, Refusal>> {
     match ending {
         Ending::Waiting => None,
-        Ending::Granted => Some(Ok(())),
+        Ending::Granted | Ending::GrantedOverflow => ending.grant().map(Ok),
         Ending::Closed => Some(Err(Refusal::Closed)),
         Ending::TooLarge => Some(Err(Refusal::TooLarge)),
         Ending::Left => Some(Err(Refusal::Cancelled)),
@@ -142,7 +159,7 @@ impl<'a, U: Future> Future for Acquire<'a, U> {
         *this.phase = Phase::Done;
         let bytes = this.node.need();
         Poll::Ready(match outcome {
-            Ok(()) => Ok(Permit::new(this.core, bytes)),
+            Ok(tier) => Ok(Permit::new(this.core, bytes, tier)),
             Err(reason) => Err(this.core.refusal(reason, bytes)),
         })
     }

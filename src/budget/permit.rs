@@ -3,7 +3,8 @@
 use std::fmt;
 use std::mem;
 
-use super::{Budget, Core};
+use super::core::Core;
+use super::{Budget, Tier};
 use crate::sync::Arc;
 
 /// Bytes held from a [`Budget`]. Dropping it gives them back and serves the line.
@@ -24,6 +25,7 @@ use crate::sync::Arc;
 pub struct Permit<'a> {
     budget: Holder<'a>,
     bytes: u64,
+    tier: Tier,
 }
 
 enum Holder<'a> {
@@ -43,8 +45,14 @@ impl Holder<'_> {
 impl<'a> Permit<'a> {
     /// `bytes` have been charged.
     #[inline]
-    pub(super) fn new(core: &'a Arc<Core>, bytes: u64) -> Self {
-        Self { budget: Holder::Borrowed(core), bytes }
+    pub(super) fn new(core: &'a Arc<Core>, bytes: u64, tier: Tier) -> Self {
+        Self { budget: Holder::Borrowed(core), bytes, tier }
+    }
+
+    /// Where its bytes were from when they were charged.
+    #[inline]
+    pub(crate) fn tier(&self) -> Tier {
+        self.tier
     }
 
     /// The bytes it holds.
@@ -70,7 +78,7 @@ impl<'a> Permit<'a> {
             Holder::Owned(core) => Holder::Owned(Arc::clone(core)),
         };
         self.bytes = rest;
-        Some(Permit { budget, bytes })
+        Some(Permit { budget, bytes, tier: self.tier })
     }
 
     /// Takes over the bytes of another permit of the same budget.
@@ -84,6 +92,9 @@ impl<'a> Permit<'a> {
             "merged permits of two different budgets"
         );
         self.bytes += mem::take(&mut other.bytes);
+        if other.tier == Tier::Overflow {
+            self.tier = Tier::Overflow;
+        }
     }
 
     /// Never gives the bytes back: the budget is smaller by them from now on, though they count as used.
@@ -95,7 +106,7 @@ impl<'a> Permit<'a> {
     /// The same permit, without the borrow.
     pub fn into_owned(mut self) -> Permit<'static> {
         let budget = Holder::Owned(Arc::clone(self.budget.core()));
-        Permit { budget, bytes: mem::take(&mut self.bytes) }
+        Permit { budget, bytes: mem::take(&mut self.bytes), tier: self.tier }
     }
 
     /// The budget it is from.

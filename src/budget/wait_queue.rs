@@ -1,4 +1,5 @@
-//! The line: an intrusive FIFO list of the nodes in waiting futures, under one lock.
+//! The line: an intrusive FIFO list of the nodes in waiting futures, under one lock. Those who wait for the
+//! budget to be empty stand in a second one of the kind.
 //!
 //! ```text
 //!   head -> Node A <-> Node B <-> Node C <- tail        the nodes live in the waiters' futures
@@ -19,6 +20,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::Waker;
 
+use super::Tier;
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::contain_panic;
@@ -36,11 +38,35 @@ pub(super) enum Ending {
     TooLarge = 3,
     /// The owner left.
     Left = 4,
+    /// As `Granted`, out of the overflow.
+    GrantedOverflow = 5,
 }
 
 impl Ending {
-    const ALL: [Ending; 5] =
-        [Self::Waiting, Self::Granted, Self::Closed, Self::TooLarge, Self::Left];
+    const ALL: [Ending; 6] = [
+        Self::Waiting,
+        Self::Granted,
+        Self::Closed,
+        Self::TooLarge,
+        Self::Left,
+        Self::GrantedOverflow,
+    ];
+
+    pub(super) fn granted(tier: Tier) -> Self {
+        match tier {
+            Tier::Regular => Self::Granted,
+            Tier::Overflow => Self::GrantedOverflow,
+        }
+    }
+
+    /// Where the bytes are from that were granted, if they were.
+    pub(super) fn grant(self) -> Option<Tier> {
+        match self {
+            Self::Granted => Some(Tier::Regular),
+            Self::GrantedOverflow => Some(Tier::Overflow),
+            _ => None,
+        }
+    }
 }
 
 /// A place in the line. Lives in the pinned future of who waits.
@@ -57,6 +83,19 @@ struct Links {
     prev: Option<NonNull<Node>>,
     next: Option<NonNull<Node>>,
     waker: Option<Waker>,
+    /// When it joined, by its owner's clock.
+    since: Option<u64>,
+}
+
+/// The line, for those who watch it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LineStats {
+    pub(crate) waiting: usize,
+    pub(crate) waiting_bytes: u64,
+    /// What the head asks for.
+    pub(crate) head: Option<u64>,
+    /// When the head joined, by its owner's clock, if it has one.
+    pub(crate) head_since: Option<u64>,
 }
 
 impl Node {
@@ -64,7 +103,7 @@ impl Node {
         Self {
             ending: AtomicU8::new(Ending::Waiting as u8),
             need,
-            links: UnsafeCell::new(Links { prev: None, next: None, waker: None }),
+            links: UnsafeCell::new(Links { prev: None, next: None, waker: None, since: None }),
             _pinned: PhantomPinned,
         }
     }
@@ -145,6 +184,8 @@ pub(super) struct WaitQueue {
     head: Option<NonNull<Node>>,
     tail: Option<NonNull<Node>>,
     len: usize,
+    /// What all of them ask for: may be more than 64 bits count.
+    bytes: u128,
 }
 
 // SAFETY: the pointers are to nodes that stay where they are while they are linked, whatever thread
@@ -159,7 +200,7 @@ unsafe impl Send for Node {}
 
 impl WaitQueue {
     pub(super) const fn new() -> Self {
-        Self { head: None, tail: None, len: 0 }
+        Self { head: None, tail: None, len: 0, bytes: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -170,12 +211,31 @@ impl WaitQueue {
         self.head.is_none()
     }
 
+    /// What all who are in it ask for.
+    pub(super) fn bytes(&self) -> u128 {
+        self.bytes
+    }
+
+    pub(super) fn stats(&self) -> LineStats {
+        let (mut head, mut head_since) = (None, None);
+        if let Some(node) = self.head {
+            // SAFETY: linked.
+            unsafe {
+                head = Some(node.as_ref().need);
+                head_since = with_links(node, |links| links.since);
+            }
+        }
+        let waiting_bytes = u64::try_from(self.bytes).unwrap_or(u64::MAX);
+        LineStats { waiting: self.len, waiting_bytes, head, head_since }
+    }
+
     /// Links the node at the tail.
     ///
     /// # Safety
     /// The node was never linked, and its owner takes it out (`leave`) before it frees it, unless it
     /// has seen its ending.
-    pub(super) unsafe fn join(&mut self, node: Pin<&Node>, waker: Waker) {
+    pub(super) unsafe fn join(&mut self, node: Pin<&Node>, waker: Waker, since: Option<u64>) {
+        self.bytes += u128::from(node.need);
         let node = NonNull::from(node.get_ref());
         let tail = self.tail.replace(node);
         // SAFETY: the caller's node, not linked before, so nobody else touches its links; the old tail is
@@ -184,6 +244,7 @@ impl WaitQueue {
             with_links(node, |links| {
                 links.prev = tail;
                 links.waker = Some(waker);
+                links.since = since;
             });
             match tail {
                 Some(tail) => with_links(tail, |links| links.next = Some(node)),
@@ -279,6 +340,7 @@ impl WaitQueue {
                 None => self.tail = prev,
             }
             self.len -= 1;
+            self.bytes -= u128::from(node.as_ref().need);
             waker
         }
     }

@@ -32,8 +32,9 @@
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::guess;
 
-/// Somebody is in the line: nobody may charge but who holds the queue's lock (invariant 2). Lowest bit,
-/// so that `grant` can subtract it together with the bytes.
+/// Somebody is in the line: nobody may charge but who holds the queue's lock (invariant 2). Or, once it is
+/// closed, somebody waits for it to be empty. Either way who releases serves. Lowest bit, so that `grant`
+/// can subtract it together with the bytes.
 const QUEUED: u64 = 1;
 /// No more charges, ever (invariant 4).
 const CLOSED: u64 = 2;
@@ -92,9 +93,10 @@ impl Word {
         Snapshot(self.0.load(Ordering::Relaxed))
     }
 
-    /// Takes `bytes` if they fit and nobody waits. Lock-free.
+    /// Takes `bytes` if they fit and nobody waits. Returns the value after, or the one that refused.
+    /// Lock-free.
     #[inline]
-    pub(crate) fn charge(&self, bytes: u64) -> Result<(), Snapshot> {
+    pub(crate) fn charge(&self, bytes: u64) -> Result<Snapshot, Snapshot> {
         // ORDERING: Relaxed [word.guess]: checked by the CAS; a refusal by an old value is one that came
         // a little earlier.
         let mut now = Snapshot(guess(&self.0, Ordering::Relaxed));
@@ -104,13 +106,9 @@ impl Word {
             }
             // ORDERING: Acquire / Relaxed [word.charge] pairs with [word.release]: what was done under
             // the released bytes happens before what is done under these.
-            match self.0.compare_exchange_weak(
-                now.0,
-                now.0 - units(bytes),
-                Ordering::Acquire,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => return Ok(()),
+            let after = now.0 - units(bytes);
+            match self.0.compare_exchange_weak(now.0, after, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Ok(Snapshot(after)),
                 Err(changed) => now = Snapshot(changed),
             }
         }

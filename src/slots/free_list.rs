@@ -74,6 +74,12 @@ impl FreeList {
         }
     }
 
+    /// How many slots were ever taken off, modulo 2^37.
+    pub(crate) fn pops(&self) -> u64 {
+        // ORDERING: Relaxed [free.count]: a number for people.
+        self.head.load(Ordering::Relaxed) >> INDEX_BITS
+    }
+
     /// How many slots are on the list. Exact while nobody pushes or pops; else about right.
     pub(crate) fn len(&self, links: &impl Links) -> u64 {
         // ORDERING: Acquire [free.load] pairs with [free.push]: the link is visible.

@@ -10,13 +10,15 @@
 
 mod deadlines;
 mod free_list;
+mod held;
+mod owners;
 mod segments;
 mod slot;
+mod sweep;
 
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
-use std::mem;
 
 use crossbeam_utils::CachePadded;
 use foldhash::quality::FixedState;
@@ -31,20 +33,28 @@ pub(crate) use self::deadlines::{NEVER, Nanos};
 use self::free_list::FreeList;
 #[cfg(loom)]
 pub(crate) use self::free_list::{FreeList, Links};
+pub(crate) use self::held::{Held, Keeper};
+pub(crate) use self::owners::OwnerKey;
+use self::owners::Owners;
 use self::segments::{INDEX_BITS, MAX_SLOTS, Segments};
-use self::slot::{Entry, Fingerprint, Look, Slot, Won};
+use self::slot::{Entry, Fingerprint, Slot, Won};
+#[cfg(loom)]
+pub(crate) use self::sweep::Dead;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{contain_panic, guess, thread_number};
+use crate::sync::{guess, thread_number};
 use crate::ticket::{Secret, Ticket};
 
+/// The longest time to live, in nanoseconds: a quarter of what the clock can count, so that deadlines do not
+/// overflow for as long again.
+pub(crate) const MAX_TTL: Nanos = 1 << 61;
 /// As many as the bits of a ticket's place that are not the index in a shard.
 const MAX_SHARDS: usize = 1 << (32 - 26);
-/// A sweep hands over what it removed after about so many entries, so that no call is long.
-const SWEEP_BATCH: usize = if cfg!(loom) { 2 } else { 1024 };
 
 pub(crate) struct SlotMap<P, O> {
     shards: Box<[CachePadded<Shard<P, O>>]>,
     hasher: FixedState,
+    /// If one owner may not hold all.
+    owners: Option<Owners>,
 }
 
 struct Shard<P, O> {
@@ -56,19 +66,18 @@ struct Shard<P, O> {
     segments: Segments<P, O>,
 }
 
+/// An entry that was taken out. Payload and owner are to be dropped when nothing is held.
+pub(crate) struct Gone<P, O> {
+    pub(crate) payload: P,
+    pub(crate) owner: O,
+    pub(crate) charge: u64,
+}
+
 /// What a removal by ticket found.
 pub(crate) enum Removed<P, O> {
-    Delivered {
-        payload: P,
-        owner: O,
-        charge: u64,
-    },
+    Delivered(Gone<P, O>),
     /// It was there, and its time was up: it is removed all the same.
-    Expired {
-        payload: P,
-        owner: O,
-        charge: u64,
-    },
+    Expired(Gone<P, O>),
 }
 
 impl<P, O> SlotMap<P, O> {
@@ -76,11 +85,12 @@ impl<P, O> SlotMap<P, O> {
     pub(crate) const ENTRY_BYTES: u64 = size_of::<Slot<P, O>>() as u64;
 
     /// With `shards` shards, rounded up to a power of two, 64 at most.
-    pub(crate) fn new(shards: usize) -> Self {
+    pub(crate) fn new(shards: usize, max_bytes_per_owner: Option<u64>) -> Self {
         let shards = shards.next_power_of_two().min(MAX_SHARDS);
         Self {
             shards: (0..shards).map(|_| CachePadded::new(Shard::new())).collect(),
             hasher: FixedState::with_seed(rand::rng().next_u64()),
+            owners: max_bytes_per_owner.map(Owners::new),
         }
     }
 
@@ -116,6 +126,36 @@ impl<P, O> SlotMap<P, O> {
         O: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
+        let (shard, index, won) = self.win(ticket, owner)?;
+        let expired = won.deadline() <= now;
+        let gone = self.take_out(shard, index, won);
+        Some(if expired { Removed::Expired(gone) } else { Removed::Delivered(gone) })
+    }
+
+    /// Claims the entry that the ticket and the owner say, by their fingerprint: who compares them exactly
+    /// is the caller, with [`Held::is_for`], because that can panic and the entry must then be put back.
+    pub(crate) fn claim<K, Q>(keeper: K, ticket: Ticket, owner: &Q) -> Option<Held<K, P, O>>
+    where
+        K: Keeper<P, O>,
+        Q: Hash + ?Sized,
+    {
+        let map = keeper.map();
+        let fingerprint = map.fingerprint(ticket.secret(), owner);
+        let (shard, index) = map.find(ticket.place())?;
+        if !shard.segments.slot(index)?.claim(fingerprint) {
+            return None;
+        }
+        // SAFETY: just claimed, in this keeper's map.
+        Some(unsafe { Held::new(keeper, ticket.place(), fingerprint) })
+    }
+
+    /// Wins the slot of the entry that the ticket is for, if there is one and `owner` is its owner.
+    #[inline]
+    fn win<Q>(&self, ticket: Ticket, owner: &Q) -> Option<(&Shard<P, O>, u32, Won<'_, P, O>)>
+    where
+        O: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
         let secret = ticket.secret();
         let fingerprint = self.fingerprint(secret, owner);
         let (shard, index) = self.find(ticket.place())?;
@@ -126,57 +166,65 @@ impl<P, O> SlotMap<P, O> {
         if !won.with(|entry| entry.secret == secret && entry.owner.borrow() == owner) {
             return None;
         }
-        let won = won.keep();
-        let charge = won.charge();
-        let expired = won.deadline() <= now;
-        let Entry { owner, payload, .. } = won.vacate();
+        Some((shard, index, won.keep()))
+    }
+
+    #[inline]
+    fn take_out(&self, shard: &Shard<P, O>, index: u32, won: Won<'_, P, O>) -> Gone<P, O> {
+        let (charge, fingerprint) = (won.charge(), won.fingerprint());
+        let Entry { secret, owner, payload } = won.vacate();
         shard.free.push(&shard.segments, index);
-        Some(if expired {
-            Removed::Expired { payload, owner, charge }
-        } else {
-            Removed::Delivered { payload, owner, charge }
-        })
-    }
-
-    /// Removes entries whose deadline has come, a batch at most. Also returns a lower bound on the
-    /// earliest deadline that is left: if that has come too, there may be more.
-    pub(crate) fn expire(&self, now: Nanos) -> (Dead<'_, P, O>, Nanos) {
-        let mut dead = Dead::new(self);
-        let mut left = NEVER;
-        for (number, shard) in self.shards.iter().enumerate() {
-            if dead.is_full() {
-                left = 0;
-                break;
-            }
-            let earliest = match shard.bound.peek() {
-                Some(later) if later > now => later,
-                _ => shard.expire(number, now, &mut dead),
-            };
-            left = left.min(earliest);
-        }
-        (dead, left)
-    }
-
-    /// Removes every entry that is there when it comes by.
-    pub(crate) fn clear(&self) -> Dead<'_, P, O> {
-        let mut dead = Dead::new(self);
-        for (number, shard) in self.shards.iter().enumerate() {
-            let used = shard.fresh_below();
-            for segment in shard.segments.iter().take_while(|segment| segment.first < used) {
-                for (index, slot) in (segment.first..used).zip(segment.slots) {
-                    let Look::Live(fingerprint, _) = slot.look() else { continue };
-                    if let Some(won) = slot.win(fingerprint) {
-                        dead.add(place(number, index), won);
-                    }
-                }
-            }
-        }
-        dead
+        self.release_owner(fingerprint, secret, charge);
+        Gone { payload, owner, charge }
     }
 
     /// How many entries there are: exact while nobody puts or removes.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.live()).sum()
+    }
+
+    /// How many entries were ever put in, modulo 2^37 for each shard. Exact as [`len`](Self::len) is.
+    pub(crate) fn inserted(&self, shard: usize) -> Option<u64> {
+        let shard = self.shards.get(shard)?;
+        Some(u64::from(shard.fresh_below()) + shard.free.pops())
+    }
+
+    /// Charges the owner's account, if owners have any. What it is told to release later is the entry's
+    /// from then on.
+    pub(crate) fn charge_owner(&self, key: OwnerKey, bytes: u64) -> Result<(), u64> {
+        self.owners.as_ref().map_or(Ok(()), |owners| owners.charge(key, bytes))
+    }
+
+    /// Gives back what was charged and is no entry's.
+    pub(crate) fn refund_owner(&self, key: OwnerKey, bytes: u64) {
+        if let Some(owners) = &self.owners {
+            owners.release(key, bytes);
+        }
+    }
+
+    /// The owner's account, if owners have any.
+    pub(crate) fn owner_key<Q: Hash + ?Sized>(&self, owner: &Q) -> Option<OwnerKey> {
+        self.owners.as_ref()?;
+        // As it is found in a slot again.
+        let secret = Secret::ZERO;
+        Some(OwnerKey(self.fingerprint(secret, owner).unmixed(secret)))
+    }
+
+    /// What one owner holds.
+    pub(crate) fn owner_used(&self, key: OwnerKey) -> u64 {
+        self.owners.as_ref().map_or(0, |owners| owners.used(key))
+    }
+
+    /// What one owner may hold, if that is limited.
+    pub(crate) fn owner_limit(&self) -> Option<u64> {
+        self.owners.as_ref().map(Owners::limit)
+    }
+
+    #[inline]
+    fn release_owner(&self, fingerprint: Fingerprint, secret: Secret, charge: u64) {
+        if let Some(owners) = &self.owners {
+            owners.release(OwnerKey(fingerprint.unmixed(secret)), charge);
+        }
     }
 
     /// The secret is random already: only the owner needs hashing, with the stash's key.
@@ -283,57 +331,6 @@ impl<P, O> Shard<P, O> {
         segment.lower_if_above(deadline);
         self.bound.lower_if_above(deadline);
     }
-
-    fn expire(&self, number: usize, now: Nanos, dead: &mut Dead<'_, P, O>) -> Nanos {
-        self.bound.sweep(now, || {
-            earliest(self.segments.iter(), dead, |segment, dead| {
-                segment.bound.sweep(now, || {
-                    earliest(segment.blocks(), dead, |(first, slots, bound), dead| {
-                        bound.sweep(now, || expire_block(place(number, first), slots, now, dead))
-                    })
-                })
-            })
-        })
-    }
-}
-
-/// The earliest deadline that `sweep` leaves in the `parts`. Stops when the batch is full; what was not
-/// looked at is then as good as due.
-fn earliest<T, P, O>(
-    parts: impl Iterator<Item = T>,
-    dead: &mut Dead<'_, P, O>,
-    mut sweep: impl FnMut(T, &mut Dead<'_, P, O>) -> Nanos,
-) -> Nanos {
-    let mut left = NEVER;
-    for part in parts {
-        if dead.is_full() {
-            return 0;
-        }
-        left = left.min(sweep(part, dead));
-    }
-    left
-}
-
-fn expire_block<P, O>(
-    first: u32,
-    slots: &[Slot<P, O>],
-    now: Nanos,
-    dead: &mut Dead<'_, P, O>,
-) -> Nanos {
-    let mut left = NEVER;
-    for (place, slot) in (first..).zip(slots) {
-        match slot.look() {
-            Look::Live(fingerprint, deadline) if deadline <= now => {
-                if let Some(won) = slot.win(fingerprint) {
-                    dead.add(place, won);
-                }
-            }
-            // Who has won it may put it back.
-            Look::Live(_, deadline) | Look::Busy(deadline) => left = left.min(deadline),
-            Look::Free => {}
-        }
-    }
-    left
 }
 
 /// A won slot that goes live again unless it is kept.
@@ -366,59 +363,6 @@ impl<P, O> Drop for PutBack<'_, P, O> {
     }
 }
 
-/// Entries that a sweep has removed: out of everybody's reach, but still in their slots, which are linked
-/// by their words. Dropping it frees the slots and drops payloads and owners, so nothing else may be
-/// held by then.
-pub(crate) struct Dead<'a, P, O> {
-    map: &'a SlotMap<P, O>,
-    /// Place + 1 of the first; 0: none.
-    first: u64,
-    count: usize,
-    bytes: u64,
-}
-
-impl<'a, P, O> Dead<'a, P, O> {
-    fn new(map: &'a SlotMap<P, O>) -> Self {
-        Self { map, first: 0, count: 0, bytes: 0 }
-    }
-
-    fn add(&mut self, place: u32, won: Won<'_, P, O>) {
-        self.bytes += won.charge();
-        self.count += 1;
-        let next = mem::replace(&mut self.first, u64::from(place) + 1);
-        won.leave_won().set_word(next);
-    }
-
-    fn is_full(&self) -> bool {
-        self.count >= SWEEP_BATCH
-    }
-
-    pub(crate) fn count(&self) -> usize {
-        self.count
-    }
-
-    /// The sum of the charges.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-}
-
-impl<P, O> Drop for Dead<'_, P, O> {
-    fn drop(&mut self) {
-        while let Some(place) = self.first.checked_sub(1) {
-            let (shard, index) = self.map.find(place as u32).expect("a slot that was won");
-            let slot = shard.segments.slot(index).expect("a slot that was won");
-            self.first = slot.word();
-            // SAFETY: `add` was given the slot as won, and left it so.
-            let Entry { owner, payload, .. } = unsafe { slot.vacate() };
-            shard.free.push(&shard.segments, index);
-            // One by one: a second panic while the first unwinds could not be contained.
-            contain_panic(|| drop(owner));
-            contain_panic(|| drop(payload));
-        }
-    }
-}
-
 impl<P, O> fmt::Debug for SlotMap<P, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SlotMap").field("len", &self.len()).finish_non_exhaustive()
@@ -435,46 +379,10 @@ impl<P, O> Drop for SlotMap<P, O> {
 mod tests {
     use super::*;
 
-    /// Entries of one deadline in every shard, each shard ending in the middle of nothing: with a batch.
-    #[test]
-    fn a_sweep_that_fills_its_batch_says_that_there_is_more() {
-        let map = SlotMap::<Vec<u8>, ()>::new(4);
-        for _ in 0..4 {
-            std::thread::scope(|scope| {
-                scope.spawn(|| {
-                    for _ in 0..SWEEP_BATCH {
-                        let _ = map.insert((), Vec::new(), 1, || 5).unwrap();
-                    }
-                });
-            });
-        }
-        let mut removed = 0;
-        let left = loop {
-            let (dead, left) = map.expire(5);
-            removed += dead.count();
-            if left > 5 {
-                break left;
-            }
-        };
-        assert_eq!((removed, left, map.len()), (4 * SWEEP_BATCH, NEVER, 0));
-    }
-
-    #[test]
-    fn what_is_being_looked_at_is_not_forgotten_by_a_sweep() {
-        let map = SlotMap::<Vec<u8>, ()>::new(1);
-        let ticket = map.insert((), Vec::new(), 1, || 5).unwrap();
-        let (shard, index) = map.find(ticket.place()).unwrap();
-        let fingerprint = map.fingerprint(ticket.secret(), &());
-        let won = shard.segments.slot(index).unwrap().win(fingerprint).unwrap();
-        assert_eq!(map.expire(7).1, 5, "it may be put back");
-        drop(PutBack { shard, index, won: Some(won) });
-        assert_eq!(map.expire(7).0.count(), 1);
-    }
-
     /// Threads come and go, and each fills another shard: what was freed elsewhere is used first.
     #[test]
     fn memory_follows_what_was_live_at_once() {
-        let map = SlotMap::<Vec<u8>, ()>::new(8);
+        let map = SlotMap::<Vec<u8>, ()>::new(8, None);
         for _ in 0..8 {
             let fill = || {
                 for _ in 0..10_000 {

@@ -3,8 +3,13 @@
 //! | phase | cell | who may touch the cell | left by |
 //! |---|---|---|---|
 //! | `FREE` | empty | who popped the slot from the free list | `publish` -> `LIVE` |
-//! | `LIVE` | an entry | nobody: whoever wants it wins it first | `win` -> `BUSY` |
+//! | `LIVE` | an entry | nobody: whoever wants it wins it first | `win` -> `BUSY`, `claim` -> `CLAIMED` |
 //! | `BUSY` | an entry | who won it, alone | `restore` -> `LIVE`, `vacate` -> `FREE` |
+//! | `CLAIMED` | an entry | who claimed it, alone | `unclaim` -> `LIVE`, `vacate` -> `FREE`, `doom` -> `DOOMED` |
+//! | `DOOMED` | an entry | who claimed it, alone | `vacate` -> `FREE` |
+//!
+//! `BUSY` is for a moment, `CLAIMED` for as long as a delivery takes. A doomed entry was claimed when all
+//! entries were cleared: it is as it was for its claimer, but does not go live again.
 //!
 //! The word of a live slot also holds a fingerprint, 62 bits of the ticket's secret combined with a keyed
 //! hash of the owner: one compare-exchange decides secrecy, ownership, at most once, and staleness
@@ -24,7 +29,10 @@ use crate::ticket::Secret;
 const FREE: u64 = 0;
 const LIVE: u64 = 1;
 const BUSY: u64 = 2;
+const CLAIMED: u64 = 3;
 const PHASE: u64 = 3;
+/// Above the phase of a claimed slot, which has no fingerprint.
+const DOOMED: u64 = CLAIMED | 4;
 
 /// What a live slot's word is, for a given mixture of secret and owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,6 +43,12 @@ impl Fingerprint {
     pub(super) fn new(mixed: u64) -> Self {
         Self(mixed & !PHASE | LIVE)
     }
+
+    /// What was mixed with the secret, but for the bits that the phase takes.
+    #[inline]
+    pub(super) fn unmixed(self, secret: Secret) -> u64 {
+        (self.0 ^ secret.low()) & !PHASE
+    }
 }
 
 /// A sweep's look at a slot, from outside.
@@ -44,6 +58,8 @@ pub(super) enum Look {
     /// Somebody has won it, and will free it or put it back. The deadline is the entry's if it is put
     /// back, or else too early or too late for nothing.
     Busy(Nanos),
+    /// Somebody has claimed it, and will free it or put it back as if it were new.
+    Claimed,
 }
 
 /// What is in a slot.
@@ -129,11 +145,48 @@ impl<P, O> Slot<P, O> {
         match state & PHASE {
             LIVE => Look::Live(Fingerprint(state), self.deadline()),
             BUSY => Look::Busy(self.deadline()),
+            CLAIMED => Look::Claimed,
             _ => Look::Free,
         }
     }
 
-    fn deadline(&self) -> Nanos {
+    /// As `win`, for as long as a delivery takes. It is claimed from the start, so that a doom that comes by
+    /// does not miss it.
+    pub(super) fn claim(&self, fingerprint: Fingerprint) -> bool {
+        // ORDERING: Acquire / Relaxed [slot.claim] pairs with [slot.publish]: the entry is visible.
+        self.state
+            .compare_exchange(fingerprint.0, CLAIMED, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// If it is claimed, it does not go live again.
+    pub(super) fn doom(&self) {
+        // ORDERING: Relaxed / Relaxed [slot.doom]: nothing but the state is read by who finds it.
+        let _ = self.state.compare_exchange(CLAIMED, DOOMED, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// Makes a claimed slot live again, unless it is doomed.
+    ///
+    /// # Safety
+    /// The caller has claimed the slot with this fingerprint, and this is the end of the claim if it returns
+    /// `true`.
+    pub(super) unsafe fn unclaim(&self, fingerprint: Fingerprint) -> bool {
+        // ORDERING: Release / Relaxed [slot.unclaim] pairs with [slot.win] and [slot.look], as a publish.
+        self.state
+            .compare_exchange(CLAIMED, fingerprint.0, Ordering::Release, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    /// The entry of a claimed slot.
+    ///
+    /// # Safety
+    /// The caller has claimed the slot, and does not end the claim while the reference lives.
+    pub(super) unsafe fn claimed(&self) -> &Entry<P, O> {
+        // SAFETY: claimed, so there is an entry and nobody else touches it.
+        self.cell.with(|cell| unsafe { (*cell).assume_init_ref() })
+    }
+
+    pub(super) fn deadline(&self) -> Nanos {
         // ORDERING: Relaxed [slot.deadline.get]: after [slot.look] or [slot.win].
         self.deadline.load(Ordering::Relaxed)
     }
@@ -170,6 +223,10 @@ impl<'a, P, O> Won<'a, P, O> {
         self.slot.go_live(self.fingerprint);
     }
 
+    pub(super) fn fingerprint(&self) -> Fingerprint {
+        self.fingerprint
+    }
+
     /// Keeps it won for whoever finds the slot in a list of such slots; see [`Slot::vacate`].
     pub(super) fn leave_won(self) -> &'a Slot<P, O> {
         self.slot
@@ -184,7 +241,7 @@ impl<'a, P, O> Won<'a, P, O> {
 
 impl<P, O> Slot<P, O> {
     /// # Safety
-    /// The caller has won the slot, and has not restored or vacated it since.
+    /// The caller has won or claimed the slot, and has not restored or vacated it since.
     pub(super) unsafe fn vacate(&self) -> Entry<P, O> {
         // SAFETY: won, so there is an entry and it is ours; the phase says that it is gone.
         let entry = self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() });

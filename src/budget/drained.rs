@@ -1,0 +1,83 @@
+//! The future that waits for a closed budget to be empty.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
+
+use super::acquire::Phase;
+use super::core::Core;
+use super::wait_queue::{Ending, Node};
+use crate::sync::Arc;
+
+pin_project! {
+    /// Completes when the budget is closed and nothing is held from it. Made by
+    /// [`Budget::drained`](super::Budget::drained) and [`Stash::drained`](crate::Stash::drained).
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost by dropping it.
+    #[must_use = "a future does nothing until it is polled"]
+    pub struct Drained<'a> {
+        core: &'a Arc<Core>,
+        phase: Phase,
+        #[pin]
+        node: Node,
+    }
+
+    impl PinnedDrop for Drained<'_> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            if *this.phase == Phase::Queued {
+                // SAFETY: `Queued` means that it joined.
+                unsafe { this.core.leave_drains(this.node.as_ref()) };
+            }
+        }
+    }
+}
+
+impl<'a> Drained<'a> {
+    pub(super) fn new(core: &'a Arc<Core>) -> Self {
+        Self { core, phase: Phase::Fresh, node: Node::new(0) }
+    }
+}
+
+impl Future for Drained<'_> {
+    type Output = ();
+
+    /// # Panics
+    ///
+    /// If it is polled again after it has completed.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let node = this.node.as_ref();
+        let waits = match *this.phase {
+            Phase::Fresh => {
+                // Cloned before the lock is taken: user code.
+                let waker = cx.waker().clone();
+                // SAFETY: `PinnedDrop` leaves for a node in phase `Queued`; pinned, it is dropped before it is
+                // freed.
+                unsafe { this.core.join_drains(node, waker) }
+            }
+            Phase::Queued => {
+                if node.ending() == Ending::Waiting {
+                    // SAFETY: joined.
+                    unsafe { this.core.update_waker(node, cx.waker()) };
+                }
+                // An ending that came before the update woke the old waker.
+                node.ending() == Ending::Waiting
+            }
+            Phase::Done => panic!("polled after it had completed"),
+        };
+        *this.phase = if waits { Phase::Queued } else { Phase::Done };
+        if waits { Poll::Pending } else { Poll::Ready(()) }
+    }
+}
+
+impl fmt::Debug for Drained<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Drained").field("phase", &self.phase).finish_non_exhaustive()
+    }
+}
