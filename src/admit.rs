@@ -1,6 +1,7 @@
 //! The way in: the owner's account, then room in the budget, at once or in line.
 
 use std::future::{Future, Pending};
+use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -85,10 +86,10 @@ pin_project! {
 enum Step {
     /// It has not looked for room yet.
     Fresh,
-    /// There was none.
-    Refused,
     /// It is in line.
     Queued,
+    /// It has been decided.
+    Done,
 }
 
 impl<'a, P, O> Admit<'a, P, O> {
@@ -124,22 +125,24 @@ impl<'a, P, O, U: Future> Admit<'a, P, O, U> {
     ) -> Poll<Result<Permit<'a>, AcquireError>> {
         let mut this = self.project();
         let stash = *this.stash;
-        if *this.step == Step::Fresh {
+        let step = mem::replace(this.step, Step::Done);
+        assert!(step != Step::Done, "polled after it had completed");
+        if step == Step::Fresh {
             if let Some(key) = *this.key {
                 *this.account = Some(Account::open(stash, key, *this.charge)?);
             }
             match stash.sweeping(|| stash.budget().try_acquire(*this.charge)) {
-                Err(refusal) if refusal.reason() == Refusal::Full => *this.step = Step::Refused,
+                Err(refusal) if refusal.reason() == Refusal::Full => {}
                 decided => return Poll::Ready(decided),
             }
             this.acquire.as_mut().set_since(stash.now());
         }
-        let polled = this.acquire.as_mut().poll(cx);
-        let queued = *this.step == Step::Queued;
-        *this.step = Step::Queued;
-        let mut acquired = ready!(polled);
+        let Poll::Ready(mut acquired) = this.acquire.as_mut().poll(cx) else {
+            *this.step = Step::Queued;
+            return Poll::Pending;
+        };
         match &mut acquired {
-            Ok(_) if queued => {
+            Ok(_) if step == Step::Queued => {
                 stash.totals().waited.add(1);
                 stash.observe(|| {
                     let since = this.acquire.since().unwrap_or(0);

@@ -91,6 +91,7 @@ impl<P, O> Claim<P, O> {
         O: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
+        held.keeper().totals().claimed.add(1);
         // Puts it back if the owner's `Eq`, which is user code, panics.
         let mut claim = Self { held: Some(held), ticket, on_drop: OnDrop::PutBack };
         if !claim.held().is_for(ticket, owner) {
@@ -98,12 +99,11 @@ impl<P, O> Claim<P, O> {
         }
         if claim.held().deadline() <= now {
             let (gone, stash) = claim.held.take()?.let_go();
+            stash.totals().claims_ended.add(1);
             stash.discard_expired(gone);
             return None;
         }
-        let stash = claim.held().keeper();
-        stash.totals().claimed.add(1);
-        stash.observe(|| Event::Claimed { bytes: claim.held().charge() });
+        claim.held().keeper().observe(|| Event::Claimed { bytes: claim.held().charge() });
         Some(claim)
     }
 
