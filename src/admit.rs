@@ -1,7 +1,6 @@
 //! The way in: the owner's account, then room in the budget, at once or in line.
 
 use std::future::{Future, Pending};
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -119,16 +118,16 @@ impl<'a, P, O, U> Admit<'a, P, O, U> {
 }
 
 impl<'a, P, O, U: Future> Admit<'a, P, O, U> {
+    /// The step is moved on when something has come of it: a panic in user code changes nothing.
     fn poll_line(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Permit<'a>, AcquireError>> {
         let mut this = self.project();
-        let stash = *this.stash;
-        let step = mem::replace(this.step, Step::Done);
+        let (stash, step) = (*this.stash, *this.step);
         assert!(step != Step::Done, "polled after it had completed");
         if step == Step::Fresh {
-            if let Some(key) = *this.key {
+            if let (Some(key), None) = (*this.key, &this.account) {
                 *this.account = Some(Account::open(stash, key, *this.charge)?);
             }
             match stash.sweeping(|| stash.budget().try_acquire(*this.charge)) {
@@ -164,7 +163,9 @@ impl<'a, P, O, U: Future> Future for Admit<'a, P, O, U> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let acquired = ready!(self.as_mut().poll_line(cx));
-        let account = self.project().account.take();
+        let this = self.project();
+        *this.step = Step::Done;
+        let account = this.account.take();
         Poll::Ready(acquired.map(|permit| Admitted { permit, account }))
     }
 }
