@@ -194,6 +194,60 @@ fn the_limit_moves_while_threads_wait() {
     });
 }
 
+/// After a burst of everything, all threads at rest and nobody about to call: whoever is at the head of
+/// the line does not fit.
+#[test]
+fn at_rest_the_head_does_not_fit() {
+    for round in 0..rounds(3_000) {
+        let budget = Budget::new(LIMIT);
+        let (waiting, permits) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
+        on_threads(|number, dice| {
+            let mut dice = Dice::new(round * THREADS + number + dice.next());
+            let (mut mine, mut held) = (Vec::new(), Vec::new());
+            for _ in 0..8 {
+                match dice.below(8) {
+                    0..4 => {
+                        let bytes = 1 + dice.below(LIMIT);
+                        let (count, waker) = counting();
+                        let mut request = acquire_task(&budget, bytes);
+                        match poll(&mut request, &waker) {
+                            Poll::Pending => mine.push((request, count, bytes)),
+                            Poll::Ready(Ok(permit)) => held.push(permit),
+                            Poll::Ready(Err(e)) => assert_eq!(e.reason(), Refusal::TooLarge),
+                        }
+                    }
+                    4 | 5 => drop(dice.draw(&mut mine)),
+                    6 => drop(dice.draw(&mut held)),
+                    _ => budget.set_limit(LIMIT / 2 + dice.below(LIMIT / 2 + 1)),
+                }
+            }
+            waiting.lock().unwrap().extend(mine);
+            permits.lock().unwrap().extend(held);
+        });
+        let waiting = waiting.into_inner().unwrap();
+        // Nothing is dropped here: that would give bytes back.
+        let (mut waiting, granted): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(_, count, _)| count.get() == 0);
+        assert_eq!(budget.waiting(), waiting.len(), "who is in line, and who was not woken");
+        let room = budget.limit().saturating_sub(budget.used());
+        let largest = waiting.iter().map(|(.., bytes)| *bytes).max();
+        assert!(
+            largest.is_none_or(|bytes| bytes > room),
+            "{largest:?} fit into {room}: {budget:?}"
+        );
+        // With all bytes back, nobody waits.
+        budget.set_limit(LIMIT);
+        permits.into_inner().unwrap().clear();
+        drop(granted);
+        while !waiting.is_empty() {
+            let before = waiting.len();
+            waiting.retain(|(_, count, _)| count.get() == 0);
+            assert!(waiting.len() < before, "somebody waits for nobody: {budget:?}");
+        }
+        settled(&budget);
+    }
+}
+
 #[test]
 fn closing_ends_every_wait() {
     must_come_back(|| {
@@ -327,8 +381,9 @@ impl Desk {
         }
     }
 
-    /// Takes what is left.
+    /// Takes what is left, and has expired by then.
     fn leave(self) {
+        self.clock.advance(Duration::from_millis(10));
         for check in self.checks.lock().unwrap().drain(..) {
             self.take(check);
         }
