@@ -159,8 +159,14 @@ impl Payload for Parcel {
 impl Drop for Parcel {
     fn drop(&mut self) {
         self.record.ledger.dropped.fetch_add(1, Ordering::Relaxed);
-        // Who had it in hand has said what became of it; so this is the stash.
-        if self.record.fate() == Fate::Alive {
+        if self.record.fate() != Fate::Alive {
+            return;
+        }
+        // Who has it in hand says what becomes of it. So it was in a future that a panic unwound, or this
+        // is the stash.
+        if std::thread::panicking() {
+            self.record.end(Fate::Cancelled);
+        } else {
             self.record.end(Fate::Swept);
             if let Some(hook) = mem::take(&mut self.on_swept) {
                 hook();
