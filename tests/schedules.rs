@@ -236,6 +236,44 @@ fn grants_come_in_the_order_of_joining() {
     });
 }
 
+/// Ten requests of any size, and one task that gives back byte by byte, so that it alone serves and wakers
+/// run in the order of the grants: a small request does not pass a large one.
+#[test]
+fn who_fits_does_not_pass_who_came_first() {
+    explore("who_fits_does_not_pass_who_came_first", |seed| {
+        let budget = Budget::new(LIMIT);
+        let mut full = budget.try_acquire(LIMIT).unwrap().into_owned();
+        let grants = Arc::new(Mutex::new(Vec::new()));
+        let now = Arc::new(AtomicU64::new(0));
+        let releaser = thread::spawn(move || (0..LIMIT).rev().for_each(|rest| full.shrink(rest)));
+        let (again, granted) = (budget.clone(), Arc::clone(&grants));
+        let joins = spawn_all(10, seed, move |number, dice| {
+            let log = Arc::clone(&granted);
+            let (_, waker) =
+                Hooks::new().on_wake(move || with(&log, |log| log.push(number))).waker();
+            let mut request = acquire_task(&again, 1 + dice.below(LIMIT));
+            let began = now.fetch_add(1, Ordering::SeqCst);
+            let first = poll(&mut request, &waker);
+            if first.is_ready() {
+                with(&granted, |log| log.push(number));
+            }
+            let ended = now.fetch_add(1, Ordering::SeqCst);
+            // What is granted is kept: nobody but the releaser gives back.
+            (began, ended, request, first)
+        });
+        releaser.join().unwrap();
+        let order = with(&grants, |log| log.clone());
+        for (at, &later) in order.iter().enumerate() {
+            for &earlier in &order[..at] {
+                let (began, ended) = (joins[earlier as usize].0, joins[later as usize].1);
+                assert!(began < ended, "{later} had joined before {earlier} came: {order:?}");
+            }
+        }
+        drop(joins);
+        settled(&budget, LIMIT);
+    });
+}
+
 /// Sixteen tasks take and give back: what is held never passes the limit, and all of it comes back.
 #[test]
 fn sums_are_exact() {
