@@ -786,7 +786,15 @@ fn everything_at_once() {
     smol.into_iter().for_each(smol::block_on);
 
     // What is in the list and not taken has expired or been cleared, which is checked where it is dropped.
-    for check in std::mem::take(&mut *hall.checks.lock().unwrap()) {
+    let checks = std::mem::take(&mut *hall.checks.lock().unwrap());
+    let half = checks.len() / 2;
+    let mut missed = 0;
+    for (at, check) in checks.into_iter().enumerate() {
+        if at == half {
+            hall.clock.advance(TTL);
+            stash.gc();
+            missed = stash.len();
+        }
         hall.take(&stash, check);
     }
     assert!(hall.checks.lock().unwrap().is_empty(), "with nobody about, every take decides");
@@ -798,6 +806,7 @@ fn everything_at_once() {
 
     assert_eq!(*hall.violations.lock().unwrap(), [""; 0]);
     assert!(gone.iter().all(|record| record.fate() != Fate::Alive), "denied, and still there");
+    assert_eq!(missed, 0, "what a sweep missed");
     assert_eq!(swept_at_the_end, 0, "every entry had a ticket");
     assert_eq!((stash.used_bytes(), stash.len(), stash.waiting()), (0, 0, 0));
     hall.ledger.assert_settled();
@@ -814,6 +823,8 @@ fn everything_at_once() {
     }
     let all = hall.ledger.parcel(LIMIT - OVERHEAD);
     let ticket = stash.try_put(Guest { id: 0, hall: None }, all).expect("all of it is free");
+    let more = stash.try_put(Guest { id: 0, hall: None }, hall.ledger.parcel(0));
+    more.expect_err("and no more").into_payload().returned();
     stash.take(&ticket, &Guest { id: 0, hall: None }).unwrap().delivered();
 
     // The reaper ends with the last handle.
