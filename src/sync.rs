@@ -1,17 +1,99 @@
-//! The one door to atomics, cells, locks and parking: the real ones here, loom's under `--cfg loom`.
+//! The one door to atomics, cells, locks and parking: the real ones here, loom's under `--cfg loom`,
+//! and under `--cfg shuttle` some that switch tasks at every access.
 //!
-//! No other file of the crate names `std::sync::atomic`, `parking_lot`, `event_listener` or `loom`,
-//! so a model that is built with `--cfg loom` explores the code that users run.
+//! No other file of the crate names `std::sync::atomic`, `parking_lot`, `event_listener`, `loom` or
+//! `shuttle`, so what is built with `--cfg loom` or `--cfg shuttle` explores the code that users run.
 
 // Reference counts are `std`'s under loom too: they are not what the models are about, and loom would
 // multiply every model by the orders in which its threads drop their handles.
 pub(crate) use std::sync::Arc;
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) use std::sync::atomic;
 
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic;
+
+/// `std`'s atomics with a scheduling point before each access. Shuttle's own are not valid when all their
+/// bytes are zero, as fresh slots are. Neither knows weak orderings: memory is sequentially consistent.
+#[cfg(shuttle)]
+pub(crate) mod atomic {
+    pub(crate) use std::sync::atomic::Ordering;
+    use std::sync::atomic::{self, Ordering::SeqCst};
+
+    fn switch() {
+        // Not `yield_now`, which tells the scheduler that this task has nothing to do.
+        shuttle::sync::atomic::AtomicBool::new(false).load(SeqCst);
+    }
+
+    macro_rules! wrap {
+        ($name:ident $(<$t:ident>)?, $value:ty) => {
+            #[derive(Debug)]
+            #[repr(transparent)]
+            pub(crate) struct $name$(<$t>)?(atomic::$name$(<$t>)?);
+
+            #[allow(dead_code, reason = "all of them have all of these")]
+            impl$(<$t>)? $name$(<$t>)? {
+                pub(crate) const fn new(value: $value) -> Self {
+                    Self(atomic::$name::new(value))
+                }
+
+                pub(crate) fn load(&self, order: Ordering) -> $value {
+                    switch();
+                    self.0.load(order)
+                }
+
+                pub(crate) fn store(&self, value: $value, order: Ordering) {
+                    switch();
+                    self.0.store(value, order);
+                }
+
+                pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
+                    switch();
+                    self.0.swap(value, order)
+                }
+
+                pub(crate) fn compare_exchange(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    switch();
+                    self.0.compare_exchange(current, new, success, failure)
+                }
+
+                pub(crate) fn compare_exchange_weak(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    self.compare_exchange(current, new, success, failure)
+                }
+            }
+        };
+    }
+
+    wrap!(AtomicU8, u8);
+    wrap!(AtomicU64, u64);
+    wrap!(AtomicPtr<T>, *mut T);
+
+    macro_rules! fetch {
+        ($($method:ident),*) => {
+            impl AtomicU64 {
+                $(pub(crate) fn $method(&self, value: u64, order: Ordering) -> u64 {
+                    switch();
+                    self.0.$method(value, order)
+                })*
+            }
+        };
+    }
+
+    fetch!(fetch_add, fetch_sub, fetch_or, fetch_and);
+}
 
 #[cfg(loom)]
 pub(crate) use loom::cell::UnsafeCell;
@@ -97,40 +179,45 @@ impl Gauge {
 /// A mutex whose `lock` needs no unwrap: no user code ever runs under it, so it is never poisoned.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(
-    #[cfg(not(loom))] parking_lot::Mutex<T>,
+    #[cfg(not(any(loom, shuttle)))] parking_lot::Mutex<T>,
     #[cfg(loom)] loom::sync::Mutex<T>,
+    #[cfg(shuttle)] shuttle::sync::Mutex<T>,
 );
 
-#[cfg(not(loom))]
+#[cfg(not(any(loom, shuttle)))]
 pub(crate) type MutexGuard<'a, T> = parking_lot::MutexGuard<'a, T>;
 #[cfg(loom)]
 pub(crate) type MutexGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
+#[cfg(shuttle)]
+pub(crate) type MutexGuard<'a, T> = shuttle::sync::MutexGuard<'a, T>;
 
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
-        #[cfg(not(loom))]
+        #[cfg(not(any(loom, shuttle)))]
         return Self(parking_lot::Mutex::new(value));
         #[cfg(loom)]
         return Self(loom::sync::Mutex::new(value));
+        #[cfg(shuttle)]
+        return Self(shuttle::sync::Mutex::new(value));
     }
 
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        #[cfg(not(loom))]
+        #[cfg(not(any(loom, shuttle)))]
         return self.0.lock();
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         return self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     }
 }
 
 /// A number for this thread, small and mostly its own, to spread threads over shards.
 ///
-/// Under loom every thread has the same, so that they meet.
+/// Under loom and shuttle every thread has the same, so that they meet.
 #[inline]
 pub(crate) fn thread_number() -> usize {
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     return 0;
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     {
         use std::cell::Cell;
         use std::sync::atomic::{AtomicUsize, Ordering};
@@ -152,12 +239,13 @@ pub(crate) fn thread_number() -> usize {
 /// Runs `f`, which is *somebody else's* code (another task's waker, the drop of another entry's
 /// payload), and keeps a panic in it from reaching this caller, who has nothing to do with it.
 ///
-/// The panic hook has reported the panic by then. Under loom panics pass: they are how a model fails.
+/// The panic hook has reported the panic by then. Under loom and shuttle panics pass: they are how a model
+/// fails.
 #[inline]
 pub(crate) fn contain_panic(f: impl FnOnce()) {
-    #[cfg(loom)]
+    #[cfg(any(loom, shuttle))]
     f();
-    #[cfg(not(loom))]
+    #[cfg(not(any(loom, shuttle)))]
     {
         use std::panic::{AssertUnwindSafe, catch_unwind};
         if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
@@ -179,7 +267,8 @@ mod parking {
     use event_listener::{Event, Listener, listener};
 
     /// What a *thread* waits on, for the calls that block. Tasks never use it: `event_listener` wakes
-    /// while it holds its own lock, so it must not be given a waker that may call back.
+    /// while it holds its own lock, so it must not be given a waker that may call back. Shuttle knows
+    /// nothing of it: what it schedules must not block.
     #[derive(Debug)]
     pub(crate) struct ThreadSignal(Event);
 
@@ -227,9 +316,9 @@ mod parking {
 
     /// Calls `f` with this thread's signal. It is made once a thread, so that waiting allocates nothing.
     pub(crate) fn with_thread_signal<R>(f: impl FnOnce(&Arc<ThreadSignal>) -> R) -> R {
-        #[cfg(loom)]
+        #[cfg(any(loom, shuttle))]
         return f(&Arc::new(ThreadSignal::new()));
-        #[cfg(not(loom))]
+        #[cfg(not(any(loom, shuttle)))]
         {
             thread_local! {
                 static SIGNAL: Arc<ThreadSignal> = Arc::new(ThreadSignal::new());

@@ -1,6 +1,8 @@
 //! What several of the test files need.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod ledger;
+
 use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;

@@ -1,0 +1,176 @@
+//! Where every payload went: delivered, given back in a refusal, cancelled with its future, or swept
+//! (expired or cleared). Each goes exactly one way, and whoever accounts for a second one fails.
+
+use std::mem;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use cloakroom::Payload;
+
+use super::Hook;
+
+/// Repeatable random numbers (SplitMix64). One for each thread, so that threads share nothing.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    /// Once in `n` times.
+    pub fn once_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    /// Takes one out of the list.
+    pub fn draw<T>(&mut self, from: &mut Vec<T>) -> Option<T> {
+        if from.is_empty() {
+            return None;
+        }
+        let at = self.below(from.len() as u64) as usize;
+        Some(from.swap_remove(at))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Fate {
+    /// In somebody's hands, or stored.
+    Alive,
+    Delivered,
+    Returned,
+    Cancelled,
+    Swept,
+}
+
+const FATES: [Fate; 5] =
+    [Fate::Alive, Fate::Delivered, Fate::Returned, Fate::Cancelled, Fate::Swept];
+
+/// The totals.
+#[derive(Default)]
+pub struct Ledger {
+    made: AtomicU64,
+    dropped: AtomicU64,
+    ended: [AtomicU64; FATES.len()],
+}
+
+impl Ledger {
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub fn parcel(self: &Arc<Self>, size: u64) -> Parcel {
+        self.made.fetch_add(1, Ordering::Relaxed);
+        let record = Record { ledger: Arc::clone(self), fate: AtomicU8::new(Fate::Alive as u8) };
+        Parcel { size: size as usize, record: Arc::new(record), on_swept: None }
+    }
+
+    pub fn made(&self) -> u64 {
+        self.made.load(Ordering::Relaxed)
+    }
+
+    pub fn count(&self, fate: Fate) -> u64 {
+        self.ended[fate as usize].load(Ordering::Relaxed)
+    }
+
+    /// Every payload that was made has been dropped, and went exactly one way. Call it when all threads
+    /// are joined.
+    pub fn assert_settled(&self) {
+        let ends: Vec<_> = FATES.iter().map(|&fate| (fate, self.count(fate))).collect();
+        let dropped = self.dropped.load(Ordering::Relaxed);
+        assert_eq!(dropped, self.made(), "payloads dropped, of those made: {ends:?}");
+        let ended: u64 = ends.iter().map(|(_, count)| count).sum();
+        assert_eq!(ended, self.made(), "payloads accounted for, of those made: {ends:?}");
+    }
+}
+
+/// What became of one payload. Outlives it.
+pub struct Record {
+    ledger: Arc<Ledger>,
+    fate: AtomicU8,
+}
+
+impl Record {
+    pub fn fate(&self) -> Fate {
+        FATES[usize::from(self.fate.load(Ordering::SeqCst))]
+    }
+
+    fn end(&self, fate: Fate) {
+        let before = FATES[usize::from(self.fate.swap(fate as u8, Ordering::SeqCst))];
+        // Not while a panic unwinds: that would abort, and hide the first.
+        if !std::thread::panicking() {
+            assert_eq!(before, Fate::Alive, "a payload that ends as {fate:?} had ended");
+        }
+        self.ledger.ended[fate as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// For who is about to drop the future that has the payload.
+    pub fn cancel(&self) {
+        self.end(Fate::Cancelled);
+    }
+}
+
+/// A payload that knows its record.
+pub struct Parcel {
+    pub size: usize,
+    record: Arc<Record>,
+    on_swept: Option<Hook>,
+}
+
+impl Parcel {
+    /// What to do when the stash drops it.
+    pub fn on_swept(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_swept = Some(Box::new(hook));
+        self
+    }
+
+    pub fn record(&self) -> Arc<Record> {
+        Arc::clone(&self.record)
+    }
+
+    /// It was taken.
+    pub fn delivered(self) {
+        self.record.end(Fate::Delivered);
+    }
+
+    /// It was in an error.
+    pub fn returned(self) {
+        self.record.end(Fate::Returned);
+    }
+}
+
+impl Payload for Parcel {
+    fn size(&self) -> usize {
+        self.size
+    }
+}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        self.record.ledger.dropped.fetch_add(1, Ordering::Relaxed);
+        if self.record.fate() != Fate::Alive {
+            return;
+        }
+        // Who has it in hand says what becomes of it. So it was in a future that a panic unwound, or this
+        // is the stash.
+        if std::thread::panicking() {
+            self.record.end(Fate::Cancelled);
+        } else {
+            self.record.end(Fate::Swept);
+            if let Some(hook) = mem::take(&mut self.on_swept) {
+                hook();
+            }
+        }
+    }
+}
