@@ -6,7 +6,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::slots::{NEVER, Nanos};
 use crate::sync::{Mutex, contain_panic};
@@ -42,16 +42,67 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 
 /// The clock in use. The real one needs no virtual call.
 pub(crate) enum Time {
-    Real(Instant),
+    Real(RealTime),
     Other(Box<dyn Clock>),
 }
 
 impl Time {
+    pub(crate) fn real() -> Self {
+        Time::Real(RealTime::new())
+    }
+
     #[inline]
     pub(crate) fn now(&self) -> Nanos {
         match self {
-            Time::Real(origin) => nanos(origin.elapsed()),
+            Time::Real(time) => time.now(),
             Time::Other(clock) => nanos(clock.now()),
+        }
+    }
+}
+
+pub(crate) use self::real::RealTime;
+
+/// By the processor's counter, if it runs evenly (`quanta` knows), else by the system's monotonic clock.
+#[cfg(all(feature = "quanta", not(any(loom, miri))))]
+mod real {
+    use crate::slots::{NEVER, Nanos};
+
+    pub(crate) struct RealTime {
+        clock: quanta::Clock,
+        origin: u64,
+    }
+
+    impl RealTime {
+        pub(super) fn new() -> Self {
+            let clock = quanta::Clock::new();
+            let origin = clock.raw();
+            Self { clock, origin }
+        }
+
+        #[inline]
+        pub(super) fn now(&self) -> Nanos {
+            self.clock.delta_as_nanos(self.origin, self.clock.raw()).min(NEVER - 1)
+        }
+    }
+}
+
+#[cfg(not(all(feature = "quanta", not(any(loom, miri)))))]
+mod real {
+    use std::time::Instant;
+
+    use super::nanos;
+    use crate::slots::Nanos;
+
+    pub(crate) struct RealTime(Instant);
+
+    impl RealTime {
+        pub(super) fn new() -> Self {
+            Self(Instant::now())
+        }
+
+        #[inline]
+        pub(super) fn now(&self) -> Nanos {
+            nanos(self.0.elapsed())
         }
     }
 }
