@@ -39,8 +39,9 @@ use crate::ticket::{Secret, Ticket};
 
 /// As many as the bits of a ticket's place that are not the index in a shard.
 const MAX_SHARDS: usize = 1 << (32 - 26);
-/// A sweep hands over what it removed after about so many entries, so that no call is long.
-const SWEEP_BATCH: usize = if cfg!(loom) { 2 } else { 1024 };
+/// A sweep hands over what it removed after about so many entries, so that no call is long. Fewer where a
+/// program is interpreted.
+const SWEEP_BATCH: usize = if cfg!(any(loom, miri)) { 2 } else { 1024 };
 
 pub(crate) struct SlotMap<P, O> {
     shards: Box<[CachePadded<Shard<P, O>>]>,
