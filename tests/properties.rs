@@ -32,7 +32,11 @@ fn config() -> Config {
     };
     // Likewise.
     let asked = std::env::var_os("PROPTEST_CASES").is_some();
-    let cases = if asked { config.cases } else { 500 };
+    let cases = match asked {
+        true => config.cases,
+        false if cfg!(miri) => 8,
+        false => 500,
+    };
     Config { rng_seed, cases, failure_persistence: None, ..config }
 }
 
