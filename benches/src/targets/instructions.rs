@@ -77,8 +77,8 @@ pub(super) fn measure(effort: Effort) -> Data {
 fn count(title: &str, name: &str, operations: u64) -> Option<HashMap<String, u64>> {
     let file = std::env::temp_dir().join(format!("cloakroom-callgrind-{}", std::process::id()));
     let status = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file"])
-        .arg(&file)
+        .arg("--tool=callgrind")
+        .arg(format!("--callgrind-out-file={}", file.display()))
         .arg(std::env::current_exe().ok()?)
         .args(["repeat", title, name, &operations.to_string()])
         .stderr(Stdio::null())
