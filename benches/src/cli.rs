@@ -55,7 +55,7 @@ fn run(mut options: &[&str]) -> Result<(), String> {
         let run = Run::here_and_now(effort.quick);
         let results = Results { run, data: targets::measure(target, effort) };
         results.store(target).map_err(|error| format!("{target}: {error}"))?;
-        page::print(target, &results.data);
+        page::print(&results.data);
     }
     Ok(())
 }

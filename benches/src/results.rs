@@ -26,6 +26,8 @@ pub(crate) struct Run {
     pub(crate) system: String,
     pub(crate) rustc: String,
     pub(crate) commit: String,
+    /// Of the peers.
+    pub(crate) versions: String,
     pub(crate) quick: bool,
 }
 
@@ -81,9 +83,11 @@ impl Data {
         self.groups.iter().find(|group| group.title.starts_with(title))
     }
 
-    pub(crate) fn figure(&self, what: &str, peer: &str) -> Option<f64> {
-        let mut figures = self.figures.iter();
-        figures.find(|figure| figure.what == what && figure.peer == peer).map(|found| found.value)
+    /// A figure of one round each, in the order of the rounds.
+    pub(crate) fn figures(&self, what: &str, peer: &str) -> Vec<f64> {
+        let figures = self.figures.iter();
+        let matching = figures.filter(|figure| figure.what == what && figure.peer == peer);
+        matching.map(|figure| figure.value).collect()
     }
 
     /// What `read` reads from the latencies of a scenario, peer and kind, over the rounds.
@@ -99,6 +103,25 @@ impl Data {
 }
 
 impl Group {
+    /// The numbers that candidates are compared at; none if that is not what is compared.
+    pub(crate) fn xs(&self) -> Vec<u64> {
+        let mut xs: Vec<u64> = self.timings.iter().filter_map(|timing| timing.x).collect();
+        xs.sort_unstable();
+        xs.dedup();
+        xs
+    }
+
+    /// Each name once, in order.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for timing in &self.timings {
+            if !names.contains(&&*timing.name) {
+                names.push(&timing.name);
+            }
+        }
+        names
+    }
+
     pub(crate) fn timing(&self, name: &str, x: Option<u64>) -> Option<&Timing> {
         self.timings.iter().find(|timing| timing.name == name && timing.x == x)
     }
@@ -154,9 +177,31 @@ impl Run {
             system: says("uname", &["-sm"]),
             rustc: says("rustc", &["--version"]),
             commit: says("git", &["describe", "--always", "--dirty"]),
+            versions: versions(),
             quick,
         }
     }
+}
+
+/// The peers' packages, as locked.
+fn versions() -> String {
+    const PACKAGES: [&str; 9] = [
+        "async-lock",
+        "dashmap",
+        "futures-intrusive",
+        "mea",
+        "moka",
+        "parking_lot",
+        "scc",
+        "sharded-slab",
+        "tokio",
+    ];
+    let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap_or_default();
+    let version = |name: &str| {
+        let (_, package) = lock.split_once(&format!("name = \"{name}\"\nversion = \""))?;
+        Some(format!("{name} {}", package.split_once('"')?.0))
+    };
+    PACKAGES.iter().filter_map(|name| version(name)).collect::<Vec<_>>().join(", ")
 }
 
 impl Results {

@@ -11,34 +11,54 @@ use crate::peers::{Cloakroom, Glue, ParkingLotMutex, Peer, Scc, ShardedSlab, Std
 use crate::results::{Data, Latency, histogram};
 use crate::rounds::Effort;
 
-pub(crate) const THREADS: [usize; 3] = [4, 16, 64];
+const THREADS: [usize; 3] = [4, 16, 64];
+/// What a thread does between two: nothing, or about two microseconds of its own work. Without it,
+/// most threads are interrupted while they are in an operation, and that is all that the longest show;
+/// with it, it is mostly the wait for others.
+const WORK: [(&str, u32); 2] = [("", 0), (", working in between", 1_500)];
 
 pub(super) fn measure(effort: Effort) -> Data {
     let (rounds, time) = if effort.quick { (1, 200) } else { (7, 1_000) };
     let time = Duration::from_millis(time);
     let mut data = Data::default();
-    for threads in THREADS {
-        eprintln!("  put + take by {threads} threads");
+    for crowd in crowds() {
+        eprintln!("  put + take by {}", crowd.scenario());
         for round in 0..rounds {
             data.latencies.extend([
-                crowd::<Cloakroom>(threads, round, time),
-                crowd::<Glue>(threads, round, time),
-                crowd::<StdMutex>(threads, round, time),
-                crowd::<ParkingLotMutex>(threads, round, time),
-                crowd::<Scc>(threads, round, time),
-                crowd::<ShardedSlab>(threads, round, time),
+                run::<Cloakroom>(&crowd, round, time),
+                run::<Glue>(&crowd, round, time),
+                run::<StdMutex>(&crowd, round, time),
+                run::<ParkingLotMutex>(&crowd, round, time),
+                run::<Scc>(&crowd, round, time),
+                run::<ShardedSlab>(&crowd, round, time),
             ]);
         }
     }
     data
 }
 
-/// What the page calls it.
-pub(crate) fn scenario(threads: usize) -> String {
-    format!("{threads} threads")
+struct Crowd {
+    threads: usize,
+    work: (&'static str, u32),
 }
 
-fn crowd<P: Peer>(threads: usize, round: usize, time: Duration) -> Latency {
+impl Crowd {
+    fn scenario(&self) -> String {
+        format!("{} threads{}", self.threads, self.work.0)
+    }
+}
+
+fn crowds() -> impl Iterator<Item = Crowd> {
+    WORK.iter().flat_map(|work| THREADS.map(|threads| Crowd { threads, work: *work }))
+}
+
+/// What the page calls them.
+pub(crate) fn scenarios() -> impl Iterator<Item = String> {
+    crowds().map(|crowd| crowd.scenario())
+}
+
+fn run<P: Peer>(crowd: &Crowd, round: usize, time: Duration) -> Latency {
+    let Crowd { threads, work: (_, steps) } = *crowd;
     let peer = Arc::new(P::new(ROOMY, DAY));
     let start = Arc::new(Barrier::new(threads + 1));
     let done = Arc::new(AtomicBool::new(false));
@@ -52,19 +72,22 @@ fn crowd<P: Peer>(threads: usize, round: usize, time: Duration) -> Latency {
                 let ticket = peer.put(1, payload()).expect("there is room");
                 black_box(peer.take(ticket, 1)).expect("it is there");
                 latencies.saturating_record(before.elapsed().as_nanos() as u64);
+                for step in 0..steps {
+                    black_box(step);
+                }
             }
             latencies
         })
     };
-    let crowd: Vec<_> = (0..threads).map(work).collect();
+    let members: Vec<_> = (0..threads).map(work).collect();
     start.wait();
     let begun = Instant::now();
     thread::sleep(time);
     done.store(true, Ordering::Relaxed);
     let mut latencies = histogram();
-    for thread in crowd {
+    for thread in members {
         latencies.add(thread.join().expect("it only puts and takes")).expect("the same bounds");
     }
     let seconds = begun.elapsed().as_secs_f64();
-    Latency::new([&scenario(threads), P::NAME, "put + take"], round, seconds, &latencies)
+    Latency::new([&crowd.scenario(), P::NAME, "put + take"], round, seconds, &latencies)
 }

@@ -38,7 +38,7 @@ fn refused(held: usize) -> Candidate {
     Candidate::new(Cloakroom::NAME, refused).at(held as u64)
 }
 
-const EXPIRE: &str = "expire, ns per entry";
+pub(crate) const EXPIRE: &str = "expire, ns per entry";
 pub(crate) const MEANWHILE: &str = "put, while another thread expires";
 pub(crate) const NOTHING: &str = "put, while another thread does nothing";
 pub(crate) const FULL: &str = "put into a full stash of which all has expired";

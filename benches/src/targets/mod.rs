@@ -1,12 +1,12 @@
 //! The targets, by what they measure.
 
 mod allocations;
-mod crowded;
-mod expiry;
+pub(crate) mod crowded;
+pub(crate) mod expiry;
 mod instructions;
 mod line;
 mod put_take;
-mod saturated;
+pub(crate) mod saturated;
 
 use std::time::Duration;
 
