@@ -1,20 +1,21 @@
 //! What a budget is compared with: semaphores that grant in order.
 
 use std::future::{Future, Pending};
+use std::hint::black_box;
 
 use cloakroom::{Acquire, AcquireError, Budget, Permit};
 
 /// A semaphore that counts bytes, or what it can.
 pub(crate) trait Semaphore: Send + Sync + Sized + 'static {
     const NAME: &'static str;
-    /// What is given back by dropping it.
-    type Permit<'a>;
-    /// What the future gives: a permit, perhaps in a `Result`.
+    /// What the future gives: a permit, given back by dropping it, perhaps in a `Result`.
     type Granted<'a>;
 
     fn new(bytes: u64) -> Self;
 
-    fn try_acquire(&self, bytes: u64) -> Option<Self::Permit<'_>>;
+    /// Takes without waiting, and gives back. Here, so that nothing is converted that a user would not
+    /// convert.
+    fn acquire_release(&self, bytes: u64);
 
     fn acquire(&self, bytes: u64) -> impl Future<Output = Self::Granted<'_>> + Send;
 }
@@ -23,15 +24,14 @@ pub(crate) struct Cloakroom(Budget);
 
 impl Semaphore for Cloakroom {
     const NAME: &'static str = "cloakroom";
-    type Permit<'a> = Permit<'a>;
     type Granted<'a> = Result<Permit<'a>, AcquireError>;
 
     fn new(bytes: u64) -> Self {
         Self(Budget::new(bytes))
     }
 
-    fn try_acquire(&self, bytes: u64) -> Option<Permit<'_>> {
-        self.0.try_acquire(bytes).ok()
+    fn acquire_release(&self, bytes: u64) {
+        black_box(&self.0.try_acquire(bytes).expect("there is room"));
     }
 
     #[expect(refining_impl_trait, reason = "a future without a wrapper around it")]
@@ -45,15 +45,14 @@ pub(crate) struct Tokio(tokio::sync::Semaphore);
 
 impl Semaphore for Tokio {
     const NAME: &'static str = "tokio";
-    type Permit<'a> = tokio::sync::SemaphorePermit<'a>;
-    type Granted<'a> = Result<Self::Permit<'a>, tokio::sync::AcquireError>;
+    type Granted<'a> = Result<tokio::sync::SemaphorePermit<'a>, tokio::sync::AcquireError>;
 
     fn new(bytes: u64) -> Self {
         Self(tokio::sync::Semaphore::new(bytes as usize))
     }
 
-    fn try_acquire(&self, bytes: u64) -> Option<Self::Permit<'_>> {
-        self.0.try_acquire_many(bytes as u32).ok()
+    fn acquire_release(&self, bytes: u64) {
+        black_box(&self.0.try_acquire_many(bytes as u32).expect("there is room"));
     }
 
     fn acquire(&self, bytes: u64) -> impl Future<Output = Self::Granted<'_>> + Send {
@@ -66,15 +65,14 @@ pub(crate) struct FuturesIntrusive(futures_intrusive::sync::Semaphore);
 
 impl Semaphore for FuturesIntrusive {
     const NAME: &'static str = "futures-intrusive";
-    type Permit<'a> = futures_intrusive::sync::SemaphoreReleaser<'a>;
-    type Granted<'a> = Self::Permit<'a>;
+    type Granted<'a> = futures_intrusive::sync::SemaphoreReleaser<'a>;
 
     fn new(bytes: u64) -> Self {
         Self(futures_intrusive::sync::Semaphore::new(true, bytes as usize))
     }
 
-    fn try_acquire(&self, bytes: u64) -> Option<Self::Permit<'_>> {
-        self.0.try_acquire(bytes as usize)
+    fn acquire_release(&self, bytes: u64) {
+        black_box(&self.0.try_acquire(bytes as usize).expect("there is room"));
     }
 
     fn acquire(&self, bytes: u64) -> impl Future<Output = Self::Granted<'_>> + Send {
@@ -91,16 +89,15 @@ pub(crate) const UNIT: u64 = 1024;
 
 impl Semaphore for AsyncLock {
     const NAME: &'static str = "async-lock";
-    type Permit<'a> = async_lock::SemaphoreGuard<'a>;
-    type Granted<'a> = Self::Permit<'a>;
+    type Granted<'a> = async_lock::SemaphoreGuard<'a>;
 
     fn new(bytes: u64) -> Self {
         Self(async_lock::Semaphore::new((bytes / UNIT) as usize))
     }
 
-    fn try_acquire(&self, bytes: u64) -> Option<Self::Permit<'_>> {
+    fn acquire_release(&self, bytes: u64) {
         debug_assert_eq!(bytes, UNIT);
-        self.0.try_acquire()
+        black_box(&self.0.try_acquire().expect("there is room"));
     }
 
     fn acquire(&self, bytes: u64) -> impl Future<Output = Self::Granted<'_>> + Send {
@@ -113,15 +110,14 @@ pub(crate) struct Mea(mea::semaphore::Semaphore);
 
 impl Semaphore for Mea {
     const NAME: &'static str = "mea";
-    type Permit<'a> = mea::semaphore::SemaphorePermit<'a>;
-    type Granted<'a> = Self::Permit<'a>;
+    type Granted<'a> = mea::semaphore::SemaphorePermit<'a>;
 
     fn new(bytes: u64) -> Self {
         Self(mea::semaphore::Semaphore::new(bytes as usize))
     }
 
-    fn try_acquire(&self, bytes: u64) -> Option<Self::Permit<'_>> {
-        self.0.try_acquire(bytes as usize)
+    fn acquire_release(&self, bytes: u64) {
+        black_box(&self.0.try_acquire(bytes as usize).expect("there is room"));
     }
 
     fn acquire(&self, bytes: u64) -> impl Future<Output = Self::Granted<'_>> + Send {
