@@ -1,12 +1,12 @@
-//! Two kinds of plots, as SVG: bars and lines. Times are on logarithmic axes, so that equal ratios look
-//! equal.
+//! Two kinds of plots, as SVG: dots and lines. Times are on logarithmic axes, so that equal ratios look
+//! equal; hence dots and not bars, which would say something by their length.
 
 use std::fmt::Write;
 
-pub(crate) struct Bars<'a> {
+pub(crate) struct Dots<'a> {
     pub(crate) title: &'a str,
     pub(crate) unit: &'a str,
-    pub(crate) bars: Vec<(String, f64)>,
+    pub(crate) rows: Vec<(String, f64)>,
 }
 
 pub(crate) struct Lines<'a> {
@@ -22,12 +22,12 @@ pub(crate) struct Series {
 }
 
 const WIDTH: f64 = 760.0;
-/// Room for names on the left of bars.
+/// Room for names on the left of dots.
 const NAMES: f64 = 170.0;
-/// Room for a number after the longest bar, and for names on the right of lines.
+/// Room for a number after the last dot, and for names on the right of lines.
 const RIGHT: f64 = 150.0;
 const TOP: f64 = 44.0;
-const BAR: f64 = 26.0;
+const ROW: f64 = 26.0;
 /// Ours first.
 const COLOURS: [&str; 5] = ["#c0392b", "#2c6fbb", "#7f8c8d", "#8e6bb0", "#4a9a63"];
 
@@ -125,27 +125,27 @@ fn number(value: f64) -> String {
     grouped
 }
 
-impl Bars<'_> {
+impl Dots<'_> {
     pub(crate) fn to_svg(&self) -> String {
-        let bottom = TOP + BAR * self.bars.len() as f64;
+        let bottom = TOP + ROW * self.rows.len() as f64;
         let mut svg = Svg::new(bottom + 48.0, self.title);
-        let values = self.bars.iter().map(|(_, value)| *value);
+        let values = self.rows.iter().map(|(_, value)| *value);
         let axis = Axis::over(values, NAMES, WIDTH - RIGHT / 2.0);
         for tick in axis.ticks() {
             let x = axis.at(tick);
             svg.line([x, TOP - 6.0, x, bottom], "#ddd");
             svg.text(x, bottom + 16.0, "middle", &number(tick));
         }
-        for (row, (name, value)) in self.bars.iter().enumerate() {
-            let y = TOP + BAR * row as f64;
+        for (row, (name, value)) in self.rows.iter().enumerate() {
+            let y = TOP + ROW * row as f64;
             let colour = if name.contains("cloakroom") { COLOURS[0] } else { COLOURS[1] };
-            let (end, thick) = (axis.at(*value), BAR - 8.0);
+            let (x, middle) = (axis.at(*value), y + ROW / 2.0 - 4.0);
+            svg.line([NAMES, middle, x, middle], "#ddd");
             svg.push(format_args!(
-                "<rect x=\"{NAMES}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"{thick}\" fill=\"{colour}\"/>",
-                end - NAMES
+                "<circle cx=\"{x:.1}\" cy=\"{middle:.1}\" r=\"5\" fill=\"{colour}\"/>"
             ));
             svg.text(NAMES - 8.0, y + 13.0, "end", &escape(name));
-            svg.text(end + 6.0, y + 13.0, "start", &number(*value));
+            svg.text(x + 10.0, y + 13.0, "start", &number(*value));
         }
         svg.text(NAMES, bottom + 36.0, "start", &escape(self.unit));
         svg.finish()

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{fs, io};
 
 use super::All;
-use crate::plots::{Bars, Lines, Series};
+use crate::plots::{Dots, Lines, Series};
 use crate::results::{Data, Group};
 use crate::targets::saturated;
 
@@ -39,13 +39,13 @@ pub(super) fn draw(directory: &Path, all: &All) -> io::Result<()> {
 
 fn two_threads(data: &Data) -> Option<String> {
     let group = data.groups.first()?;
-    let bars = group.timings.iter().map(|timing| (timing.name.clone(), timing.spread().median));
-    let bars = Bars {
+    let rows = group.timings.iter().map(|timing| (timing.name.clone(), timing.spread().median));
+    let dots = Dots {
         title: "put + take, 2 threads, nothing held",
         unit: "ns per put + take, logarithmic",
-        bars: bars.collect(),
+        rows: rows.collect(),
     };
-    Some(bars.to_svg())
+    Some(dots.to_svg())
 }
 
 fn by_number(group: &Group, title: &str, x: &str) -> String {
@@ -59,15 +59,15 @@ fn by_number(group: &Group, title: &str, x: &str) -> String {
 }
 
 fn waits(data: &Data) -> String {
-    let mut bars = Vec::new();
+    let mut rows = Vec::new();
     for (kind, ..) in saturated::CLASSES {
         for peer in ["cloakroom", "glue", "first-fit"] {
             let wait = data.latency([saturated::SCENARIO, peer, kind], |l| l.p99 as f64 / 1e3);
             if let Some(wait) = wait {
-                bars.push((format!("{kind}, {peer}"), wait.median));
+                rows.push((format!("{kind}, {peer}"), wait.median));
             }
         }
     }
     let unit = "p99 wait in microseconds, logarithmic; at most as long as a round";
-    Bars { title: "saturated: 64 producers wait", unit, bars }.to_svg()
+    Dots { title: "saturated: 64 producers wait", unit, rows }.to_svg()
 }
