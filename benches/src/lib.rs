@@ -20,12 +20,12 @@ pub use self::cli::cli;
 pub fn for_each_timed(mut visit: impl FnMut(&str, &str, &mut dyn FnMut(u64) -> Duration)) {
     for timed in targets::timed() {
         let group = format!("{}: {}", timed.target, timed.title);
-        for candidate in &mut (timed.candidates)(false) {
+        for mut candidate in (timed.candidates)(false) {
             let name = match candidate.x {
                 Some(x) => format!("{}, {x}", candidate.name),
                 None => candidate.name.clone(),
             };
-            visit(&group, &name, &mut candidate.run);
+            visit(&group, &name, &mut |operations| candidate.run(operations));
         }
     }
 }

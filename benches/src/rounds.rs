@@ -10,21 +10,49 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// One thing to measure: does so many operations and says how long they took.
+/// Does so many operations and says how long they took.
+type Run = Box<dyn FnMut(u64) -> Duration>;
+
+/// One thing to measure.
 pub(crate) struct Candidate {
     pub(crate) name: String,
     /// How much was there, where that is what is compared.
     pub(crate) x: Option<u64>,
-    pub(crate) run: Box<dyn FnMut(u64) -> Duration>,
+    state: State,
+}
+
+/// What is to be there first may be much, so it is made when it is needed.
+enum State {
+    Unmade(Option<Box<dyn FnOnce() -> Run>>),
+    Made(Run),
 }
 
 impl Candidate {
-    pub(crate) fn new(name: impl Into<String>, run: impl FnMut(u64) -> Duration + 'static) -> Self {
-        Self { name: name.into(), x: None, run: Box::new(run) }
+    pub(crate) fn new<R>(name: impl Into<String>, make: impl FnOnce() -> R + 'static) -> Self
+    where
+        R: FnMut(u64) -> Duration + 'static,
+    {
+        let make = || -> Run { Box::new(make()) };
+        Self { name: name.into(), x: None, state: State::Unmade(Some(Box::new(make))) }
     }
 
     pub(crate) fn at(self, x: u64) -> Self {
         Self { x: Some(x), ..self }
+    }
+
+    pub(crate) fn named(self, name: &str) -> Self {
+        Self { name: name.to_owned(), ..self }
+    }
+
+    pub(crate) fn run(&mut self, operations: u64) -> Duration {
+        if let State::Unmade(make) = &mut self.state {
+            let make = make.take().expect("made once");
+            self.state = State::Made(make());
+        }
+        match &mut self.state {
+            State::Made(run) => run(operations),
+            State::Unmade(_) => unreachable!("just made"),
+        }
     }
 }
 
@@ -93,8 +121,8 @@ pub(crate) fn compare(effort: Effort, candidates: &mut [Candidate]) -> Vec<Timin
             // Who has just slept is not the next to be interrupted.
             thread::sleep(effort.batch / 4);
             // Not counted: brings back to the caches what the others have driven out.
-            (candidates[turn].run)(operations[turn] / 8 + 1);
-            let took = (candidates[turn].run)(operations[turn]);
+            candidates[turn].run(operations[turn] / 8 + 1);
+            let took = candidates[turn].run(operations[turn]);
             timings[turn].rounds.push(took.as_nanos() as f64 / operations[turn] as f64);
         }
     }
@@ -106,7 +134,7 @@ fn calibrate(effort: Effort, candidate: &mut Candidate) -> u64 {
     let mut operations = 64;
     loop {
         // The shortest: others that want the core make it longer.
-        let tries = (0..5).map(|_| (candidate.run)(operations));
+        let tries = (0..5).map(|_| candidate.run(operations));
         let took = tries.min().unwrap_or_default();
         if took * 4 >= effort.batch {
             let fit = effort.batch.as_secs_f64() / took.as_secs_f64();

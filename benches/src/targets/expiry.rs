@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use hdrhistogram::Histogram;
 
 use super::{DAY, ROOMY, Timed, payload, small_payload};
@@ -24,18 +25,20 @@ pub(super) const TIMED: &[Timed] = &[Timed {
 
 /// It looks for what has expired before it gives up.
 fn refused(held: usize) -> Candidate {
-    let peer = Cloakroom::new(held as u64 + 1, DAY);
-    for _ in 0..held {
-        let _ticket = peer.put(1, small_payload()).expect("there is room");
-    }
-    let refused = move |operations| {
-        let started = Instant::now();
-        for _ in 0..operations {
-            assert!(peer.put(1, bytes::Bytes::from_static(&[7; 2])).is_none());
+    let make = move || {
+        let peer = Cloakroom::new(held as u64 + 1, DAY);
+        for _ in 0..held {
+            let _ticket = peer.put(1, small_payload()).expect("there is room");
         }
-        started.elapsed()
+        move |operations| {
+            let started = Instant::now();
+            for _ in 0..operations {
+                assert!(peer.put(1, Bytes::from_static(&[7; 2])).is_none(), "it is full");
+            }
+            started.elapsed()
+        }
     };
-    Candidate::new(Cloakroom::NAME, refused).at(held as u64)
+    Candidate::new(Cloakroom::NAME, make).at(held as u64)
 }
 
 pub(crate) const EXPIRE: &str = "expire, ns per entry";

@@ -35,7 +35,7 @@ pub(crate) fn repeat(title: &str, name: &str, operations: u64) -> Option<()> {
     let timed = timed().find(|timed| timed.title == title)?;
     let mut candidates = (timed.candidates)(true);
     let candidate = candidates.iter_mut().find(|candidate| candidate.name == name)?;
-    black_box((candidate.run)(operations));
+    black_box(candidate.run(operations));
     Some(())
 }
 

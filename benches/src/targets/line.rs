@@ -67,51 +67,57 @@ fn by_waiters(quick: bool, make: impl Fn(usize) -> Vec<Candidate>) -> Vec<Candid
 }
 
 fn acquire_release<S: Semaphore>(crew: &Rc<Crew>) -> Candidate {
-    let semaphore = Arc::new(S::new(16 * UNIT));
     let crew = Rc::clone(crew);
-    Candidate::new(S::NAME, move |operations| {
-        let semaphore = Arc::clone(&semaphore);
-        let job: Job = Arc::new(move |_| {
-            let started = Instant::now();
-            for _ in 0..operations {
-                semaphore.acquire_release(UNIT);
-            }
-            started.elapsed()
-        });
-        crew.run(&job)
+    Candidate::new(S::NAME, move || {
+        let semaphore = Arc::new(S::new(16 * UNIT));
+        move |operations| {
+            let semaphore = Arc::clone(&semaphore);
+            let job: Job = Arc::new(move |_| {
+                let started = Instant::now();
+                for _ in 0..operations {
+                    semaphore.acquire_release(UNIT);
+                }
+                started.elapsed()
+            });
+            crew.run(&job)
+        }
     })
 }
 
 fn acquire_by_future<S: Semaphore>() -> Candidate {
-    let semaphore = S::new(16 * UNIT);
-    Candidate::new(S::NAME, move |operations| {
-        let mut cx = Context::from_waker(Waker::noop());
-        let started = Instant::now();
-        for _ in 0..operations {
-            let granted = pin!(semaphore.acquire(UNIT)).poll(&mut cx);
-            assert!(black_box(&granted).is_ready(), "there is room");
+    Candidate::new(S::NAME, || {
+        let semaphore = S::new(16 * UNIT);
+        move |operations| {
+            let mut cx = Context::from_waker(Waker::noop());
+            let started = Instant::now();
+            for _ in 0..operations {
+                let granted = pin!(semaphore.acquire(UNIT)).poll(&mut cx);
+                assert!(black_box(&granted).is_ready(), "there is room");
+            }
+            started.elapsed()
         }
-        started.elapsed()
     })
 }
 
 /// Two requests take turns: one holds all, the other joins, the first releases, the other gets it.
 fn hand_off<S: Semaphore>() -> Candidate {
-    let semaphore = S::new(UNIT);
-    Candidate::new(S::NAME, move |operations| {
-        let mut cx = Context::from_waker(Waker::noop());
-        let started = Instant::now();
-        let Poll::Ready(mut holder) = pin!(semaphore.acquire(UNIT)).poll(&mut cx) else {
-            panic!("there is room");
-        };
-        for _ in 0..operations {
-            let mut next = pin!(semaphore.acquire(UNIT));
-            assert!(next.as_mut().poll(&mut cx).is_pending(), "it waits");
-            drop(holder);
-            let Poll::Ready(granted) = next.poll(&mut cx) else { panic!("it was released") };
-            holder = black_box(granted);
+    Candidate::new(S::NAME, || {
+        let semaphore = S::new(UNIT);
+        move |operations| {
+            let mut cx = Context::from_waker(Waker::noop());
+            let started = Instant::now();
+            let Poll::Ready(mut holder) = pin!(semaphore.acquire(UNIT)).poll(&mut cx) else {
+                panic!("there is room");
+            };
+            for _ in 0..operations {
+                let mut next = pin!(semaphore.acquire(UNIT));
+                assert!(next.as_mut().poll(&mut cx).is_pending(), "it waits");
+                drop(holder);
+                let Poll::Ready(granted) = next.poll(&mut cx) else { panic!("it was released") };
+                holder = black_box(granted);
+            }
+            started.elapsed()
         }
-        started.elapsed()
     })
 }
 
@@ -132,34 +138,38 @@ fn wait<S: Semaphore>(semaphore: &'static S) -> Pin<Box<impl Future + use<S>>> {
 }
 
 fn join_leave<S: Semaphore>(waiters: usize) -> Candidate {
-    let semaphore = full::<S>();
-    let line: Vec<_> = (0..waiters).map(|_| wait(semaphore)).collect();
-    let join_leave = move |operations| {
-        assert_eq!(line.len(), waiters);
-        let mut cx = Context::from_waker(Waker::noop());
-        let started = Instant::now();
-        for _ in 0..operations {
-            let waits = pin!(semaphore.acquire(UNIT)).poll(&mut cx).is_pending();
-            assert!(black_box(waits));
+    let make = move || {
+        let semaphore = full::<S>();
+        let line: Vec<_> = (0..waiters).map(|_| wait(semaphore)).collect();
+        move |operations| {
+            assert_eq!(line.len(), waiters);
+            let mut cx = Context::from_waker(Waker::noop());
+            let started = Instant::now();
+            for _ in 0..operations {
+                let waits = pin!(semaphore.acquire(UNIT)).poll(&mut cx).is_pending();
+                assert!(black_box(waits));
+            }
+            started.elapsed()
         }
-        started.elapsed()
     };
-    Candidate::new(S::NAME, join_leave).at(waiters as u64)
+    Candidate::new(S::NAME, make).at(waiters as u64)
 }
 
 /// Its neighbours in the line have not been touched for long, so with many of them this waits for memory.
 fn leave_random<S: Semaphore>(waiters: usize) -> Candidate {
-    let semaphore = full::<S>();
-    let mut line: Vec<_> = (0..waiters).map(|_| wait(semaphore)).collect();
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    let leave_join = move |operations| {
-        let started = Instant::now();
-        for _ in 0..operations {
-            random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-            let place = &mut line[(random >> 33) as usize % waiters];
-            *place = wait(semaphore);
+    let make = move || {
+        let semaphore = full::<S>();
+        let mut line: Vec<_> = (0..waiters).map(|_| wait(semaphore)).collect();
+        let mut random = 1_u64;
+        move |operations| {
+            let started = Instant::now();
+            for _ in 0..operations {
+                random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                let place = &mut line[(random >> 33) as usize % waiters];
+                *place = wait(semaphore);
+            }
+            started.elapsed()
         }
-        started.elapsed()
     };
-    Candidate::new(S::NAME, leave_join).at(waiters as u64)
+    Candidate::new(S::NAME, make).at(waiters as u64)
 }

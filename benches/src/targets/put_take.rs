@@ -89,7 +89,7 @@ fn everyone(threads: usize, held: usize) -> Vec<Candidate> {
 fn with_nothing_held(threads: usize, held: usize) -> Vec<Candidate> {
     let mut candidates = everyone(threads, held);
     let empty = put_take::<Cloakroom>(&Rc::new(Crew::new(threads)), threads, 0);
-    candidates.push(Candidate { name: "cloakroom, nothing held".to_owned(), ..empty });
+    candidates.push(empty.named("cloakroom, nothing held"));
     candidates
 }
 
@@ -97,9 +97,28 @@ const HOLDER: Owner = 1;
 const VISITOR: Owner = 2;
 
 fn put_take<P: Peer>(crew: &Rc<Crew>, threads: usize, held: usize) -> Candidate {
+    let crew = Rc::clone(crew);
+    Candidate::new(P::NAME, move || {
+        let peer = holding::<P>(&crew, threads, held);
+        move |operations| {
+            let peer = Arc::clone(&peer);
+            let job: Job = Arc::new(move |_| {
+                let started = Instant::now();
+                for _ in 0..operations {
+                    let ticket = peer.put(VISITOR, payload()).expect("there is room");
+                    black_box(peer.take(black_box(ticket), VISITOR));
+                }
+                started.elapsed()
+            });
+            crew.run(&job)
+        }
+    })
+}
+
+/// Each thread has put its share.
+fn holding<P: Peer>(crew: &Crew, threads: usize, held: usize) -> Arc<P> {
     let peer = Arc::new(P::new(ROOMY, DAY));
     let filled = Arc::clone(&peer);
-    // Each thread holds its share.
     let fill: Job = Arc::new(move |thread| {
         let started = Instant::now();
         for _ in (thread..held).step_by(threads) {
@@ -108,44 +127,33 @@ fn put_take<P: Peer>(crew: &Rc<Crew>, threads: usize, held: usize) -> Candidate 
         started.elapsed()
     });
     crew.run(&fill);
-    let crew = Rc::clone(crew);
-    Candidate::new(P::NAME, move |operations| {
-        let peer = Arc::clone(&peer);
-        let job: Job = Arc::new(move |_| {
-            let started = Instant::now();
-            for _ in 0..operations {
-                let ticket = peer.put(VISITOR, payload()).expect("there is room");
-                black_box(peer.take(black_box(ticket), VISITOR));
-            }
-            started.elapsed()
-        });
-        crew.run(&job)
-    })
+    peer
 }
 
 /// What is taken has not been touched for long, so every peer waits for memory.
 fn replace_random<P: Peer>(crew: &Rc<Crew>, held: usize) -> Candidate {
-    let peer = P::new(ROOMY, DAY);
-    let put = move |peer: &P| Some(peer.put(HOLDER, payload()).expect("there is room"));
-    let tickets: Vec<_> = (0..held).map(|_| put(&peer)).collect();
-    let state = Arc::new((peer, Mutex::new(tickets)));
     let crew = Rc::clone(crew);
-    Candidate::new(P::NAME, move |operations| {
-        let state = Arc::clone(&state);
-        let job: Job = Arc::new(move |_| {
-            let (peer, tickets) = &*state;
-            let mut tickets = tickets.lock().expect("one thread");
-            let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-            let started = Instant::now();
-            for _ in 0..operations {
-                random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
-                let place = &mut tickets[(random >> 33) as usize % held];
-                let taken = peer.take(place.take().expect("put back"), HOLDER);
-                black_box(taken).expect("it was there");
-                *place = put(peer);
-            }
-            started.elapsed()
-        });
-        crew.run(&job)
+    let put = move |peer: &P| Some(peer.put(HOLDER, payload()).expect("there is room"));
+    Candidate::new(P::NAME, move || {
+        let peer = P::new(ROOMY, DAY);
+        let tickets: Vec<_> = (0..held).map(|_| put(&peer)).collect();
+        let state = Arc::new((peer, Mutex::new((tickets, 1_u64))));
+        move |operations| {
+            let state = Arc::clone(&state);
+            let job: Job = Arc::new(move |_| {
+                let (peer, of_one_thread) = &*state;
+                let (tickets, random) = &mut *of_one_thread.lock().expect("one thread");
+                let started = Instant::now();
+                for _ in 0..operations {
+                    *random = random.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+                    let place = &mut tickets[(*random >> 33) as usize % held];
+                    let taken = peer.take(place.take().expect("put back"), HOLDER);
+                    black_box(taken).expect("it was there");
+                    *place = put(peer);
+                }
+                started.elapsed()
+            });
+            crew.run(&job)
+        }
     })
 }
