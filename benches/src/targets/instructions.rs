@@ -12,7 +12,7 @@ use crate::results::{Data, Figure};
 use crate::rounds::Effort;
 
 /// What is counted: its name on the page, the comparison, the candidates.
-pub(crate) const COUNTED: [(&str, &str, &[&str]); 3] = [
+pub(crate) const COUNTED: [(&str, &str, &[&str]); 4] = [
     (
         "put + take",
         "put + take, 1 thread, nothing held",
@@ -26,6 +26,11 @@ pub(crate) const COUNTED: [(&str, &str, &[&str]); 3] = [
     (
         "hand-off",
         "hand-off: join, release, poll",
+        &["cloakroom", "tokio", "futures-intrusive", "async-lock", "mea"],
+    ),
+    (
+        "join + leave",
+        "join and leave at the end of a line",
         &["cloakroom", "tokio", "futures-intrusive", "async-lock", "mea"],
     ),
 ];
