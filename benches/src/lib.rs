@@ -1,33 +1,31 @@
-//! What the benchmarks share.
+//! cloakroom side by side with what else one could use. Every number is measured with its peers in one
+//! run and read as a ratio: see `rounds.rs`.
+
+mod cli;
+mod crew;
+mod page;
+mod peers;
+mod plots;
+mod results;
+mod rounds;
+mod semaphores;
+mod targets;
 
 use std::time::Duration;
 
-use bytes::Bytes;
-use cloakroom::{Stash, Ticket};
+pub use self::cli::cli;
 
-/// A 16-byte owner.
-pub type Owner = u128;
-
-/// Owns the entries that are held.
-const HOLDER: Owner = 1;
-
-/// A payload of 1 KiB that shares its bytes, so that the benchmark is not one of memory copies.
-#[must_use]
-pub fn payload() -> Bytes {
-    static KIB: [u8; 1024] = [7; 1024];
-    Bytes::from_static(&KIB)
-}
-
-/// A stash with room, that holds `entries` which do not expire meanwhile. The tickets keep nothing
-/// alive; they are for looking at what is held.
-#[must_use]
-pub fn stash_holding(entries: usize) -> (Stash<Bytes, Owner>, Vec<Ticket>) {
-    let stash = Stash::builder()
-        .max_bytes(1 << 40)
-        .ttl(Duration::from_secs(24 * 3600))
-        .build()
-        .expect("the settings are good");
-    let put = |_| stash.try_put(HOLDER, payload()).expect("there is room");
-    let tickets = (0..entries).map(put).collect();
-    (stash, tickets)
+/// Hands every comparison of times to criterion, or to whatever else runs so many operations and takes
+/// the time: target and title, name of the candidate, and how to run it.
+pub fn for_each_timed(mut visit: impl FnMut(&str, &str, &mut dyn FnMut(u64) -> Duration)) {
+    for timed in targets::timed() {
+        let group = format!("{}: {}", timed.target, timed.title);
+        for mut candidate in (timed.candidates)(false) {
+            let name = match candidate.x {
+                Some(x) => format!("{}, {x}", candidate.name),
+                None => candidate.name.clone(),
+            };
+            visit(&group, &name, &mut |operations| candidate.run(operations));
+        }
+    }
 }

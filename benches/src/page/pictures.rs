@@ -1,0 +1,73 @@
+//! Which plots there are, and what is in them.
+
+use std::path::Path;
+use std::{fs, io};
+
+use super::All;
+use crate::plots::{Dots, Lines, Series};
+use crate::results::{Data, Group};
+use crate::targets::saturated;
+
+pub(super) fn draw(directory: &Path, all: &All) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let data = |target| all.get(target).map(|results| &results.data);
+    let plots = [
+        ("t2.svg", data("T2").and_then(two_threads)),
+        (
+            "t5.svg",
+            data("T5").and_then(|data| {
+                let group = data.group("put + take")?;
+                Some(by_number(group, "put + take, 1 thread", "entries held"))
+            }),
+        ),
+        (
+            "t8.svg",
+            data("T8").and_then(|data| {
+                let group = data.group("join and leave")?;
+                Some(by_number(group, "join and leave at the end of a line", "waiters"))
+            }),
+        ),
+        ("t12.svg", data("T12").map(waits)),
+    ];
+    for (name, plot) in plots {
+        if let Some(plot) = plot {
+            fs::write(directory.join(name), plot)?;
+        }
+    }
+    Ok(())
+}
+
+fn two_threads(data: &Data) -> Option<String> {
+    let group = data.groups.first()?;
+    let rows = group.timings.iter().map(|timing| (timing.name.clone(), timing.spread().median));
+    let dots = Dots {
+        title: "put + take, 2 threads, nothing held",
+        unit: "ns per put + take, logarithmic",
+        rows: rows.collect(),
+    };
+    Some(dots.to_svg())
+}
+
+fn by_number(group: &Group, title: &str, x: &str) -> String {
+    let series = group.names().into_iter().map(|name| {
+        let points = group.timings.iter().filter(|timing| timing.name == name);
+        let point = |x: Option<u64>, y| (x.unwrap_or(0) as f64, y);
+        let points = points.map(|timing| point(timing.x, timing.spread().median)).collect();
+        Series { name: name.to_owned(), points }
+    });
+    Lines { title, x, y: "ns, logarithmic", series: series.collect() }.to_svg()
+}
+
+fn waits(data: &Data) -> String {
+    let mut rows = Vec::new();
+    for (kind, ..) in saturated::CLASSES {
+        for peer in ["cloakroom", "glue", "first-fit"] {
+            let wait = data.latency([saturated::SCENARIO, peer, kind], |l| l.p99 as f64 / 1e3);
+            if let Some(wait) = wait {
+                rows.push((format!("{kind}, {peer}"), wait.median));
+            }
+        }
+    }
+    let unit = "p99 wait in microseconds, logarithmic; at most as long as a round";
+    Dots { title: "saturated: 64 producers wait", unit, rows }.to_svg()
+}

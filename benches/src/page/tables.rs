@@ -1,0 +1,139 @@
+//! All that was measured, as tables.
+
+use super::goals::shown;
+use super::{All, line};
+use crate::results::{Data, Figure, Group, Results};
+use crate::rounds::Spread;
+
+const PICTURES: [(&str, &str, &str); 4] = [
+    ("T2", "plots/t2.svg", "Put + take by two threads, nothing held"),
+    ("T5", "plots/t5.svg", "Put + take against the number of entries held"),
+    ("T8", "plots/t8.svg", "Join and leave against the number of waiters"),
+    ("T12", "plots/t12.svg", "Waits by size of request, when the stash is full all the time"),
+];
+
+pub(super) fn write(page: &mut String, all: &All) {
+    page.push_str("\n## All of it\n");
+    let mut targets: Vec<_> = all.iter().collect();
+    targets.sort_by_key(|(target, _)| target[1..].parse::<u32>().unwrap_or(0));
+    for (target, Results { data, .. }) in targets {
+        line(page, format_args!("\n### {target}"));
+        for (_, file, caption) in PICTURES.iter().filter(|(of, ..)| of == target) {
+            line(page, format_args!("\n![{caption}]({file})"));
+        }
+        section(page, data);
+    }
+}
+
+/// For whoever waits at a terminal.
+pub(crate) fn print(data: &Data) {
+    let mut text = String::new();
+    section(&mut text, data);
+    print!("{text}");
+}
+
+fn section(page: &mut String, data: &Data) {
+    for group in &data.groups {
+        line(page, format_args!("\n{}:\n", first_upper(&group.title)));
+        if group.xs().is_empty() { timings(page, group) } else { by_number(page, group) }
+    }
+    if !data.latencies.is_empty() {
+        latencies(page, data);
+    }
+    figures(page, data);
+}
+
+fn first_upper(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+fn timings(page: &mut String, group: &Group) {
+    page.push_str("| | ns | x cloakroom |\n|---|---|---|\n");
+    let Some(base) = group.timings.first() else { return };
+    for timing in &group.timings {
+        let (time, ratio) = (timing.spread(), shown(timing.ratio(base)));
+        line(page, format_args!("| {} | {} | {ratio} |", timing.name, nanos(time)));
+    }
+}
+
+fn nanos(Spread { q1, median, q3 }: Spread) -> String {
+    let digits = if median < 10.0 { 1 } else { 0 };
+    format!("{median:.digits$} ({q1:.digits$} to {q3:.digits$})")
+}
+
+/// Each cell: nanoseconds, and how many times what it is with the smallest number.
+fn by_number(page: &mut String, group: &Group) {
+    let xs = group.xs();
+    let heads: String = xs.iter().map(|x| format!(" {x} |")).collect();
+    line(page, format_args!("| ns, and x the first |{heads}\n|---|{}", "---|".repeat(xs.len())));
+    for name in group.names() {
+        let Some(base) = group.timing(name, xs.first().copied()) else { continue };
+        let cell = |x: &u64| match group.timing(name, Some(*x)) {
+            Some(timing) => {
+                let (time, ratio) = (timing.spread().median, timing.ratio(base).median);
+                format!(" {time:.0}, {ratio:.2} x |")
+            }
+            None => " |".to_owned(),
+        };
+        line(page, format_args!("| {name} |{}", xs.iter().map(cell).collect::<String>()));
+    }
+}
+
+fn latencies(page: &mut String, data: &Data) {
+    page.push_str(
+        "\nMedians over the rounds, in microseconds. Unfinished: not over when a round was, and counted as \
+         long as they had lasted.\n\n| | | | per second | p50 | p99 | p99.9 | max | unfinished |\n\
+         |---|---|---|---|---|---|---|---|---|\n",
+    );
+    let mut seen: Vec<[&str; 3]> = Vec::new();
+    for latency in &data.latencies {
+        let key = [&*latency.scenario, &*latency.peer, &*latency.kind];
+        if seen.contains(&key) {
+            continue;
+        }
+        seen.push(key);
+        let micros = |value: u64| value as f64 / 1e3;
+        let cells = [
+            data.latency(key, |l| l.count as f64 / l.seconds),
+            data.latency(key, |l| micros(l.p50)),
+            data.latency(key, |l| micros(l.p99)),
+            data.latency(key, |l| micros(l.p999)),
+            data.latency(key, |l| micros(l.max)),
+            data.latency(key, |l| l.unfinished as f64),
+        ];
+        let cell = |spread: Option<Spread>| {
+            let median = spread.map_or(0.0, |spread| spread.median);
+            let digits = if median < 10.0 && median.fract() != 0.0 { 2 } else { 0 };
+            format!(" {median:.digits$} |")
+        };
+        let cells: String = cells.into_iter().map(cell).collect();
+        let [scenario, peer, kind] = key;
+        line(page, format_args!("| {scenario} | {peer} | {kind} |{cells}"));
+    }
+}
+
+/// Those of one name and peer, their median.
+fn figures(page: &mut String, data: &Data) {
+    if data.figures.is_empty() {
+        return;
+    }
+    page.push_str("\n| | | |\n|---|---|---|\n");
+    let mut seen: Vec<(&str, &str)> = Vec::new();
+    for Figure { what, peer, .. } in &data.figures {
+        if !seen.contains(&(what, peer)) {
+            seen.push((what, peer));
+            let median = Spread::of(data.figures(what, peer)).median;
+            line(page, format_args!("| {what} | {peer} | {median:.2} |"));
+        }
+    }
+    for Figure { what, peer, parts, .. } in data.figures.iter().filter(|f| !f.parts.is_empty()) {
+        if peer == "cloakroom" {
+            line(page, format_args!("\n{}, {peer}, by function:\n", first_upper(what)));
+            page.push_str("| function | instructions |\n|---|---|\n");
+            for (function, count) in parts {
+                line(page, format_args!("| `{function}` | {count:.0} |"));
+            }
+        }
+    }
+}

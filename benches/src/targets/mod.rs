@@ -1,0 +1,74 @@
+//! The targets, by what they measure.
+
+mod allocations;
+pub(crate) mod crowded;
+pub(crate) mod expiry;
+mod instructions;
+mod line;
+mod put_take;
+pub(crate) mod saturated;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub(crate) use self::instructions::repeat;
+use crate::results::{Data, Group};
+use crate::rounds::{Candidate, Effort, compare};
+
+/// A comparison of times per operation: what criterion and the rounds have in common.
+pub(crate) struct Timed {
+    pub(crate) target: &'static str,
+    pub(crate) title: &'static str,
+    /// Is told whether a short run is wanted.
+    pub(crate) candidates: fn(bool) -> Vec<Candidate>,
+}
+
+pub(crate) fn timed() -> impl Iterator<Item = &'static Timed> {
+    [put_take::TIMED, line::TIMED, expiry::TIMED].into_iter().flatten()
+}
+
+/// Measures what is not a time per operation.
+type Scenario = fn(Effort) -> Data;
+
+const SCENARIOS: [(&str, Scenario); 5] = [
+    ("T9", expiry::measure),
+    ("T10", allocations::measure),
+    ("T12", saturated::measure),
+    ("T14", instructions::measure),
+    ("T15", crowded::measure),
+];
+
+/// All that can be run. T11 is measured with T10; T13 is the gateway's.
+pub(crate) const NAMES: [&str; 13] =
+    ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10", "T12", "T14", "T15"];
+
+pub(crate) fn measure(target: &str, effort: Effort) -> Data {
+    let groups = timed().filter(|timed| timed.target == target);
+    let timings = groups.map(|timed| {
+        eprintln!("  {}", timed.title);
+        let timings = compare(effort, &mut (timed.candidates)(effort.quick));
+        Group { title: timed.title.to_owned(), timings }
+    });
+    let mut data = Data { groups: timings.collect(), ..Data::default() };
+    for (_, scenario) in SCENARIOS.iter().filter(|(name, _)| *name == target) {
+        data.append(scenario(effort));
+    }
+    data
+}
+
+/// Longer than any run.
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// More than is ever held.
+const ROOMY: u64 = 1 << 40;
+
+/// 1 KiB that is shared, so that copying it is not what is measured.
+fn payload() -> Bytes {
+    static KIB: [u8; 1024] = [7; 1024];
+    Bytes::from_static(&KIB)
+}
+
+/// 1 byte, for holding many.
+fn small_payload() -> Bytes {
+    Bytes::from_static(&[7])
+}
