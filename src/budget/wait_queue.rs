@@ -16,6 +16,7 @@
 //! are woken after the unlock, from a batch that has no pointers into nodes (invariant 6).
 
 use std::marker::PhantomPinned;
+use std::mem::{self, MaybeUninit};
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::Waker;
@@ -137,7 +138,8 @@ impl Node {
 ///
 /// Bounded, so that it needs no allocation; two under loom, so that models see more than one batch.
 pub(super) struct WakeBatch {
-    wakers: [Option<Waker>; WakeBatch::CAPACITY],
+    /// Below `len` they are initialised.
+    wakers: [MaybeUninit<Waker>; WakeBatch::CAPACITY],
     len: usize,
 }
 
@@ -147,28 +149,37 @@ impl WakeBatch {
     #[cfg(loom)]
     pub(super) const CAPACITY: usize = 2;
 
+    #[inline]
     pub(super) fn new() -> Self {
-        Self { wakers: [const { None }; Self::CAPACITY], len: 0 }
+        Self { wakers: [const { MaybeUninit::uninit() }; Self::CAPACITY], len: 0 }
     }
 
     fn is_full(&self) -> bool {
         self.len == Self::CAPACITY
     }
 
-    fn push(&mut self, waker: Option<Waker>) {
-        self.wakers[self.len] = waker;
+    fn push(&mut self, waker: Waker) {
+        self.wakers[self.len].write(waker);
         self.len += 1;
     }
 
     /// Wakes them in the order in which they were granted. No lock may be held: wakers are user code.
     /// One that panics keeps nobody else from being woken (invariant 11).
+    #[inline]
     pub(super) fn wake_all(&mut self) {
-        for waker in &mut self.wakers[..self.len] {
-            if let Some(waker) = waker.take() {
-                contain_panic(|| waker.wake());
-            }
+        let len = mem::take(&mut self.len);
+        for waker in &mut self.wakers[..len] {
+            // SAFETY: it was below `len`, which now says that it has been moved out.
+            let waker = unsafe { waker.assume_init_read() };
+            contain_panic(|| waker.wake());
         }
-        self.len = 0;
+    }
+}
+
+/// A panic between the push and the wake, of which there is none that we know, would leave some.
+impl Drop for WakeBatch {
+    fn drop(&mut self) {
+        self.wake_all();
     }
 }
 
@@ -276,7 +287,9 @@ impl WaitQueue {
                 Verdict::End(ending) => {
                     // SAFETY: linked; then unlinked, its waker moved out, and not touched again.
                     unsafe {
-                        batch.push(self.unlink(head));
+                        if let Some(waker) = self.unlink(head) {
+                            batch.push(waker);
+                        }
                         Node::end(head, ending);
                     }
                 }
