@@ -94,6 +94,11 @@ proptest! {
     ) {
         run_stash(overhead, script).map_err(TestCaseError::fail)?;
     }
+}
+
+proptest! {
+    // Each has all kinds of steps.
+    #![proptest_config(Config { cases: 20, ..config() })]
 
     #[test]
     fn a_script_survives_as_bytes(
