@@ -635,7 +635,7 @@ pub fn run_stash(overhead: u64, script: Vec<StashStep>) -> Result<(), Disagreeme
                 let owner = (owner + off) % OWNERS;
                 let expected = model.take(ticket, owner);
                 let actual = stash.take(&ticket, &owner).map(|payload| payload.0);
-                agree!(actual, expected);
+                agree!(actual, expected, "what was taken");
             }
             StashStep::TakeForged(bits, owner) => {
                 agree!(stash.take(&forged(bits), &owner).is_none(), true);
