@@ -1,0 +1,19 @@
+//! What the documentation says in passing: a sentence each, and a test that holds it to that.
+#![cfg(not(loom))]
+
+mod support;
+
+use self::support::{TTL, stash_of};
+
+/// A sweep goes in batches of a thousand or so; `gc` is all of them.
+#[test]
+fn gc_removes_all_that_has_expired_however_much_it_is() {
+    let (stash, clock) = stash_of::<String, u8>(100);
+    for _ in 0..5_000 {
+        let _ = stash.try_put(0, String::new()).unwrap();
+    }
+    assert_eq!(stash.gc(), 0);
+    clock.advance(TTL);
+    let _ = stash.try_put(0, "later".to_owned()).unwrap();
+    assert_eq!((stash.gc(), stash.len(), stash.used_bytes()), (5_000, 1, 5));
+}
