@@ -3,6 +3,8 @@
 
 mod support;
 
+use cloakroom::Budget;
+
 use self::support::{TTL, stash_of};
 
 /// A sweep goes in batches of a thousand or so; `gc` is all of them.
@@ -16,4 +18,13 @@ fn gc_removes_all_that_has_expired_however_much_it_is() {
     clock.advance(TTL);
     let _ = stash.try_put(0, "later".to_owned()).unwrap();
     assert_eq!((stash.gc(), stash.len(), stash.used_bytes()), (5_000, 1, 5));
+}
+
+#[test]
+fn a_limit_has_61_bits() {
+    assert_eq!(Budget::MAX_LIMIT, (1 << 61) - 1);
+    let budget = Budget::new(Budget::MAX_LIMIT);
+    let all = budget.try_acquire(Budget::MAX_LIMIT).unwrap();
+    assert_eq!((all.bytes(), budget.used()), (Budget::MAX_LIMIT, Budget::MAX_LIMIT));
+    assert!(budget.try_acquire(1).is_err());
 }
