@@ -5,7 +5,7 @@ mod support;
 
 use cloakroom::Budget;
 
-use self::support::{TTL, stash_of};
+use self::support::{TTL, queue, ready, stash_of};
 
 /// A sweep goes in batches of a thousand or so; `gc` is all of them.
 #[test]
@@ -27,4 +27,20 @@ fn a_limit_has_61_bits() {
     let all = budget.try_acquire(Budget::MAX_LIMIT).unwrap();
     assert_eq!((all.bytes(), budget.used()), (Budget::MAX_LIMIT, Budget::MAX_LIMIT));
     assert!(budget.try_acquire(1).is_err());
+}
+
+#[test]
+fn every_reaper_ends_with_the_last_handle() {
+    let (stash, clock) = stash_of::<String, u8>(100);
+    let reaper = |_| {
+        let clock = clock.clone();
+        Box::pin(stash.reaper().run(move |nap| clock.sleep(nap)))
+    };
+    let mut reapers: Vec<_> = (0..3).map(reaper).collect();
+    let woken: Vec<_> = reapers.iter_mut().map(queue).collect();
+    drop(stash);
+    for (reaper, woken) in reapers.iter_mut().zip(woken) {
+        assert_eq!(woken.get(), 1);
+        ready(reaper);
+    }
 }
