@@ -44,3 +44,19 @@ fn every_reaper_ends_with_the_last_handle() {
         ready(reaper);
     }
 }
+
+/// A reaper looks in batches, and sleeps only when nothing is left that is due.
+#[test]
+fn a_reaper_does_not_sleep_while_more_is_due() {
+    let (stash, clock) = stash_of::<String, u8>(100);
+    for _ in 0..5_000 {
+        let _ = stash.try_put(0, String::new()).unwrap();
+    }
+    clock.advance(TTL);
+    let time = clock.clone();
+    let mut reaper = Box::pin(stash.reaper().run(move |nap| time.sleep(nap)));
+    for _ in 0..20 {
+        queue(&mut reaper);
+    }
+    assert_eq!(stash.len(), 0);
+}
