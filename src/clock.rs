@@ -227,3 +227,15 @@ impl Drop for Sleep {
         drop(sleeper);
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_never() {
+        assert_eq!(nanos(Duration::MAX), NEVER - 1);
+        assert_eq!(nanos(Duration::from_nanos(NEVER)), NEVER - 1);
+        assert_eq!(nanos(Duration::from_nanos(NEVER - 2)), NEVER - 2);
+    }
+}

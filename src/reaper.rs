@@ -257,3 +257,18 @@ impl Alarms {
         all.iter().filter_map(Weak::upgrade).for_each(|alarm| alarm.ring());
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alarms_of_reapers_that_are_gone_are_forgotten() {
+        let alarms = Alarms::new();
+        let kept = alarms.add();
+        (0..100).for_each(|_| drop(alarms.add()));
+        // The last is only known to be gone when the next is added.
+        assert_eq!(alarms.0.lock().len(), 2);
+        assert_eq!(Arc::weak_count(&kept), 1);
+    }
+}

@@ -189,4 +189,9 @@ mod tests {
         assert_eq!(ever_one, mask(90));
         assert_eq!(ever_zero & mask(90), mask(90));
     }
+
+    #[test]
+    fn the_low_bits_are_of_the_secret() {
+        assert_eq!(Secret([0x89ab_cdef, 0x0123_4567, 0x3ff_ffff]).low(), 0x0123_4567_89ab_cdef);
+    }
 }

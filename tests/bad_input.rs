@@ -69,6 +69,24 @@ fn ttl_must_not_overflow_a_deadline() {
 }
 
 #[test]
+fn the_longest_ttl_is_a_quarter_of_what_the_clock_counts() {
+    let with = |nanos| Stash::builder().max_bytes(1_000).ttl(Duration::from_nanos(nanos)).build();
+    let built: Result<Strings, ConfigError> = with(1 << 61);
+    assert!(built.is_ok());
+    refused(with((1 << 61) + 1), "ttl");
+}
+
+#[test]
+fn a_clock_may_be_shared() {
+    let clock = std::sync::Arc::new(cloakroom::ManualClock::new());
+    let builder = Stash::builder().max_bytes(1_000).ttl(Duration::from_secs(1));
+    let stash: Strings = builder.clock(std::sync::Arc::clone(&clock)).build().unwrap();
+    let ticket = stash.try_put(0, "coat".to_owned()).unwrap();
+    clock.advance(Duration::from_secs(1));
+    assert!(stash.take(&ticket, &0).is_none());
+}
+
+#[test]
 fn the_shortest_ttl_is_a_nanosecond() {
     let builder = Stash::builder().max_bytes(100).entry_overhead(0).ttl(Duration::from_nanos(1));
     let clock = cloakroom::ManualClock::new();
@@ -449,7 +467,13 @@ fn what_can_be_printed_is() {
     assert_eq!(format!("{permit:?}"), "Permit { bytes: 10, .. }");
     let put = format!("{:?}", stash.put(0, Live::new().coat(11)));
     assert!(put.starts_with("Put") && put.contains("11"), "{put}");
-    let _ = format!("{clock:?} {:?} {:?}", stash.reaper(), Strings::builder());
+    clock.advance(Duration::from_millis(5));
+    assert_eq!(format!("{clock:?} {:?}", stash.reaper()), "ManualClock(5ms) Reaper { .. }");
+    let builder = Strings::builder().max_bytes(100).ttl(Duration::from_secs(7)).entry_overhead(3);
+    assert_eq!(
+        format!("{builder:?}"),
+        "Builder { max_bytes: 100, ttl: 7s, entry_overhead: 3, .. }"
+    );
 }
 
 // ---- Anything --------------------------------------------------------------------------------------

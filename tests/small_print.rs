@@ -1,0 +1,64 @@
+//! What the documentation says in passing: a sentence each, and a test that holds it to that.
+#![cfg(not(loom))]
+
+mod support;
+
+use cloakroom::Budget;
+
+use self::support::{TTL, queue, ready, stash_of};
+
+/// A sweep goes in batches of a thousand or so; `gc` is all of them.
+#[test]
+fn gc_removes_all_that_has_expired_however_much_it_is() {
+    let (stash, clock) = stash_of::<String, u8>(100);
+    for _ in 0..5_000 {
+        let _ = stash.try_put(0, String::new()).unwrap();
+    }
+    assert_eq!(stash.gc(), 0);
+    clock.advance(TTL);
+    let _ = stash.try_put(0, "later".to_owned()).unwrap();
+    assert_eq!((stash.gc(), stash.len(), stash.used_bytes()), (5_000, 1, 5));
+}
+
+#[test]
+fn a_limit_has_61_bits() {
+    assert_eq!(Budget::MAX_LIMIT, (1 << 61) - 1);
+    let budget = Budget::new(Budget::MAX_LIMIT);
+    let all = budget.try_acquire(Budget::MAX_LIMIT).unwrap();
+    assert_eq!((all.bytes(), budget.used()), (Budget::MAX_LIMIT, Budget::MAX_LIMIT));
+    assert!(budget.try_acquire(1).is_err());
+}
+
+#[test]
+fn every_reaper_ends_with_the_last_handle() {
+    let (stash, clock) = stash_of::<String, u8>(100);
+    let reaper = |_| {
+        let clock = clock.clone();
+        Box::pin(stash.reaper().run(move |nap| clock.sleep(nap)))
+    };
+    let mut reapers: Vec<_> = (0..3).map(reaper).collect();
+    let woken: Vec<_> = reapers.iter_mut().map(queue).collect();
+    drop(stash);
+    for (reaper, woken) in reapers.iter_mut().zip(woken) {
+        assert_eq!(woken.get(), 1);
+        ready(reaper);
+    }
+}
+
+/// It looks in batches, lets others run after each, and sleeps when nothing is left that is due.
+#[test]
+fn a_reaper_does_not_sleep_while_more_is_due() {
+    let (stash, clock) = stash_of::<String, u8>(100);
+    for _ in 0..5_000 {
+        let _ = stash.try_put(0, String::new()).unwrap();
+    }
+    clock.advance(TTL);
+    let time = clock.clone();
+    let mut reaper = Box::pin(stash.reaper().run(move |nap| time.sleep(nap)));
+    queue(&mut reaper);
+    assert!(!stash.is_empty(), "it lets others run in between");
+    for _ in 0..20 {
+        queue(&mut reaper);
+    }
+    assert_eq!(stash.len(), 0);
+}
