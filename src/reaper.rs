@@ -268,7 +268,7 @@ mod tests {
         let kept = alarms.add();
         (0..100).for_each(|_| drop(alarms.add()));
         // The last is only known to be gone when the next is added.
-        assert_eq!(alarms.0.lock().len(), 2);
+        assert_eq!(alarms.all.lock().len(), 2);
         assert_eq!(Arc::weak_count(&kept), 1);
     }
 }

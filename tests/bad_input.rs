@@ -470,9 +470,11 @@ fn what_can_be_printed_is() {
     clock.advance(Duration::from_millis(5));
     assert_eq!(format!("{clock:?} {:?}", stash.reaper()), "ManualClock(5ms) Reaper { .. }");
     let builder = Strings::builder().max_bytes(100).ttl(Duration::from_secs(7)).entry_overhead(3);
+    let builder = builder.max_waiting(9).max_waiting_bytes(99);
     assert_eq!(
         format!("{builder:?}"),
-        "Builder { max_bytes: 100, ttl: 7s, entry_overhead: 3, .. }"
+        "Builder { max_bytes: 100, ttl: 7s, entry_overhead: 3, overflow: None, \
+         max_bytes_per_owner: None, max_waiting: 9, max_waiting_bytes: 99, .. }"
     );
 }
 

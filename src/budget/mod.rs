@@ -99,6 +99,13 @@ impl Budget {
         }
     }
 
+    /// As `try_acquire`, without a reason.
+    #[inline]
+    pub(crate) fn acquire_fast(&self, bytes: u64) -> Option<Permit<'_>> {
+        let tier = self.core.try_charge(bytes).ok()?;
+        Some(Permit::new(&self.core, bytes, tier))
+    }
+
     /// Takes `bytes`, waiting in line until they fit. Bound the wait with [`Acquire::until`].
     ///
     /// # Errors

@@ -96,6 +96,7 @@ impl<P, O> SlotMap<P, O> {
 
     /// Puts an entry in and returns its ticket. `Err` if there is no slot left: each shard has some 67
     /// million.
+    #[inline]
     pub(crate) fn insert(
         &self,
         owner: O,
@@ -121,14 +122,15 @@ impl<P, O> SlotMap<P, O> {
     }
 
     /// Removes the entry that the ticket is for, if there is one and `owner` is its owner.
+    #[inline]
     pub(crate) fn remove<Q>(&self, ticket: Ticket, owner: &Q, now: Nanos) -> Option<Removed<P, O>>
     where
         O: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let (shard, index, won) = self.win(ticket, owner)?;
+        let won = self.win(ticket, owner)?;
         let expired = won.deadline() <= now;
-        let gone = self.take_out(shard, index, won);
+        let gone = self.take_out(won);
         Some(if expired { Removed::Expired(gone) } else { Removed::Delivered(gone) })
     }
 
@@ -151,7 +153,7 @@ impl<P, O> SlotMap<P, O> {
 
     /// Wins the slot of the entry that the ticket is for, if there is one and `owner` is its owner.
     #[inline]
-    fn win<Q>(&self, ticket: Ticket, owner: &Q) -> Option<(&Shard<P, O>, u32, Won<'_, P, O>)>
+    fn win<Q>(&self, ticket: Ticket, owner: &Q) -> Option<PutBack<'_, P, O>>
     where
         O: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -163,14 +165,12 @@ impl<P, O> SlotMap<P, O> {
         // The owner's `Eq` is user code: the entry goes back if it says no (which takes a collision of
         // fingerprints), and if it panics.
         let won = PutBack { shard, index, won: Some(won) };
-        if !won.with(|entry| entry.secret == secret && entry.owner.borrow() == owner) {
-            return None;
-        }
-        Some((shard, index, won.keep()))
+        won.with(|entry| entry.secret == secret && entry.owner.borrow() == owner).then_some(won)
     }
 
     #[inline]
-    fn take_out(&self, shard: &Shard<P, O>, index: u32, won: Won<'_, P, O>) -> Gone<P, O> {
+    fn take_out(&self, won: PutBack<'_, P, O>) -> Gone<P, O> {
+        let (shard, index, won) = (won.shard, won.index, won.keep());
         let (charge, fingerprint) = (won.charge(), won.fingerprint());
         let Entry { secret, owner, payload } = won.vacate();
         shard.free.push(&shard.segments, index);
@@ -341,6 +341,10 @@ struct PutBack<'a, P, O> {
 }
 
 impl<'a, P, O> PutBack<'a, P, O> {
+    fn deadline(&self) -> Nanos {
+        self.won.as_ref().map_or(0, Won::deadline)
+    }
+
     fn with<R>(&self, f: impl FnOnce(&Entry<P, O>) -> R) -> R {
         self.won.as_ref().expect("won until kept or dropped").with(f)
     }
