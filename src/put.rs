@@ -11,6 +11,7 @@ use pin_project_lite::pin_project;
 
 use crate::admit::{Admit, Admitted};
 use crate::blocking;
+use crate::budget::Permit;
 use crate::error::{PutError, Refusal};
 use crate::payload::Payload;
 use crate::stash::Stash;
@@ -78,27 +79,23 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
         options: PutOptions,
     ) -> Result<Ticket, PutError<P>> {
         let charge = self.charge(&payload);
-        if self.settings().slots.owner_limit().is_none() {
-            if let Some(permit) = self.budget().acquire_fast(charge) {
-                return self.store(Admitted { permit, account: None }, owner, payload, options);
-            }
-        }
-        self.try_put_slow(charge, owner, payload, options)
+        let admitted = match self.admit_fast(charge) {
+            Some(permit) => Admitted { permit, account: None },
+            None => match self.admit_now(self.settings().slots.owner_key(&owner), charge) {
+                Ok(admitted) => admitted,
+                Err(refusal) => return Err(self.refuse_put(payload, refusal)),
+            },
+        };
+        self.store(admitted, owner, payload, options)
     }
 
-    /// With an account, or with expired entries to remove first, or to be refused.
-    #[cold]
-    fn try_put_slow(
-        &self,
-        charge: u64,
-        owner: O,
-        payload: P,
-        options: PutOptions,
-    ) -> Result<Ticket, PutError<P>> {
-        match self.admit_now(self.settings().slots.owner_key(&owner), charge) {
-            Ok(admitted) => self.store(admitted, owner, payload, options),
-            Err(refusal) => Err(self.refuse_put(payload, refusal)),
+    /// Room for what needs nothing else.
+    #[inline]
+    fn admit_fast(&self, charge: u64) -> Option<Permit<'_>> {
+        if self.settings().slots.owner_limit().is_some() {
+            return None;
         }
+        self.budget().acquire_fast(charge)
     }
 
     /// Stores the payload, waiting in line until it fits. Bound the wait with [`Put::until`].

@@ -118,6 +118,7 @@ impl<P, O> Stash<P, O> {
         Some(Self { inner: inner.upgrade()? })
     }
 
+    #[inline]
     pub(crate) fn settings(&self) -> &Settings<P, O> {
         &self.inner.settings
     }
@@ -316,6 +317,7 @@ impl<P, O> Stash<P, O> {
         Reaper::new(Arc::downgrade(&self.inner), &self.inner.alarms)
     }
 
+    #[inline]
     pub(crate) fn now(&self) -> Nanos {
         self.settings().time.now()
     }
@@ -333,12 +335,14 @@ impl<P, O> Stash<P, O> {
     }
 
     /// Takes note of a refusal on its way out.
+    #[cold]
     pub(crate) fn note_refusal(&self, refusal: AcquireError) -> AcquireError {
         self.totals().refused(refusal.reason()).add(1);
         self.observe(|| Event::Refused { reason: refusal.reason(), bytes: refusal.requested() });
         refusal
     }
 
+    #[inline]
     pub(crate) fn refuse_put(&self, payload: P, refusal: AcquireError) -> PutError<P> {
         PutError::new(payload, self.note_refusal(refusal))
     }
@@ -369,12 +373,13 @@ impl<P, O> Stash<P, O> {
     }
 
     /// What storing `bytes` costs. Saturates: that is more than any limit.
+    #[inline]
     pub(crate) fn charge_for(&self, bytes: u64) -> u64 {
         bytes.saturating_add(self.settings().entry_overhead)
     }
 
     /// Room for `charge` without waiting, in the owner's account too.
-    #[inline]
+    #[cold]
     pub(crate) fn admit_now(
         &self,
         key: Option<OwnerKey>,

@@ -51,6 +51,7 @@ impl Secret {
         self.bits() as u64
     }
 
+    #[inline]
     fn bits(self) -> u128 {
         let [a, b, c] = self.0;
         u128::from(c) << 64 | u128::from(b) << 32 | u128::from(a)
@@ -73,6 +74,7 @@ const fn mask(bits: u32) -> u128 {
 }
 
 impl Ticket {
+    #[inline]
     pub(crate) fn new(place: u32, secret: Secret) -> Self {
         let secret = secret.bits();
         Self(
@@ -85,10 +87,12 @@ impl Ticket {
         )
     }
 
+    #[inline]
     pub(crate) fn place(self) -> u32 {
         (self.0 >> 96) as u32
     }
 
+    #[inline]
     pub(crate) fn secret(self) -> Secret {
         let bits =
             (self.0 >> 80 & mask(16)) << 74 | (self.0 >> 64 & mask(12)) << 62 | self.0 & mask(62);

@@ -100,7 +100,10 @@ impl<'a> Permit<'a> {
     /// Never gives the bytes back: the budget is smaller by them from now on, though they count as used.
     #[inline]
     pub fn forget(mut self) {
-        self.bytes = 0;
+        match self.budget {
+            Holder::Borrowed(_) => mem::forget(self),
+            Holder::Owned(_) => self.bytes = 0,
+        }
     }
 
     /// The same permit, without the borrow.

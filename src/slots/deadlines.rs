@@ -48,6 +48,7 @@ enum Visit {
     Due { first: bool },
 }
 
+#[inline]
 const fn earliest(word: u64) -> Nanos {
     word & !SWEEPING
 }
@@ -117,11 +118,13 @@ impl Bound {
         }
     }
 
+    #[inline]
     fn change(&self, to: impl Fn(u64) -> u64) -> u64 {
         // ORDERING: Relaxed [bound.guess]: checked by the CAS.
         self.change_from(guess(&self.0, Ordering::Relaxed), to)
     }
 
+    #[inline]
     fn change_from(&self, mut word: u64, to: impl Fn(u64) -> u64) -> u64 {
         loop {
             // ORDERING: AcqRel / Relaxed [bound.change] pairs with itself and [bound.look].
@@ -134,6 +137,7 @@ impl Bound {
     }
 }
 
+#[inline]
 fn lowered(word: u64, deadline: Nanos) -> u64 {
     earliest(word).min(deadline) | (word & SWEEPING)
 }

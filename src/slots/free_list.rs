@@ -32,6 +32,7 @@ pub(crate) trait Links {
 }
 
 /// The top slot's index, if the list is not empty.
+#[inline]
 fn top(head: u64) -> Option<u32> {
     u32::try_from(head & INDEX).ok()?.checked_sub(1)
 }
@@ -42,6 +43,7 @@ impl FreeList {
     }
 
     /// Takes a slot off the list. It is the caller's alone then.
+    #[inline]
     pub(crate) fn pop(&self, links: &impl Links) -> Option<u32> {
         // ORDERING: Acquire [free.load] pairs with [free.push]: the link is visible, and what the slot's last
         // user did to it. Pops in between continue the push's release sequence.
@@ -60,6 +62,7 @@ impl FreeList {
     }
 
     /// Puts a slot on the list, which must be the caller's alone.
+    #[inline]
     pub(crate) fn push(&self, links: &impl Links, index: u32) {
         // ORDERING: Acquire [free.load] pairs with [free.push]: the top link's depth is visible.
         let mut head = guess(&self.head, Ordering::Acquire);
@@ -98,6 +101,7 @@ impl FreeList {
     }
 }
 
+#[inline]
 fn depth(head: u64, links: &impl Links) -> u64 {
     top(head).map_or(0, |index| links.link(index) >> 32)
 }

@@ -19,6 +19,7 @@ mod sweep;
 use std::borrow::Borrow;
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
+use std::mem::ManuallyDrop;
 
 use crossbeam_utils::CachePadded;
 use foldhash::quality::FixedState;
@@ -72,6 +73,9 @@ pub(crate) struct Gone<P, O> {
     pub(crate) owner: O,
     pub(crate) charge: u64,
 }
+
+/// Where a slot is that this thread has won.
+type Winner<'a, P, O> = (&'a Shard<P, O>, u32, Won<'a, P, O>);
 
 /// What a removal by ticket found.
 pub(crate) enum Removed<P, O> {
@@ -128,9 +132,9 @@ impl<P, O> SlotMap<P, O> {
         O: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let won = self.win(ticket, owner)?;
-        let expired = won.deadline() <= now;
-        let gone = self.take_out(won);
+        let winner = self.win(ticket, owner)?;
+        let expired = winner.2.deadline() <= now;
+        let gone = self.take_out(winner);
         Some(if expired { Removed::Expired(gone) } else { Removed::Delivered(gone) })
     }
 
@@ -153,7 +157,7 @@ impl<P, O> SlotMap<P, O> {
 
     /// Wins the slot of the entry that the ticket is for, if there is one and `owner` is its owner.
     #[inline]
-    fn win<Q>(&self, ticket: Ticket, owner: &Q) -> Option<PutBack<'_, P, O>>
+    fn win<Q>(&self, ticket: Ticket, owner: &Q) -> Option<Winner<'_, P, O>>
     where
         O: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
@@ -164,13 +168,15 @@ impl<P, O> SlotMap<P, O> {
         let won = shard.segments.slot(index)?.win(fingerprint)?;
         // The owner's `Eq` is user code: the entry goes back if it says no (which takes a collision of
         // fingerprints), and if it panics.
-        let won = PutBack { shard, index, won: Some(won) };
-        won.with(|entry| entry.secret == secret && entry.owner.borrow() == owner).then_some(won)
+        let guard = PutBack::new(shard, index, won);
+        if !guard.won.with(|entry| entry.secret == secret && entry.owner.borrow() == owner) {
+            return None;
+        }
+        Some((shard, index, guard.keep()))
     }
 
     #[inline]
-    fn take_out(&self, won: PutBack<'_, P, O>) -> Gone<P, O> {
-        let (shard, index, won) = (won.shard, won.index, won.keep());
+    fn take_out(&self, (shard, index, won): Winner<'_, P, O>) -> Gone<P, O> {
         let (charge, fingerprint) = (won.charge(), won.fingerprint());
         let Entry { secret, owner, payload } = won.vacate();
         shard.free.push(&shard.segments, index);
@@ -255,6 +261,7 @@ impl<P, O> SlotMap<P, O> {
         from_own().find_map(freed).or_else(|| from_own().find_map(grown))
     }
 
+    #[inline]
     fn find(&self, place: u32) -> Option<(&Shard<P, O>, u32)> {
         let shard = self.shards.get((place >> INDEX_BITS) as usize)?;
         Some((shard, place & ((1 << INDEX_BITS) - 1)))
@@ -262,6 +269,7 @@ impl<P, O> SlotMap<P, O> {
 }
 
 /// Where a slot is, as a ticket says it.
+#[inline]
 fn place(shard: usize, index: u32) -> u32 {
     (shard as u32) << INDEX_BITS | index
 }
@@ -337,32 +345,33 @@ impl<P, O> Shard<P, O> {
 struct PutBack<'a, P, O> {
     shard: &'a Shard<P, O>,
     index: u32,
-    won: Option<Won<'a, P, O>>,
+    won: ManuallyDrop<Won<'a, P, O>>,
 }
 
 impl<'a, P, O> PutBack<'a, P, O> {
-    fn deadline(&self) -> Nanos {
-        self.won.as_ref().map_or(0, Won::deadline)
+    #[inline]
+    fn new(shard: &'a Shard<P, O>, index: u32, won: Won<'a, P, O>) -> Self {
+        Self { shard, index, won: ManuallyDrop::new(won) }
     }
 
-    fn with<R>(&self, f: impl FnOnce(&Entry<P, O>) -> R) -> R {
-        self.won.as_ref().expect("won until kept or dropped").with(f)
-    }
-
-    fn keep(mut self) -> Won<'a, P, O> {
-        self.won.take().expect("won until kept or dropped")
+    #[inline]
+    fn keep(self) -> Won<'a, P, O> {
+        let mut kept = ManuallyDrop::new(self);
+        // SAFETY: taken once: `kept` is not used again, and not dropped.
+        unsafe { ManuallyDrop::take(&mut kept.won) }
     }
 }
 
 impl<P, O> Drop for PutBack<'_, P, O> {
+    #[cold]
     fn drop(&mut self) {
-        if let Some(won) = self.won.take() {
-            let deadline = won.deadline();
-            won.restore();
-            // A sweep may have come by meanwhile, and have raised the bounds over it.
-            if let Some((_, bounds)) = self.shard.segments.place(self.index) {
-                self.shard.lower_bounds(bounds, deadline);
-            }
+        // SAFETY: taken once: this is the drop.
+        let won = unsafe { ManuallyDrop::take(&mut self.won) };
+        let deadline = won.deadline();
+        won.restore();
+        // A sweep may have come by meanwhile, and have raised the bounds over it.
+        if let Some((_, bounds)) = self.shard.segments.place(self.index) {
+            self.shard.lower_bounds(bounds, deadline);
         }
     }
 }

@@ -104,6 +104,7 @@ impl<P, O> Slot<P, O> {
     /// # Safety
     /// The caller has popped the slot from the free list, or is the first to use it, and has not
     /// published it since.
+    #[inline]
     pub(super) unsafe fn publish(
         &self,
         entry: Entry<P, O>,
@@ -119,12 +120,14 @@ impl<P, O> Slot<P, O> {
         self.go_live(fingerprint);
     }
 
+    #[inline]
     fn go_live(&self, fingerprint: Fingerprint) {
         // ORDERING: Release [slot.publish] pairs with [slot.win] and [slot.look].
         self.state.store(fingerprint.0, Ordering::Release);
     }
 
     /// Wins the slot if it is live with this fingerprint. Lock-free; one attempt.
+    #[inline]
     pub(super) fn win(&self, fingerprint: Fingerprint) -> Option<Won<'_, P, O>> {
         // ORDERING: Relaxed [slot.peek]: spares those who cannot win the write; the CAS decides.
         if self.state.load(Ordering::Relaxed) != fingerprint.0 {
@@ -186,17 +189,20 @@ impl<P, O> Slot<P, O> {
         self.cell.with(|cell| unsafe { (*cell).assume_init_ref() })
     }
 
+    #[inline]
     pub(super) fn deadline(&self) -> Nanos {
         // ORDERING: Relaxed [slot.deadline.get]: after [slot.look] or [slot.win].
         self.deadline.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(super) fn word(&self) -> u64 {
         // ORDERING: Relaxed [slot.word.get]: as a charge read after [slot.win]; as a link checked by a CAS
         // on the list's head.
         self.word.load(Ordering::Relaxed)
     }
 
+    #[inline]
     pub(super) fn set_word(&self, word: u64) {
         // ORDERING: Relaxed [slot.word.set]: published with the state, or with the list's head.
         self.word.store(word, Ordering::Relaxed);
@@ -205,15 +211,18 @@ impl<P, O> Slot<P, O> {
 
 impl<'a, P, O> Won<'a, P, O> {
     /// Lets `f` look at the entry.
+    #[inline]
     pub(super) fn with<R>(&self, f: impl FnOnce(&Entry<P, O>) -> R) -> R {
         // SAFETY: won, so there is an entry and nobody else touches it.
         self.slot.cell.with(|cell| f(unsafe { (*cell).assume_init_ref() }))
     }
 
+    #[inline]
     pub(super) fn deadline(&self) -> Nanos {
         self.slot.deadline()
     }
 
+    #[inline]
     pub(super) fn charge(&self) -> u64 {
         self.slot.word()
     }
@@ -223,6 +232,7 @@ impl<'a, P, O> Won<'a, P, O> {
         self.slot.go_live(self.fingerprint);
     }
 
+    #[inline]
     pub(super) fn fingerprint(&self) -> Fingerprint {
         self.fingerprint
     }
@@ -233,6 +243,7 @@ impl<'a, P, O> Won<'a, P, O> {
     }
 
     /// Moves the entry out. The slot is free then, and the caller's to push to the free list.
+    #[inline]
     pub(super) fn vacate(self) -> Entry<P, O> {
         // SAFETY: won.
         unsafe { self.slot.vacate() }
@@ -242,6 +253,7 @@ impl<'a, P, O> Won<'a, P, O> {
 impl<P, O> Slot<P, O> {
     /// # Safety
     /// The caller has won or claimed the slot, and has not restored or vacated it since.
+    #[inline]
     pub(super) unsafe fn vacate(&self) -> Entry<P, O> {
         // SAFETY: won, so there is an entry and it is ours; the phase says that it is gone.
         let entry = self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() });

@@ -204,7 +204,7 @@ mod tests {
         let fingerprint = map.fingerprint(ticket.secret(), &());
         let won = shard.segments.slot(index).unwrap().win(fingerprint).unwrap();
         assert_eq!(map.expire(7).1, 5, "it may be put back");
-        drop(PutBack { shard, index, won: Some(won) });
+        drop(PutBack::new(shard, index, won));
         assert_eq!(map.expire(7).0.count(), 1);
     }
 }
