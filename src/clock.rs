@@ -70,18 +70,23 @@ mod real {
     pub(crate) struct RealTime {
         clock: quanta::Clock,
         origin: u64,
+        /// Nanoseconds in 2^32 ticks: a multiplication and a shift by a constant.
+        scale: u64,
     }
 
     impl RealTime {
         pub(super) fn new() -> Self {
             let clock = quanta::Clock::new();
-            let origin = clock.raw();
-            Self { clock, origin }
+            let (origin, scale) = (clock.raw(), clock.delta_as_nanos(0, 1 << 32));
+            Self { clock, origin, scale }
         }
 
         #[inline]
         pub(super) fn now(&self) -> Nanos {
-            self.clock.delta_as_nanos(self.origin, self.clock.raw()).min(NEVER - 1)
+            // Another core's counter may be a little behind.
+            let ticks = self.clock.raw().saturating_sub(self.origin);
+            let nanos = (u128::from(ticks) * u128::from(self.scale)) >> 32;
+            (nanos as u64).min(NEVER - 1)
         }
     }
 }

@@ -22,7 +22,7 @@ use std::hash::{BuildHasher, Hash};
 use std::mem::ManuallyDrop;
 
 use crossbeam_utils::CachePadded;
-use foldhash::quality::FixedState;
+use foldhash::fast::FixedState;
 use rand::Rng;
 
 #[cfg(not(loom))]
@@ -233,7 +233,8 @@ impl<P, O> SlotMap<P, O> {
         }
     }
 
-    /// The secret is random already: only the owner needs hashing, with the stash's key.
+    /// The secret is random already: only the owner needs hashing, with the stash's key. The faster hash does:
+    /// the bits need to differ, not to be spread.
     #[inline]
     fn fingerprint<Q: Hash + ?Sized>(&self, secret: Secret, owner: &Q) -> Fingerprint {
         Fingerprint::new(self.hasher.hash_one(owner) ^ secret.low())
