@@ -97,6 +97,7 @@ impl<P, O> Claim<P, O> {
         }
         let held = found.0.take()?;
         if held.deadline() <= now {
+            held.keeper().totals().expired.add(1);
             let (gone, stash) = held.let_go();
             stash.discard_expired(gone);
             return None;
@@ -184,6 +185,7 @@ fn give_back<P, O>(held: Held<Stash<P, O>, P, O>) -> Option<Stash<P, O>> {
     // back, and the next sweep looks.
     contain_panic(|| now = held.keeper().now());
     if deadline <= now {
+        held.keeper().totals().expired.add(1);
         let (gone, stash) = held.let_go();
         stash.discard_expired(gone);
         return None;
@@ -194,8 +196,9 @@ fn give_back<P, O>(held: Held<Stash<P, O>, P, O>) -> Option<Stash<P, O>> {
             stash.alarms().hurry(deadline);
             Some(stash)
         }
-        Err((gone, stash)) => {
-            stash.totals().cleared.add(1);
+        Err(held) => {
+            held.keeper().totals().cleared.add(1);
+            let (gone, stash) = held.let_go();
             stash.discard(gone);
             stash.observe(|| Event::Cleared { entries: 1, bytes });
             None

@@ -351,9 +351,10 @@ impl<P, O> Stash<P, O> {
         self.budget().release(charge);
     }
 
+    /// What has been counted already: while its slot was not free yet, so that it is never missing in both
+    /// numbers and taken for delivered.
     pub(crate) fn discard_expired(&self, gone: Gone<P, O>) {
         let bytes = gone.charge;
-        self.totals().expired.add(1);
         self.discard(gone);
         self.observe(|| Event::Expired { entries: 1, bytes });
     }
@@ -478,7 +479,7 @@ impl<P, O> Stash<P, O> {
         Q: Eq + Hash + ?Sized,
     {
         let now = self.now();
-        match self.settings().slots.remove(*ticket, owner, now)? {
+        match self.settings().slots.remove(*ticket, owner, now, || self.totals().expired.add(1))? {
             Removed::Delivered(gone) => Some(self.deliver(gone)),
             Removed::Expired(gone) => {
                 self.discard_expired(gone);

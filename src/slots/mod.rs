@@ -120,14 +120,24 @@ impl<P, O> SlotMap<P, O> {
         Ok(Ticket::new(place(number, index), secret))
     }
 
-    /// Removes the entry that the ticket is for, if there is one and `owner` is its owner.
-    pub(crate) fn remove<Q>(&self, ticket: Ticket, owner: &Q, now: Nanos) -> Option<Removed<P, O>>
+    /// Removes the entry that the ticket is for, if there is one and `owner` is its owner. If its time is up,
+    /// `note_expiry` is called before its slot is free.
+    pub(crate) fn remove<Q>(
+        &self,
+        ticket: Ticket,
+        owner: &Q,
+        now: Nanos,
+        note_expiry: impl FnOnce(),
+    ) -> Option<Removed<P, O>>
     where
         O: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
         let (shard, index, won) = self.win(ticket, owner)?;
         let expired = won.deadline() <= now;
+        if expired {
+            note_expiry();
+        }
         let gone = self.take_out(shard, index, won);
         Some(if expired { Removed::Expired(gone) } else { Removed::Delivered(gone) })
     }
