@@ -89,6 +89,7 @@ enum Step {
     Refused,
     /// It is in line.
     Queued,
+    Done,
 }
 
 impl<'a, P, O> Admit<'a, P, O> {
@@ -125,7 +126,8 @@ impl<'a, P, O, U: Future> Admit<'a, P, O, U> {
         let mut this = self.project();
         let stash = *this.stash;
         if *this.step == Step::Fresh {
-            if let Some(key) = *this.key {
+            // Open already if the first poll panicked further down.
+            if let (Some(key), None) = (*this.key, &this.account) {
                 *this.account = Some(Account::open(stash, key, *this.charge)?);
             }
             match stash.sweeping(|| stash.budget().try_acquire(*this.charge)) {
@@ -160,8 +162,11 @@ impl<'a, P, O, U: Future> Future for Admit<'a, P, O, U> {
     type Output = Result<Admitted<'a, P, O>, AcquireError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        assert!(self.step != Step::Done, "polled after it had completed");
         let acquired = ready!(self.as_mut().poll_line(cx));
-        let account = self.project().account.take();
+        let this = self.project();
+        *this.step = Step::Done;
+        let account = this.account.take();
         Poll::Ready(acquired.map(|permit| Admitted { permit, account }))
     }
 }
