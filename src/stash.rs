@@ -255,7 +255,8 @@ impl<P, O> Stash<P, O> {
     ///
     /// Raising it serves the line at once. Lowering it removes nothing: until enough has been taken or has
     /// expired, nothing is admitted. A put in line that has become larger than the limit gets its payload
-    /// back as [`TooLarge`](Refusal::TooLarge) when it comes to the head. With 0 nothing is admitted.
+    /// back as [`TooLarge`](Refusal::TooLarge) when it comes to the head. With 0 nothing is admitted but out of the
+    /// overflow.
     ///
     /// ```
     /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
