@@ -66,6 +66,9 @@ struct Shard<P, O> {
     segments: Segments<P, O>,
 }
 
+/// A slot that was won, and where it is.
+type Prize<'a, P, O> = (&'a Shard<P, O>, u32, Won<'a, P, O>);
+
 /// An entry that was taken out. Payload and owner are to be dropped when nothing is held.
 pub(crate) struct Gone<P, O> {
     pub(crate) payload: P,
@@ -161,7 +164,7 @@ impl<P, O> SlotMap<P, O> {
 
     /// Wins the slot of the entry that the ticket is for, if there is one and `owner` is its owner.
     #[inline]
-    fn win<Q>(&self, ticket: Ticket, owner: &Q) -> Option<(&Shard<P, O>, u32, Won<'_, P, O>)>
+    fn win<Q>(&self, ticket: Ticket, owner: &Q) -> Option<Prize<'_, P, O>>
     where
         O: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
