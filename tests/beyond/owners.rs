@@ -101,7 +101,8 @@ fn b6_a_dropped_future_gives_back_whether_granted_or_not() {
     let full = stash.try_put(BOB, payload(60)).unwrap();
     let mut waiting = put_task(&stash, ALICE, payload(50));
     let mut behind = put_task(&stash, ALICE, payload(10));
-    (queue(&mut waiting), queue(&mut behind));
+    queue(&mut waiting);
+    queue(&mut behind);
     assert_eq!(held(&stash), (60, 60));
     drop(behind);
     assert_eq!(held(&stash), (50, 60));

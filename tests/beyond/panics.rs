@@ -401,7 +401,8 @@ fn a_clock_that_panics_in_one_of_two_reapers_leaves_the_other_to_it() {
             Box::pin(reaper.run(move |duration| timer.sleep(duration)))
         };
         let (mut one, mut other) = (running(), running());
-        (queue(&mut one), queue(&mut other));
+        queue(&mut one);
+        queue(&mut other);
         let brief = PutOptions::new().ttl(SECOND);
         let _ = stash.try_put_with(ALICE, live.coat(10), brief).unwrap();
         clock.stops(true);
