@@ -226,6 +226,8 @@ where
     /// ```
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
+        // User code: if it panics, nothing has been delivered, and the claim is still one that puts back.
+        let _ = self.as_ref();
         Bytes::from_owner(self.on_drop(OnDrop::Finish))
     }
 }
