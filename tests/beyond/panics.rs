@@ -91,6 +91,39 @@ fn a_claimed_payload_whose_drop_panics_is_gone_and_its_bytes_are_free() {
     });
 }
 
+/// Whatever it is asked for by a claim's last step: it has not been delivered.
+#[test]
+fn a_payload_that_panics_when_it_is_read_is_put_back() {
+    struct Sealed(Arc<AtomicBool>);
+    impl cloakroom::Payload for Sealed {
+        fn size(&self) -> usize {
+            10
+        }
+    }
+    impl AsRef<[u8]> for Sealed {
+        fn as_ref(&self) -> &[u8] {
+            if self.0.load(Ordering::SeqCst) {
+                boom();
+            }
+            b"ten bytes."
+        }
+    }
+    must_come_back(|| {
+        let (stash, _) = stash_of::<Sealed, u8>(100);
+        let sealed = Arc::new(AtomicBool::new(true));
+        let ticket = stash.try_put(ALICE, Sealed(Arc::clone(&sealed))).unwrap();
+        reaches_the_caller(|| drop(stash.claim(&ticket, &ALICE).unwrap().into_bytes()));
+        #[cfg(feature = "http-body")]
+        reaches_the_caller(|| drop(stash.claim(&ticket, &ALICE).unwrap().into_body()));
+        assert_eq!((state(&stash), super::stats(&stash).delivered), ((1, 10, 0), 0));
+        sealed.store(false, Ordering::SeqCst);
+        let bytes = stash.claim(&ticket, &ALICE).unwrap().into_bytes();
+        assert_eq!((&bytes[..], stash.used_bytes()), (&b"ten bytes."[..], 10));
+        drop(bytes);
+        assert_eq!(state(&stash), (0, 0, 0));
+    });
+}
+
 #[test]
 fn a_payload_that_cannot_tell_its_size_is_not_put_and_its_room_goes_to_the_next() {
     struct Unsized;
