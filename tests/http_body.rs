@@ -346,7 +346,8 @@ async fn b3_the_line_is_served_when_the_last_byte_has_left() {
     while read < LARGE {
         read += stream.read(&mut rest).await.unwrap();
     }
-    let ticket = waiting.await.unwrap().unwrap();
+    let waited = tokio::time::timeout(Duration::from_secs(60), waiting).await;
+    let ticket = waited.expect("never served").unwrap().unwrap();
     assert!(server.stash.take(&ticket, "bob").is_some());
 }
 
