@@ -361,3 +361,41 @@ fn b5_a_spawned_reaper_is_called_too() {
         reaper.join().unwrap();
     });
 }
+
+/// Puts with all sorts of short times and claims that are put back, while reapers look, come and go. What is
+/// forgotten would stay for ten minutes.
+#[test]
+fn b5_under_traffic_nothing_is_forgotten() {
+    must_come_back(|| {
+        let stash: Hall = Stash::builder().max_bytes(1 << 20).entry_overhead(1).build().unwrap();
+        let mut reapers = vec![stash.reaper().spawn().unwrap()];
+        for round in 0..20 {
+            thread::scope(|scope| {
+                for seed in 0..3_u64 {
+                    let stash = &stash;
+                    scope.spawn(move || {
+                        let mut dice = super::insight::Dice(round * 3 + seed);
+                        for _ in 0..100 {
+                            let time = ttl(Duration::from_micros(dice.below(5_000) as u64));
+                            let ticket = stash.try_put_with(ALICE, payload(1), time).unwrap();
+                            match dice.below(3) {
+                                0 => drop(stash.claim(&ticket, &ALICE)),
+                                1 => drop(stash.reaper()),
+                                _ => {}
+                            }
+                        }
+                    });
+                }
+            });
+            if round == 10 {
+                reapers.push(stash.reaper().spawn().unwrap());
+            }
+            while stash.used_bytes() > 0 {
+                thread::yield_now();
+            }
+        }
+        assert_eq!((stash.len(), stats(&stash).expired), (0, 6_000));
+        drop(stash);
+        reapers.into_iter().for_each(|reaper| reaper.join().unwrap());
+    });
+}
