@@ -47,7 +47,7 @@ fn b7_all_kinds_of_requests_count_and_are_refused() {
     let full = stash.try_reserve(100).unwrap();
     let mut permit = acquire_task(stash.budget(), 10);
     queue(&mut permit);
-    let long = Duration::from_secs(3_600);
+    let long = Duration::from_secs(1);
     assert_eq!(stash.put_timeout(ALICE, payload(1), long).unwrap_err().reason(), Refusal::LineFull);
     assert_eq!(stash.reserve_timeout(1, long).unwrap_err().reason(), Refusal::LineFull);
     assert_eq!(stash.budget().acquire_timeout(1, long).unwrap_err().reason(), Refusal::LineFull);
