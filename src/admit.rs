@@ -127,6 +127,7 @@ impl<'a, P, O, U: Future> Admit<'a, P, O, U> {
         let (stash, step) = (*this.stash, *this.step);
         assert!(step != Step::Done, "polled after it had completed");
         if step == Step::Fresh {
+            // Open already if the first poll panicked further down.
             if let (Some(key), None) = (*this.key, &this.account) {
                 *this.account = Some(Account::open(stash, key, *this.charge)?);
             }

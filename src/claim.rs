@@ -91,19 +91,21 @@ impl<P, O> Claim<P, O> {
         O: Borrow<Q>,
         Q: Eq + Hash + ?Sized,
     {
-        held.keeper().totals().claimed.add(1);
-        // Puts it back if the owner's `Eq`, which is user code, panics.
-        let mut claim = Self { held: Some(held), ticket, on_drop: OnDrop::PutBack };
-        if !claim.held().is_for(ticket, owner) {
+        let mut found = Found(Some(held));
+        if !found.0.as_ref()?.is_for(ticket, owner) {
             return None;
         }
-        if claim.held().deadline() <= now {
-            let (gone, stash) = claim.held.take()?.let_go();
-            stash.totals().claims_ended.add(1);
+        let held = found.0.take()?;
+        if held.deadline() <= now {
+            held.keeper().totals().expired.add(1);
+            let (gone, stash) = held.let_go();
             stash.discard_expired(gone);
             return None;
         }
-        claim.held().keeper().observe(|| Event::Claimed { bytes: claim.held().charge() });
+        let claim = Self { held: Some(held), ticket, on_drop: OnDrop::PutBack };
+        let stash = claim.held().keeper();
+        stash.totals().claimed.add(1);
+        stash.observe(|| Event::Claimed { bytes: claim.held().charge() });
         Some(claim)
     }
 
@@ -148,29 +150,12 @@ impl<P, O> Claim<P, O> {
 
     fn return_it(&mut self) -> bool {
         let Some(held) = self.held.take() else { return false };
-        let (mut now, bytes) = (0, held.charge());
-        // The clock is user code, and this may be a drop while another panic unwinds: without the time it is
-        // put back, and the next sweep looks.
-        contain_panic(|| now = held.keeper().now());
+        let bytes = held.charge();
         held.keeper().totals().claims_ended.add(1);
-        if held.deadline() <= now {
-            let (gone, stash) = held.let_go();
-            stash.discard_expired(gone);
-            return false;
-        }
-        match held.put_back() {
-            Ok(stash) => {
-                stash.totals().put_back.add(1);
-                stash.observe(|| Event::PutBack { bytes });
-                true
-            }
-            Err((gone, stash)) => {
-                stash.totals().cleared.add(1);
-                stash.discard(gone);
-                stash.observe(|| Event::Cleared { entries: 1, bytes });
-                false
-            }
-        }
+        let Some(stash) = give_back(held) else { return false };
+        stash.totals().put_back.add(1);
+        stash.observe(|| Event::PutBack { bytes });
+        true
     }
 
     /// Delivered when it is dropped: the payload first, then its bytes are free.
@@ -180,6 +165,44 @@ impl<P, O> Claim<P, O> {
         stash.totals().claims_ended.add(1);
         stash.discard(gone);
         stash.observe(|| Event::Delivered { bytes });
+    }
+}
+
+/// What has been found by its fingerprint goes back if its owner is another, or if the owner's `Eq`, which is
+/// user code, panics. It has not been claimed by then.
+struct Found<P, O>(Option<Held<Stash<P, O>, P, O>>);
+
+impl<P, O> Drop for Found<P, O> {
+    fn drop(&mut self) {
+        drop(self.0.take().map(give_back));
+    }
+}
+
+/// Makes the entry live again; or lets it go, if its time is up or if it was cleared meanwhile.
+fn give_back<P, O>(held: Held<Stash<P, O>, P, O>) -> Option<Stash<P, O>> {
+    let (mut now, bytes, deadline) = (0, held.charge(), held.deadline());
+    // The clock is user code, and this may be a drop while another panic unwinds: without the time it is put
+    // back, and the next sweep looks.
+    contain_panic(|| now = held.keeper().now());
+    if deadline <= now {
+        held.keeper().totals().expired.add(1);
+        let (gone, stash) = held.let_go();
+        stash.discard_expired(gone);
+        return None;
+    }
+    match held.put_back() {
+        Ok(stash) => {
+            // A reaper that looked meanwhile has passed over it.
+            stash.alarms().hurry(deadline);
+            Some(stash)
+        }
+        Err(held) => {
+            held.keeper().totals().cleared.add(1);
+            let (gone, stash) = held.let_go();
+            stash.discard(gone);
+            stash.observe(|| Event::Cleared { entries: 1, bytes });
+            None
+        }
     }
 }
 
@@ -203,6 +226,8 @@ where
     /// ```
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
+        // User code: if it panics, nothing has been delivered, and the claim is still one that puts back.
+        let _ = self.as_ref();
         Bytes::from_owner(self.on_drop(OnDrop::Finish))
     }
 }

@@ -30,7 +30,7 @@ impl Slots {
     /// Takes a payload out at time 0.
     #[must_use]
     pub fn take(&self, ticket: Ticket, owner: u64) -> Option<u64> {
-        match self.0.remove(ticket, &owner, 0)? {
+        match self.0.remove(ticket, &owner, 0, || ())? {
             Removed::Delivered(gone) => Some(*gone.payload),
             Removed::Expired(_) => None,
         }

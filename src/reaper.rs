@@ -72,7 +72,7 @@ impl<P, O> Reaper<P, O> {
         let until = stash.alarms().next_look.plan(next.min(now.saturating_add(stash.ttl())));
         let wait = until.saturating_sub(stash.now());
         // Due, but nothing to remove: somebody else is at it. Not so short as to spin.
-        let wait = if removed == 0 { wait.max(1_000_000) } else { wait };
+        let wait = if removed == 0 && until <= now { wait.max(1_000_000) } else { wait };
         Some(Plan { until, wait: Duration::from_nanos(wait) })
     }
 

@@ -256,7 +256,8 @@ impl<P, O> Stash<P, O> {
     ///
     /// Raising it serves the line at once. Lowering it removes nothing: until enough has been taken or has
     /// expired, nothing is admitted. A put in line that has become larger than the limit gets its payload
-    /// back as [`TooLarge`](Refusal::TooLarge) when it comes to the head. With 0 nothing is admitted.
+    /// back as [`TooLarge`](Refusal::TooLarge) when it comes to the head. With 0 nothing is admitted but out of the
+    /// overflow.
     ///
     /// ```
     /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
@@ -355,9 +356,10 @@ impl<P, O> Stash<P, O> {
         self.budget().release(charge);
     }
 
+    /// What has been counted already: while its slot was not free yet, so that it is never missing in both
+    /// numbers and taken for delivered.
     pub(crate) fn discard_expired(&self, gone: Gone<P, O>) {
         let bytes = gone.charge;
-        self.totals().expired.add(1);
         self.discard(gone);
         self.observe(|| Event::Expired { entries: 1, bytes });
     }
@@ -483,7 +485,7 @@ impl<P, O> Stash<P, O> {
         Q: Eq + Hash + ?Sized,
     {
         let now = self.now();
-        match self.settings().slots.remove(*ticket, owner, now)? {
+        match self.settings().slots.remove(*ticket, owner, now, || self.totals().expired.add(1))? {
             Removed::Delivered(gone) => Some(self.deliver(gone)),
             Removed::Expired(gone) => {
                 self.discard_expired(gone);

@@ -172,12 +172,15 @@ impl Stats {
         seen.delivered = seen.delivered.max(stored.saturating_sub(entries + expired + cleared));
         let delivered = seen.delivered;
         drop(seen);
+        // What was stored and went after the first read is among what is gone.
+        let gone = delivered + expired + cleared;
+        let stored = stored.max(gone);
         Self {
             used_bytes: stash.used_bytes(),
             peak_bytes: budget.peak(),
             max_bytes: stash.max_bytes(),
             overflow_bytes: budget.overflow(),
-            entries: stored.saturating_sub(delivered + expired + cleared),
+            entries: stored - gone,
             claims: claimed.saturating_sub(claims_ended),
             waiting: line.waiting,
             waiting_bytes: line.waiting_bytes,

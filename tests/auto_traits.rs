@@ -9,8 +9,9 @@ use std::rc::Rc;
 use std::sync::{Arc, MutexGuard};
 
 use cloakroom::{
-    Acquire, AcquireError, Budget, Builder, ConfigError, ManualClock, ParseTicketError, Payload,
-    Permit, Put, PutError, Reaper, Refusal, Stash, Ticket,
+    Acquire, AcquireError, Budget, Builder, Claim, ConfigError, Drained, Event, ManualClock,
+    OnDrop, ParseTicketError, Payload, Permit, Put, PutError, PutOptions, Reaper, Refusal, Refused,
+    Reservation, ReservationError, Reserve, Stash, Stats, Ticket,
 };
 
 /// Asks whether `T` has a trait. An inherent constant, which exists only if it has, wins over the trait's.
@@ -97,6 +98,43 @@ fn a_reaper_may_be_sent_if_what_it_drops_may_be() {
 }
 
 #[test]
+fn a_claim_gives_out_its_payload_and_so_is_as_free_as_that() {
+    assert_eq!(send_sync_unpin!(Claim<Vec<u8>, u64>), (true, true, true));
+    // It can be looked at from where the claim is, and from nowhere else.
+    assert_eq!(send_sync_unpin!(Claim<Unshared, u64>), (true, false, true));
+    assert_eq!(send_sync_unpin!(Claim<Local, u64>), (false, false, true));
+    assert_eq!(send_sync_unpin!(Claim<MutexGuard<'static, u8>, u64>), (false, false, true));
+    // The owner is dropped with it, but never shown.
+    assert_eq!(send_sync_unpin!(Claim<Vec<u8>, Unshared>), (true, true, true));
+    assert_eq!(send_sync_unpin!(Claim<Vec<u8>, Local>), (false, false, true));
+    #[cfg(feature = "http-body")]
+    assert_eq!(send_sync_unpin!(cloakroom::ClaimBody), (true, true, true));
+}
+
+#[test]
+fn a_reservation_is_a_handle_and_as_free_as_the_stash() {
+    assert_eq!(send_sync_unpin!(Reservation<Vec<u8>, u64>), (true, true, true));
+    assert_eq!(send_sync_unpin!(Reservation<Unshared, Unshared>), (true, true, true));
+    assert_eq!(send_sync_unpin!(Reservation<Local, u64>), (false, false, true));
+    assert_eq!(send_sync_unpin!(Reservation<Vec<u8>, Local>), (false, false, true));
+    // With the payload that it could not store.
+    assert_eq!(send_sync_unpin!(ReservationError<Vec<u8>, u64>), (true, true, true));
+    assert_eq!(send_sync_unpin!(ReservationError<Unshared, u64>), (true, false, true));
+    assert_eq!(send_sync_unpin!(ReservationError<Local, u64>), (false, false, true));
+}
+
+#[test]
+fn waits_for_room_and_for_the_end_are_pinned_in_line_and_may_move_between_threads() {
+    assert_eq!(send_sync_unpin!(Reserve<'static, Vec<u8>, u64>), (true, true, false));
+    // No payload is in it yet.
+    assert_eq!(send_sync_unpin!(Reserve<'static, Unshared, Unshared>), (true, true, false));
+    assert_eq!(send_sync_unpin!(Reserve<'static, Local, u64>), (false, false, false));
+    assert_eq!(send_sync_unpin!(Reserve<'static, Vec<u8>, u64, Local>), (false, false, false));
+    assert_eq!(send_sync_unpin!(Reserve<'static, Vec<u8>, u64, Unshared>), (true, false, false));
+    assert_eq!(send_sync_unpin!(Drained<'static>), (true, true, false));
+}
+
+#[test]
 fn what_holds_no_user_type_is_free_to_go_anywhere() {
     assert_eq!(send_sync_unpin!(Budget), (true, true, true));
     assert_eq!(send_sync_unpin!(Permit<'static>), (true, true, true));
@@ -106,6 +144,11 @@ fn what_holds_no_user_type_is_free_to_go_anywhere() {
     assert_eq!(send_sync_unpin!(AcquireError), (true, true, true));
     assert_eq!(send_sync_unpin!(ConfigError), (true, true, true));
     assert_eq!(send_sync_unpin!(ParseTicketError), (true, true, true));
+    assert_eq!(send_sync_unpin!(Stats), (true, true, true));
+    assert_eq!(send_sync_unpin!(Refused), (true, true, true));
+    assert_eq!(send_sync_unpin!(Event), (true, true, true));
+    assert_eq!(send_sync_unpin!(PutOptions), (true, true, true));
+    assert_eq!(send_sync_unpin!(OnDrop), (true, true, true));
 }
 
 #[test]

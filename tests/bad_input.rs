@@ -8,7 +8,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use cloakroom::{
-    AcquireError, Budget, ConfigError, ParseTicketError, Payload, Refusal, Stash, Ticket,
+    AcquireError, Budget, Builder, ConfigError, ParseTicketError, Payload, PutOptions, Refusal,
+    Stash, Ticket,
 };
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
@@ -114,6 +115,160 @@ fn entry_overhead_must_leave_room_for_an_entry() {
     assert!(one.try_put(0, String::new()).is_ok());
     assert_eq!(one.try_put(0, String::new()).unwrap_err().reason(), Refusal::Full);
     assert_eq!(one.try_put(0, "x".to_owned()).unwrap_err().reason(), Refusal::TooLarge);
+}
+
+/// With a limit of 100 and no overhead.
+fn with(
+    set: impl FnOnce(Builder<String, u8>) -> Builder<String, u8>,
+) -> Result<Strings, ConfigError> {
+    set(Stash::builder().max_bytes(100).entry_overhead(0).ttl(support::TTL)).build()
+}
+
+#[test]
+fn an_overflow_must_be_more_than_nothing() {
+    let second = Duration::from_secs(1);
+    refused(with(|builder| builder.overflow(0, second)), "overflow");
+    refused(with(|builder| builder.overflow(10, Duration::ZERO)), "overflow");
+    assert!(with(|builder| builder.overflow(1, Duration::from_nanos(1))).is_ok());
+}
+
+#[test]
+fn an_overflow_must_not_live_longer_than_the_rest() {
+    for longer in [Duration::from_nanos(1), support::TTL] {
+        let ttl = support::TTL + longer;
+        let text = refused(with(|builder| builder.overflow(10, ttl)), "overflow");
+        assert!(text.contains(&format!("{ttl:?}")) && text.contains("10s"), "{text}");
+    }
+    for ttl in [Duration::MAX, Duration::from_secs(1 << 40)] {
+        refused(with(|builder| builder.overflow(10, ttl)), "overflow");
+    }
+    assert!(with(|builder| builder.overflow(10, support::TTL)).is_ok());
+    // Whichever is set first.
+    let long = 2 * support::TTL;
+    assert!(with(|builder| builder.overflow(10, long).ttl(long)).is_ok());
+}
+
+#[test]
+fn an_overflow_must_be_countable_together_with_the_limit() {
+    let ttl = support::TTL;
+    for overflow in [Budget::MAX_LIMIT - 99, Budget::MAX_LIMIT, u64::MAX - 100, u64::MAX] {
+        let text = refused(with(|builder| builder.overflow(overflow, ttl)), "overflow");
+        assert!(text.contains(&overflow.to_string()), "{text}");
+    }
+    let largest = with(|builder| builder.overflow(Budget::MAX_LIMIT - 100, ttl)).unwrap();
+    assert_eq!((largest.max_bytes(), largest.budget().limit()), (100, Budget::MAX_LIMIT));
+    let all = with(|builder| builder.max_bytes(Budget::MAX_LIMIT).overflow(1, ttl));
+    refused(all, "overflow");
+    // The setting that is wrong first is named.
+    refused(with(|builder| builder.max_bytes(u64::MAX).overflow(1, ttl)), "max_bytes");
+}
+
+#[test]
+fn what_one_owner_may_hold_must_leave_room_for_an_entry() {
+    refused(with(|builder| builder.max_bytes_per_owner(0)), "max_bytes_per_owner");
+    for overhead in [11, 100] {
+        let little = with(|builder| builder.entry_overhead(overhead).max_bytes_per_owner(10));
+        let text = refused(little, "max_bytes_per_owner");
+        assert!(text.contains("10") && text.contains(&overhead.to_string()), "{text}");
+    }
+    let exact = with(|builder| builder.entry_overhead(10).max_bytes_per_owner(10)).unwrap();
+    assert!(exact.try_put(0, String::new()).is_ok());
+    assert_eq!(exact.try_put(0, String::new()).unwrap_err().reason(), Refusal::OwnerFull);
+    assert!(exact.try_put(1, String::new()).is_ok());
+    // More than there is limits nobody.
+    let all = with(|builder| builder.max_bytes_per_owner(u64::MAX)).unwrap();
+    assert!(all.try_put(0, "x".repeat(100)).is_ok());
+    assert_eq!(all.try_put(0, "x".to_owned()).unwrap_err().reason(), Refusal::Full);
+}
+
+#[test]
+fn a_time_to_live_of_an_entry_may_be_anything() {
+    let clock = cloakroom::ManualClock::new();
+    let stash = with(|builder| builder.clock(clock.clone())).unwrap();
+    let year = Duration::from_secs(365 * 24 * 3_600);
+    for ttl in [Duration::MAX, Duration::from_secs(u64::MAX), 300 * year, 73 * year] {
+        let options = PutOptions::new().ttl(ttl);
+        assert_eq!(options.ttl, Some(ttl));
+        let ticket = stash.try_put_with(0, "coat".to_owned(), options).unwrap();
+        clock.advance(70 * year);
+        assert_eq!((stash.gc(), stash.take(&ticket, &0).as_deref()), (0, Some("coat")));
+    }
+    let ticket = stash.try_put_with(0, "coat".to_owned(), PutOptions::new().ttl(Duration::ZERO));
+    assert!(stash.take(&ticket.unwrap(), &0).is_none());
+    assert_eq!(PutOptions::new(), PutOptions::default());
+}
+
+#[test]
+fn a_reservation_of_anything_is_refused_or_made_at_once() {
+    for overhead in [0, 1, 100] {
+        let stash = with(|builder| builder.entry_overhead(overhead)).unwrap();
+        for bytes in [u64::MAX, u64::MAX - 1, 1 << 63, 1 << 62, Budget::MAX_LIMIT, 101] {
+            let requested = bytes.saturating_add(overhead);
+            let refused = stash.try_reserve(bytes).unwrap_err();
+            assert_eq!((refused.reason(), refused.requested()), (Refusal::TooLarge, requested));
+            let refused = stash.reserve_timeout(bytes, Duration::MAX).unwrap_err();
+            assert_eq!(refused.reason(), Refusal::TooLarge, "and does not block");
+            let refused = ready(&mut Box::pin(stash.reserve(bytes))).unwrap_err();
+            assert_eq!(refused.reason(), Refusal::TooLarge, "and does not wait");
+        }
+        let mut nothing = stash.try_reserve(0).unwrap();
+        assert_eq!((nothing.bytes(), stash.used_bytes()), (0, overhead));
+        nothing.shrink(u64::MAX);
+        nothing.shrink(0);
+        assert_eq!(stash.used_bytes(), overhead);
+        let refused = nothing.put(0, "x".to_owned()).unwrap_err();
+        assert_eq!(refused.reason(), Refusal::TooLarge);
+        assert!(refused.into_parts().1.put(0, String::new()).is_ok());
+        assert_eq!((stash.len(), stash.used_bytes(), stash.clear()), (1, overhead, 1));
+    }
+}
+
+#[test]
+fn a_limit_may_be_moved_anywhere() {
+    for overflow in [0, 50] {
+        let stash = with(|builder| match overflow {
+            0 => builder,
+            _ => builder.overflow(overflow, support::TTL),
+        });
+        let stash = stash.unwrap();
+        let ticket = stash.try_put(0, "x".repeat(100)).unwrap();
+        for max in [0, 1, u64::MAX, u64::MAX - overflow, Budget::MAX_LIMIT, 99, 0] {
+            stash.set_max_bytes(max);
+            assert_eq!(stash.max_bytes(), max.min(Budget::MAX_LIMIT - overflow));
+            assert_eq!(stash.used_bytes(), 100);
+        }
+        // Below its overflow, which the stash itself would not do.
+        stash.budget().set_limit(overflow / 2);
+        assert_eq!(stash.max_bytes(), 0);
+        assert_eq!(stash.try_put(0, "x".repeat(26)).unwrap_err().reason(), Refusal::TooLarge);
+        assert!(stash.take(&ticket, &0).is_some());
+        stash.set_max_bytes(100);
+        assert!(stash.try_put(0, "x".repeat(100)).is_ok());
+    }
+}
+
+#[test]
+fn limits_of_the_line_may_be_anything() {
+    let stash =
+        with(|builder| builder.max_waiting(usize::MAX).max_waiting_bytes(u64::MAX)).unwrap();
+    let _ = stash.try_put(0, "x".repeat(100)).unwrap();
+    let mut line: Vec<_> = (0..3).map(|_| put_task(&stash, 0, "x".repeat(100))).collect();
+    line.iter_mut().for_each(|put| drop(support::queue(put)));
+    let none = with(|builder| builder.max_waiting(0).max_waiting_bytes(0)).unwrap();
+    assert!(ready(&mut put_task(&none, 0, "x".repeat(100))).is_ok());
+    let refused = ready(&mut put_task(&none, 0, String::from("x"))).unwrap_err();
+    assert_eq!(refused.reason(), Refusal::LineFull);
+    // More than 64 bits can count, all together.
+    let budget = Budget::new(u64::MAX);
+    let full = budget.try_acquire(Budget::MAX_LIMIT).unwrap();
+    let mut line: Vec<_> =
+        (0..9).map(|_| support::acquire_task(&budget, Budget::MAX_LIMIT)).collect();
+    budget.set_max_waiting_bytes(u64::MAX);
+    let waits: Vec<bool> =
+        line.iter_mut().map(|one| support::poll_once(one).is_pending()).collect();
+    assert_eq!(waits, [true, true, true, true, true, true, true, true, false], "2^64 - 8 bytes");
+    drop((full, line));
+    assert_eq!((budget.used(), budget.waiting()), (0, 0));
 }
 
 #[test]

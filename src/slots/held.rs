@@ -69,11 +69,12 @@ impl<P, O, K: Keeper<P, O>> Held<K, P, O> {
         self.find().2.deadline()
     }
 
-    /// Makes it live again, as it was, for its ticket; or, if all entries were cleared meanwhile, takes it out.
-    pub(crate) fn put_back(self) -> Result<K, (Gone<P, O>, K)> {
+    /// Makes it live again, as it was, for its ticket. `Err` if all entries were cleared meanwhile: then it can
+    /// only be let go.
+    pub(crate) fn put_back(self) -> Result<K, Self> {
         let deadline = self.deadline();
         let (shard, index, slot) = self.find();
-        // SAFETY: claimed; ended here, or else by `let_go`.
+        // SAFETY: claimed, and ended here if it returns `true`.
         if unsafe { slot.unclaim(self.fingerprint) } {
             // A sweep passes over what is claimed, and has perhaps raised the bounds.
             if let Some((_, bounds)) = shard.segments.place(index) {
@@ -81,7 +82,7 @@ impl<P, O, K: Keeper<P, O>> Held<K, P, O> {
             }
             Ok(self.keeper)
         } else {
-            Err(self.let_go())
+            Err(self)
         }
     }
 

@@ -125,15 +125,25 @@ impl<P, O> SlotMap<P, O> {
         Ok(Ticket::new(place(number, index), secret))
     }
 
-    /// Removes the entry that the ticket is for, if there is one and `owner` is its owner.
+    /// Removes the entry that the ticket is for, if there is one and `owner` is its owner. If its time is up,
+    /// `note_expiry` is called before its slot is free.
     #[inline]
-    pub(crate) fn remove<Q>(&self, ticket: Ticket, owner: &Q, now: Nanos) -> Option<Removed<P, O>>
+    pub(crate) fn remove<Q>(
+        &self,
+        ticket: Ticket,
+        owner: &Q,
+        now: Nanos,
+        note_expiry: impl FnOnce(),
+    ) -> Option<Removed<P, O>>
     where
         O: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
         let winner = self.win(ticket, owner)?;
         let expired = winner.2.deadline() <= now;
+        if expired {
+            note_expiry();
+        }
         let gone = self.take_out(winner);
         Some(if expired { Removed::Expired(gone) } else { Removed::Delivered(gone) })
     }
