@@ -147,22 +147,20 @@ impl Core {
             Joined::Refused(Refusal::Closed)
         } else if bytes > line.limit {
             Joined::Refused(Refusal::TooLarge)
-        } else {
-            // The flag first, then the look: a release that comes between sees the flag (promise 5).
-            let before = self.word.set_queued();
-            if line.queue.is_empty() && before.fits(bytes) {
-                Joined::Granted(self.note_charge(self.word.grant(bytes, true)))
-            } else if line.is_full_for(bytes) {
-                if line.queue.is_empty() {
-                    self.word.clear_queued();
-                }
-                Joined::Refused(Refusal::LineFull)
-            } else {
-                // SAFETY: the caller's.
-                unsafe { line.queue.join(node, waker, since) };
-                self.note_waiting(&line);
-                return Joined::Queued;
+        } else if line.queue.is_empty() && self.word.set_queued().fits(bytes) {
+            // The flag first, then the look: a release that comes between sees the flag (promise 5). If somebody
+            // is in line already, the flag is set.
+            Joined::Granted(self.note_charge(self.word.grant(bytes, true)))
+        } else if line.is_full_for(bytes) {
+            if line.queue.is_empty() {
+                self.word.clear_queued();
             }
+            Joined::Refused(Refusal::LineFull)
+        } else {
+            // SAFETY: the caller's.
+            unsafe { line.queue.join(node, waker, since) };
+            self.note_waiting(&line);
+            return Joined::Queued;
         };
         drop(line);
         // User code, so after the unlock; and a panic in it must not lose bytes that were just granted.
