@@ -148,18 +148,20 @@ impl<P, O> Claim<P, O> {
 
     fn return_it(&mut self) -> bool {
         let Some(held) = self.held.take() else { return false };
-        let (mut now, bytes) = (0, held.charge());
+        let (mut now, bytes, deadline) = (0, held.charge(), held.deadline());
         // The clock is user code, and this may be a drop while another panic unwinds: without the time it is
         // put back, and the next sweep looks.
         contain_panic(|| now = held.keeper().now());
         held.keeper().totals().claims_ended.add(1);
-        if held.deadline() <= now {
+        if deadline <= now {
             let (gone, stash) = held.let_go();
             stash.discard_expired(gone);
             return false;
         }
         match held.put_back() {
             Ok(stash) => {
+                // A reaper that looked meanwhile has passed over it, and counts on nothing so soon.
+                stash.alarms().hurry(deadline);
                 stash.totals().put_back.add(1);
                 stash.observe(|| Event::PutBack { bytes });
                 true
