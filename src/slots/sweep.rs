@@ -11,7 +11,7 @@ use super::{Shard, SlotMap, place};
 use crate::sync::contain_panic;
 
 /// A sweep hands over what it removed after about so many entries.
-const SWEEP_BATCH: usize = if cfg!(any(loom, miri)) { 2 } else { 1024 };
+const SWEEP_BATCH: usize = if cfg!(any(loom, miri)) { 2 } else { 512 };
 
 impl<P, O> SlotMap<P, O> {
     /// Removes entries whose deadline has come, a batch at most. Also returns a lower bound on the
