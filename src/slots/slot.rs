@@ -162,10 +162,13 @@ impl<P, O> Slot<P, O> {
             .is_ok()
     }
 
-    /// If it is claimed, it does not go live again.
-    pub(super) fn doom(&self) {
+    /// If it is claimed, it does not go live again. `false`: the claim has ended meanwhile.
+    pub(super) fn doom(&self) -> bool {
         // ORDERING: Relaxed / Relaxed [slot.doom]: nothing but the state is read by who finds it.
-        let _ = self.state.compare_exchange(CLAIMED, DOOMED, Ordering::Relaxed, Ordering::Relaxed);
+        match self.state.compare_exchange(CLAIMED, DOOMED, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => true,
+            Err(found) => found == DOOMED,
+        }
     }
 
     /// Makes a claimed slot live again, unless it is doomed.

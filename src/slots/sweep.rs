@@ -40,19 +40,32 @@ impl<P, O> SlotMap<P, O> {
             let used = shard.fresh_below();
             for segment in shard.segments.iter().take_while(|segment| segment.first < used) {
                 for (index, slot) in (segment.first..used).zip(segment.slots) {
-                    match slot.look() {
-                        Look::Live(fingerprint, _) => {
-                            if let Some(won) = slot.win(fingerprint) {
-                                dead.add(place(number, index), won);
-                            }
-                        }
-                        Look::Claimed => slot.doom(),
-                        Look::Free | Look::Busy(_) => {}
-                    }
+                    clear_slot(place(number, index), slot, &mut dead);
                 }
             }
         }
         dead
+    }
+}
+
+/// Looks again when what it saw has changed: who has just claimed the entry may put it back, and who has just
+/// put it back leaves it there.
+fn clear_slot<P, O>(place: u32, slot: &Slot<P, O>, dead: &mut Dead<'_, P, O>) {
+    loop {
+        match slot.look() {
+            Look::Live(fingerprint, _) => {
+                if let Some(won) = slot.win(fingerprint) {
+                    dead.add(place, won);
+                    return;
+                }
+            }
+            Look::Claimed => {
+                if slot.doom() {
+                    return;
+                }
+            }
+            Look::Free | Look::Busy(_) => return,
+        }
     }
 }
 
