@@ -5,12 +5,13 @@
 //! was between reading the clock and lowering its bounds, a few instructions without user code. Only a put
 //! whose thread is descheduled right there is late to be reaped, by at most as long as that lasted.
 //!
-//! A put with a shorter time to live does tell it. When the next look is due is one atomic, which both sides
-//! change by read-modify-writes, so one comes first. A reaper's plan: begin (next look: never), sweep, lower
-//! the next look to what the sweep says. A put's: store, lower the bounds, lower the next look to the
-//! deadline, and ring if it was later. If the put's comes before the reaper begins, the sweep finds the
-//! entry; if between begin and plan, the reaper sees the earlier time when it plans; if after the plan, the
-//! put sees that the time is later than its own, and rings.
+//! A put with a shorter time to live does tell it, and so does a claim that is put back, which that look has
+//! passed over. When the next look is due is one atomic, which both sides change by read-modify-writes, so one
+//! comes first. A reaper's plan: begin (next look: never), sweep, lower the next look to what the sweep says.
+//! A put's: store, lower the bounds, lower the next look to the deadline, and ring if it was later. If the
+//! put's comes before the reaper begins, the sweep finds the entry; if between begin and plan, the reaper sees
+//! the earlier time when it plans; if after the plan, the put sees that the time is later than its own, and
+//! rings.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -158,8 +159,8 @@ impl NextLook {
 
     /// Before a sweep.
     pub(crate) fn begin(&self) {
-        // ORDERING: AcqRel [look.begin] pairs with [look.lower]: a put that came before has lowered its bounds.
-        self.0.swap(NEVER, Ordering::AcqRel);
+        // ORDERING: Acquire [look.begin] pairs with [look.lower]: a put that came before has lowered its bounds.
+        self.0.swap(NEVER, Ordering::Acquire);
     }
 
     /// After a sweep: the next is to be at `until`. Returns when it is due.
@@ -173,13 +174,14 @@ impl NextLook {
     }
 
     fn lower(&self, to: Nanos) -> Nanos {
-        // ORDERING: AcqRel [look.lower] pairs with [look.begin] and [look.get].
-        self.0.fetch_min(to, Ordering::AcqRel)
+        // ORDERING: Release [look.lower] pairs with [look.begin].
+        self.0.fetch_min(to, Ordering::Release)
     }
 
     pub(crate) fn get(&self) -> Nanos {
-        // ORDERING: Acquire [look.get] pairs with [look.lower]: who listens first sees it, or is rung.
-        self.0.load(Ordering::Acquire)
+        // ORDERING: Relaxed [look.get]: who listens first sees what was lowered, or is rung, by the alarm's lock;
+        // who sees it looks, and that begins with [look.begin].
+        self.0.load(Ordering::Relaxed)
     }
 }
 
