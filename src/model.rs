@@ -1,6 +1,7 @@
 //! What the models need of the inside. Exists under `--cfg loom` only.
 
-use crate::slots::{Bound, Dead, FreeList, Links, NEVER, Removed, SlotMap};
+use crate::reaper::NextLook;
+use crate::slots::{Bound, Dead, FreeList, Held, Keeper, Links, NEVER, Removed, SlotMap};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::ticket::Ticket;
 
@@ -36,10 +37,24 @@ impl Slots {
         }
     }
 
+    /// Claims an entry, whatever the time.
+    #[must_use]
+    pub fn claim(&self, ticket: Ticket, owner: u64) -> Option<Claimed<'_>> {
+        let held = SlotMap::claim(self, ticket, &owner)?;
+        assert!(held.is_for(ticket, &owner), "the fingerprint is another's");
+        Some(Claimed(held))
+    }
+
     /// Sweeps once.
     #[must_use]
     pub fn expire(&self, now: u64) -> Swept<'_> {
         Swept(self.0.expire(now).0)
+    }
+
+    /// Removes all.
+    #[must_use]
+    pub fn clear(&self) -> Swept<'_> {
+        Swept(self.0.clear())
     }
 
     /// How many entries there are.
@@ -52,6 +67,42 @@ impl Slots {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+}
+
+// SAFETY: whatever happens to the reference, the map is in what it refers to.
+unsafe impl Keeper<Box<u64>, u64> for &Slots {
+    fn map(&self) -> &SlotMap<Box<u64>, u64> {
+        &self.0
+    }
+}
+
+/// A claimed entry.
+pub struct Claimed<'a>(Held<&'a Slots, Box<u64>, u64>);
+
+impl Claimed<'_> {
+    /// What is claimed.
+    #[must_use]
+    pub fn payload(&self) -> u64 {
+        **self.0.payload()
+    }
+
+    /// Makes it live again; `false`: it has gone instead, because all were cleared.
+    #[must_use]
+    pub fn put_back(self) -> bool {
+        self.0.put_back().map_err(Held::let_go).is_ok()
+    }
+
+    /// Takes it out.
+    #[must_use]
+    pub fn deliver(self) -> u64 {
+        *self.0.let_go().0.payload
+    }
+}
+
+impl std::fmt::Debug for Claimed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Claimed").field(&self.payload()).finish()
     }
 }
 
@@ -109,8 +160,14 @@ impl Tree {
     /// Sweeps, and says whether this sweep removed the entry.
     #[must_use]
     pub fn expire(&self, now: u64) -> bool {
+        self.sweep(now).0
+    }
+
+    /// As `expire`; also says when to look again.
+    #[must_use]
+    pub fn sweep(&self, now: u64) -> (bool, u64) {
         let mut removed = false;
-        self.upper.sweep(now, || {
+        let left = self.upper.sweep(now, || {
             self.lower.sweep(now, || {
                 // ORDERING: Acquire [slot.look]: stands for the slot's.
                 match self.entry.load(Ordering::Acquire) {
@@ -130,7 +187,7 @@ impl Tree {
                 }
             })
         });
-        removed
+        (removed, left)
     }
 
     /// Whether there is an entry.
@@ -138,6 +195,35 @@ impl Tree {
     pub fn has_entry(&self) -> bool {
         // ORDERING: Relaxed [slot.peek]: stands for the slot's.
         self.entry.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// When the next look is due, for reapers and puts with a short time to live.
+#[derive(Debug)]
+pub struct Look(NextLook);
+
+impl Default for Look {
+    fn default() -> Self {
+        Self(NextLook::new())
+    }
+}
+
+impl Look {
+    /// A reaper's first step, before its sweep.
+    pub fn begin(&self) {
+        self.0.begin();
+    }
+
+    /// A reaper's last step: returns when it looks again.
+    #[must_use]
+    pub fn plan(&self, until: u64) -> u64 {
+        self.0.plan(until)
+    }
+
+    /// A put's last step: returns whether the reaper must be told.
+    #[must_use]
+    pub fn hurry(&self, deadline: u64) -> bool {
+        self.0.hurry(deadline)
     }
 }
 

@@ -7,11 +7,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use cloakroom::{AcquireError, Budget, Permit};
+use cloakroom::{AcquireError, Budget, Clock, Permit, PutError, Stash, Ticket};
 
 /// Explores every interleaving of `f`, without bounds, and prints how many there were.
 ///
@@ -197,4 +197,34 @@ impl Exclusive {
         // SAFETY: as above.
         self.0.with_mut(|value| unsafe { *value += 1 });
     }
+}
+
+/// Nanoseconds, set by the model; loom does not see it.
+#[derive(Clone, Debug, Default)]
+pub struct Now(Arc<AtomicU64>);
+
+impl Now {
+    /// Sets the time.
+    pub fn set(&self, nanos: u64) {
+        self.0.store(nanos, SeqCst);
+    }
+}
+
+impl Clock for Now {
+    fn now(&self) -> Duration {
+        Duration::from_nanos(self.0.load(SeqCst))
+    }
+}
+
+/// What the models store.
+pub type Payload = Vec<u8>;
+
+/// What a put comes to.
+pub type Putting = Result<Ticket, PutError<Payload>>;
+
+/// `stash.put((), payload)`, owning what it needs.
+#[must_use]
+pub fn put(stash: &Stash<Payload, ()>, payload: Payload) -> Boxed<Putting> {
+    let stash = stash.clone();
+    Box::pin(async move { stash.put((), payload).await })
 }

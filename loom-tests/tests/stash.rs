@@ -1,42 +1,30 @@
-//! The whole stash: models L15 and E1, the two sentences that the project stands on.
+//! The whole stash: models L15 and E1, the two sentences that the project stands on; claims (S6); reservations,
+//! owners' accounts and the overflow (E2 to E4).
 #![cfg(loom)]
 
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use cloakroom::{Clock, PutError, Stash, Ticket};
+use cloakroom::Stash;
 use loom::thread;
-use loom_tests::{Boxed, CountingWaker, Waiter, bounded_model, model, poll};
-
-type Payload = Vec<u8>;
-type Putting = Result<Ticket, PutError<Payload>>;
+use loom_tests::{
+    Boxed, CountingWaker, Now, Payload, Putting, Waiter, bounded_model, model, poll, put,
+};
 
 const TTL: u64 = 10;
-
-/// Nanoseconds, set by the model.
-#[derive(Clone, Default)]
-struct Now(Arc<AtomicU64>);
-
-impl Clock for Now {
-    fn now(&self) -> Duration {
-        Duration::from_nanos(self.0.load(SeqCst))
-    }
-}
 
 fn stash(limit: u64, now: &Now) -> Stash<Payload, ()> {
     let builder = Stash::builder().max_bytes(limit).entry_overhead(0).clock(now.clone());
     builder.ttl(Duration::from_nanos(TTL)).build().unwrap()
 }
 
-fn put(stash: &Stash<Payload, ()>, payload: Payload) -> Boxed<Putting> {
-    let stash = stash.clone();
-    Box::pin(async move { stash.put((), payload).await })
+fn settled(stash: &Stash<Payload, ()>, entries: usize) {
+    settled_bytes(stash, entries, entries as u64);
 }
 
-fn settled(stash: &Stash<Payload, ()>, entries: usize) {
-    assert_eq!((stash.len(), stash.used_bytes(), stash.waiting()), (entries, entries as u64, 0));
+fn settled_bytes(stash: &Stash<Payload, ()>, entries: usize, bytes: u64) {
+    assert_eq!((stash.len(), stash.used_bytes(), stash.waiting()), (entries, bytes, 0));
 }
 
 #[test]
@@ -54,7 +42,7 @@ fn l15_take_gc_and_clear_of_one_entry_remove_it_once() {
         let expirer = {
             let (stash, now) = (stash.clone(), now.clone());
             thread::spawn(move || {
-                now.0.store(TTL, SeqCst);
+                now.set(TTL);
                 stash.gc()
             })
         };
@@ -94,7 +82,7 @@ fn s6_what_is_put_back_expires() {
             let stash = stash.clone();
             thread::spawn(move || assert!(stash.take(&ticket, &MALLORY).is_none()))
         };
-        now.0.store(TTL, SeqCst);
+        now.set(TTL);
         let found = stash.gc();
         other.join().unwrap();
         assert_eq!(found + stash.gc(), 1, "expired entries must be found");
@@ -154,7 +142,7 @@ fn s7_bytes_are_free_before_payloads_are_dropped() {
         let builder = Stash::builder().max_bytes(1).entry_overhead(0).clock(now.clone());
         let stash = builder.ttl(Duration::from_nanos(TTL)).build().unwrap();
         assert!(stash.try_put((), Looks(stash.clone())).is_ok());
-        now.0.store(TTL, SeqCst);
+        now.set(TTL);
         assert_eq!(stash.gc(), 1);
     });
 }
@@ -194,13 +182,13 @@ fn e1_a_reentrant_gc_inside_a_waker_wakes_nobody_twice() {
         let now = Now::default();
         let stash = stash(2, &now);
         let expiring = stash.try_put((), vec![1]).unwrap();
-        now.0.store(1, SeqCst);
+        now.set(1);
         let taken = stash.try_put((), vec![2]).unwrap();
         let a_waker = {
             let (stash, now) = (stash.clone(), now.clone());
             CountingWaker::calling(move || {
                 // What has not expired yet does now.
-                now.0.store(TTL, SeqCst);
+                now.set(TTL);
                 stash.gc();
             })
         };
@@ -249,5 +237,233 @@ fn e1_head_of_line_order_holds_under_every_interleaving() {
         assert_eq!(stash.take(&large, &()), Some(vec![3; 2]));
         assert!(b.woken_once().is_ok());
         settled(&stash, 1);
+    });
+}
+
+/// A claim is made and put back while the entry expires: it goes once, whoever removes it, and its bytes
+/// with it.
+#[test]
+fn s6_a_claimed_entry_expires_once() {
+    bounded_model(3, || {
+        let now = Now::default();
+        let stash = stash(1, &now);
+        let ticket = stash.try_put((), vec![1]).unwrap();
+        let waiter = Waiter::queued(put(&stash, vec![2]), CountingWaker::new());
+        let claimer = {
+            let stash = stash.clone();
+            thread::spawn(move || drop(stash.claim(&ticket, &())))
+        };
+        let expirer = {
+            let (stash, now) = (stash.clone(), now.clone());
+            thread::spawn(move || {
+                now.set(TTL);
+                stash.gc()
+            })
+        };
+        claimer.join().unwrap();
+        let swept = expirer.join().unwrap();
+        // Swept now if it was put back behind the sweep; the waiter's is not there yet.
+        assert!(swept + stash.gc() <= 1, "removed more than once");
+        assert!(waiter.woken_once().is_ok());
+        settled(&stash, 1);
+    });
+}
+
+/// Delivered, or put back and then taken: its bytes go to the waiter once.
+#[test]
+fn s6_a_claim_keeps_its_bytes_until_it_is_delivered() {
+    model(|| {
+        let now = Now::default();
+        let stash = stash(1, &now);
+        let ticket = stash.try_put((), vec![1]).unwrap();
+        let waiter = Waiter::queued(put(&stash, vec![2]), CountingWaker::new());
+        let claimer = {
+            let stash = stash.clone();
+            thread::spawn(move || {
+                let claim = stash.claim(&ticket, &())?;
+                assert_eq!(stash.used_bytes(), 1, "freed before it was delivered");
+                Some(claim.into_inner())
+            })
+        };
+        let broken = stash.claim(&ticket, &()).map(|claim| claim.put_back());
+        assert_ne!(broken, Some(false));
+        let delivered = claimer.join().unwrap();
+        let rest = stash.take(&ticket, &());
+        assert!(delivered.is_some() != rest.is_some(), "delivered exactly once");
+        assert!(waiter.woken_once().is_ok());
+        settled(&stash, 1);
+    });
+}
+
+/// A clear comes by while a claim is made and dropped.
+#[test]
+fn s6_what_is_cleared_while_it_is_claimed_frees_its_bytes() {
+    model(|| {
+        let now = Now::default();
+        let stash = stash(1, &now);
+        let ticket = stash.try_put((), vec![1]).unwrap();
+        let waiter = Waiter::queued(put(&stash, vec![2]), CountingWaker::new());
+        let claimer = {
+            let stash = stash.clone();
+            thread::spawn(move || drop(stash.claim(&ticket, &())))
+        };
+        let cleared = stash.clear();
+        claimer.join().unwrap();
+        assert_eq!(stash.stats().cleared, 1, "cleared exactly once");
+        assert!(cleared <= 1 && stash.take(&ticket, &()).is_none());
+        assert!(waiter.woken_once().is_ok());
+        settled(&stash, 1);
+    });
+}
+
+/// A closed stash has drained when what was claimed has been delivered or taken, and no sooner.
+#[test]
+fn s6_a_stash_drains_when_its_last_claim_is_done() {
+    model(|| {
+        let now = Now::default();
+        let stash = stash(1, &now);
+        let ticket = stash.try_put((), vec![1]).unwrap();
+        let claimer = {
+            let stash = stash.clone();
+            thread::spawn(move || {
+                drop(stash.claim(&ticket, &()));
+                stash.take(&ticket, &()).is_some()
+            })
+        };
+        stash.close();
+        let drained: Boxed<()> = {
+            let stash = stash.clone();
+            Box::pin(async move { stash.drained().await })
+        };
+        let outcome = Waiter::started(drained);
+        assert!(outcome.is_err() || stash.used_bytes() == 0, "something is charged");
+        assert!(claimer.join().unwrap());
+        if let Err(waiter) = outcome {
+            waiter.woken_once();
+        }
+        settled(&stash, 0);
+    });
+}
+
+/// Two reservations that nobody used: who waits for the room of both is woken once.
+#[test]
+fn e2_a_reservation_that_is_dropped_serves_the_line() {
+    model(|| {
+        let now = Now::default();
+        let stash = stash(2, &now);
+        let [first, second] = [1, 1].map(|bytes| stash.try_reserve(bytes).unwrap());
+        let large = Waiter::queued(put(&stash, vec![3; 2]), CountingWaker::new());
+        let dropper = thread::spawn(move || drop(first));
+        drop(second);
+        dropper.join().unwrap();
+        let large = large.woken_once().unwrap();
+        settled_bytes(&stash, 1, 2);
+        assert_eq!(stash.take(&large, &()), Some(vec![3; 2]));
+        settled(&stash, 0);
+    });
+}
+
+/// What a reservation does not need goes to the line: of three bytes, one is used, and two are given back.
+#[test]
+fn e2_what_a_reservation_does_not_need_serves_the_line() {
+    model(|| {
+        let now = Now::default();
+        let stash = stash(3, &now);
+        // So that the slots are there.
+        let _ = [1, 2].map(|byte| stash.try_put((), vec![byte]).unwrap());
+        assert_eq!(stash.clear(), 2);
+        let mut room = stash.try_reserve(3).unwrap();
+        let mut waiter = Waiter::queued(put(&stash, vec![3; 2]), CountingWaker::new());
+        let storer = thread::spawn(move || {
+            room.shrink(2);
+            room.put((), vec![1]).is_ok()
+        });
+        let polled = waiter.poll();
+        assert!(storer.join().unwrap());
+        match polled {
+            Poll::Ready(stored) => assert!(stored.is_ok()),
+            Poll::Pending => assert!(waiter.woken_once().is_ok()),
+        }
+        settled_bytes(&stash, 2, 3);
+    });
+}
+
+fn stash_with_accounts(limit: u64, of_each: u64, now: &Now) -> Stash<Payload, u8> {
+    let builder = Stash::builder().max_bytes(limit).max_bytes_per_owner(of_each);
+    let builder = builder.entry_overhead(0).clock(now.clone());
+    builder.ttl(Duration::from_nanos(TTL)).build().unwrap()
+}
+
+/// Room for both, but not for both of one owner.
+#[test]
+fn e3_an_owner_never_holds_more_than_its_share() {
+    model(|| {
+        let now = Now::default();
+        let stash = stash_with_accounts(3, 2, &now);
+        let first = stash.try_put(1, vec![0]).unwrap();
+        let other = {
+            let stash = stash.clone();
+            thread::spawn(move || stash.try_put(1, vec![1]).ok())
+        };
+        let here = stash.try_put(1, vec![2]).ok();
+        let there = other.join().unwrap();
+        assert!(here.is_some() != there.is_some(), "one of them fits into the account");
+        assert_eq!((stash.owner_used_bytes(&1), stash.used_bytes()), (2, 2));
+        for ticket in [Some(first), here, there].into_iter().flatten() {
+            assert!(stash.take(&ticket, &1).is_some());
+        }
+        assert_eq!((stash.owner_used_bytes(&1), stash.used_bytes()), (0, 0), "an account leaks");
+    });
+}
+
+/// Room for one, of two owners; and one entry goes while they come.
+#[test]
+fn e3_who_is_refused_owes_nothing() {
+    model(|| {
+        let now = Now::default();
+        let stash = stash_with_accounts(1, 1, &now);
+        let first = stash.try_put(1, vec![0]).unwrap();
+        let other = {
+            let stash = stash.clone();
+            thread::spawn(move || stash.try_put(2, vec![1]).ok())
+        };
+        assert!(stash.take(&first, &1).is_some());
+        let here = stash.try_put(1, vec![2]).ok();
+        let there = other.join().unwrap();
+        assert!(here.is_none() || there.is_none(), "there was room for one");
+        assert_eq!(stash.owner_used_bytes(&1), here.map_or(0, |_| 1), "an account leaks");
+        assert_eq!(stash.owner_used_bytes(&2), there.map_or(0, |_| 1), "an account leaks");
+        assert_eq!(stash.clear() as u64, stash.stats().cleared);
+        assert_eq!((stash.owner_used_bytes(&1), stash.owner_used_bytes(&2)), (0, 0));
+    });
+}
+
+/// A waiter is granted out of the overflow, and its entry lives no longer than that allows, though there is
+/// room below when it comes to store it.
+#[test]
+fn e4_a_grant_knows_its_tier() {
+    const SHORT: u64 = 2;
+    model(|| {
+        let now = Now::default();
+        let builder = Stash::builder().max_bytes(1).overflow(1, Duration::from_nanos(SHORT));
+        let builder = builder.entry_overhead(0).clock(now.clone());
+        let stash = builder.ttl(Duration::from_nanos(TTL)).build().unwrap();
+        let first = stash.try_put((), vec![1]).unwrap();
+        let second = stash.try_put((), vec![2]).unwrap();
+        let mut waiter = Waiter::queued(put(&stash, vec![3]), CountingWaker::new());
+        let taker = {
+            let stash = stash.clone();
+            thread::spawn(move || assert!(stash.take(&first, &()).is_some()))
+        };
+        let polled = waiter.poll();
+        taker.join().unwrap();
+        assert!(stash.take(&second, &()).is_some());
+        let ticket = match polled {
+            Poll::Ready(stored) => stored.unwrap(),
+            Poll::Pending => waiter.woken_once().unwrap(),
+        };
+        now.set(SHORT);
+        assert!(stash.take(&ticket, &()).is_none(), "it outlives the overflow's time to live");
+        settled(&stash, 0);
     });
 }
