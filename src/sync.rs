@@ -92,7 +92,7 @@ pub(crate) mod atomic {
         };
     }
 
-    fetch!(fetch_add, fetch_sub, fetch_or, fetch_and);
+    fetch!(fetch_add, fetch_sub, fetch_or, fetch_and, fetch_min);
 }
 
 #[cfg(loom)]
