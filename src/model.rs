@@ -90,7 +90,7 @@ impl Claimed<'_> {
     /// Makes it live again; `false`: it has gone instead, because all were cleared.
     #[must_use]
     pub fn put_back(self) -> bool {
-        self.0.put_back().is_ok()
+        self.0.put_back().map_err(Held::let_go).is_ok()
     }
 
     /// Takes it out.
