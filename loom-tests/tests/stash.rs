@@ -147,6 +147,26 @@ fn s7_bytes_are_free_before_payloads_are_dropped() {
     });
 }
 
+/// Two late takes of one entry: it goes, delivered to nobody, and its bytes to the waiter.
+#[test]
+fn s7_a_late_take_frees_the_bytes() {
+    model(|| {
+        let now = Now::default();
+        let stash = stash(1, &now);
+        let ticket = stash.try_put((), vec![1]).unwrap();
+        let waiter = Waiter::queued(put(&stash, vec![2]), CountingWaker::new());
+        now.set(TTL);
+        let other = {
+            let stash = stash.clone();
+            thread::spawn(move || stash.take(&ticket, &()).is_some())
+        };
+        assert!(stash.take(&ticket, &()).is_none(), "delivered after its time");
+        assert!(!other.join().unwrap(), "delivered after its time");
+        assert!(waiter.woken_once().is_ok());
+        settled(&stash, 1);
+    });
+}
+
 /// A put that whoever comes by can poll.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Option<Boxed<Putting>>>>);
