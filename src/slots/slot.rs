@@ -162,12 +162,12 @@ impl<P, O> Slot<P, O> {
             .is_ok()
     }
 
-    /// If it is claimed, it does not go live again. `false`: the claim has ended meanwhile.
+    /// If it is claimed, it does not go live again. `false`: it is live.
     pub(super) fn doom(&self) -> bool {
         // ORDERING: Relaxed / Relaxed [slot.doom]: nothing but the state is read by who finds it.
         match self.state.compare_exchange(CLAIMED, DOOMED, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => true,
-            Err(found) => found == DOOMED,
+            Err(found) => found & PHASE != LIVE,
         }
     }
 

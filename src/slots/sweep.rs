@@ -48,7 +48,7 @@ impl<P, O> SlotMap<P, O> {
     }
 }
 
-/// Looks again when what it saw has changed: who has just claimed the entry may put it back, and who has just
+/// What cannot be won is claimed, and doomed, or going. It looks again if neither could be done: who has just
 /// put it back leaves it there.
 fn clear_slot<P, O>(place: u32, slot: &Slot<P, O>, dead: &mut Dead<'_, P, O>) {
     loop {
@@ -59,12 +59,11 @@ fn clear_slot<P, O>(place: u32, slot: &Slot<P, O>, dead: &mut Dead<'_, P, O>) {
                     return;
                 }
             }
-            Look::Claimed => {
-                if slot.doom() {
-                    return;
-                }
-            }
+            Look::Claimed => {}
             Look::Free | Look::Busy(_) => return,
+        }
+        if slot.doom() {
+            return;
         }
     }
 }
