@@ -1,6 +1,7 @@
 //! The command line of the gateway.
 
 mod demo;
+mod load;
 mod signals;
 
 use std::process::ExitCode;
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Run a burst of clients against a small stash, check everything, print a report.
     Demo,
+    /// Compare the stash with one that is put together by hand, under load.
+    Load(load::LoadArgs),
     /// Serve on the loopback interface until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
 }
@@ -95,12 +98,13 @@ impl From<&ServeArgs> for Config {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let command = Cli::parse().command;
-    // The demo says itself what happens; results that are lost are lost on purpose there.
+    // Demo and load say themselves what happens; results that are lost are lost on purpose there.
     let level = if matches!(command, Command::Serve(_)) { "info" } else { "error" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match command {
         Command::Demo => demo::run().await,
+        Command::Load(args) => load::run(&args).await,
         Command::Serve(args) => serve(&args).await,
     }
 }
