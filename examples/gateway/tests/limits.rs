@@ -34,15 +34,6 @@ async fn an_owner_at_its_limit_is_refused_and_others_are_not() {
 
 #[tokio::test]
 async fn an_owner_in_line_is_counted_too() {
-    let (server, _held) = full_gateway(Behaviour::InlineOnly, common::FOREVER).await;
-    let usage = || server.app().inline().usage();
-    let ann = client(&server, "ann");
-    let _running = run(&ann, 0, BIG).await;
-    eventually("ann stands in line", || usage().waiting == 1).await;
-    // The default is more than the small stash has.
-    let _second = run(&ann, 0, BIG).await;
-    eventually("and again", || usage().waiting == 2).await;
-
     let server = gateway(|config| {
         config.behaviour = Behaviour::InlineOnly;
         config.max_bytes = common::SMALL_STASH;
@@ -50,13 +41,10 @@ async fn an_owner_in_line_is_counted_too() {
     })
     .await;
     inline_id(answer(&client(&server, "holder"), 0, BIG).await);
-    let _running = run(&ann_of(&server), 0, BIG).await;
+    let ann = client(&server, "ann");
+    let _running = run(&ann, 0, BIG).await;
     eventually("ann stands in line", || server.app().inline().usage().waiting == 1).await;
-    assert_eq!(refusal(&ann_of(&server), "orders", &orders(0, BIG)).await.status, 429);
-}
-
-fn ann_of(server: &gateway::server::Server) -> gateway::client::Client {
-    client(server, "ann")
+    assert_eq!(refusal(&ann, "orders", &orders(0, BIG)).await.status, 429);
 }
 
 #[tokio::test]

@@ -258,10 +258,13 @@ mod tests {
         assert!((&mut one).now_or_never().is_none());
         let mut two = two.put(Bytes::from(vec![2; 3_000]), hour);
         assert!((&mut two).now_or_never().is_none());
-        let ticket = one.await.expect("it is the first in line");
+        let patience = Duration::from_secs(20);
+        let one = tokio::time::timeout(patience, one).await.expect("nobody keeps what it needs");
+        let ticket = one.expect("it is the first in line");
         assert!(matches!(store.open(&ticket, &ann), Opened::Delivery(_)));
         store.clear();
-        two.await.expect("it is its turn");
+        let two = tokio::time::timeout(patience, two).await.expect("it is its turn");
+        two.expect("there is room");
     }
 
     #[tokio::test]
