@@ -7,11 +7,12 @@ use anyhow::Context;
 use rusqlite::Connection;
 use tempfile::TempDir;
 
-use crate::config::{Behaviour, Config};
+use crate::config::{Behaviour, Config, StashKind};
 use crate::errors::{ApiError, Code};
 use crate::external::ExternalResults;
-use crate::inline::{CloakroomStore, InlineResults};
+use crate::inline::{CloakroomStore, GlueStore, InlineResults, InlineStore};
 use crate::metrics::Metrics;
+use crate::prometheus::Page;
 use crate::sample;
 use crate::warehouse::Warehouse;
 
@@ -43,8 +44,7 @@ impl App {
         .context("the sample database could not be made")?;
 
         let metrics = Arc::new(Metrics::new());
-        let store = CloakroomStore::start(config.max_bytes, config.ttl)?;
-        let inline = InlineResults::new(Box::new(store), config.wait, Arc::clone(&metrics));
+        let inline = InlineResults::new(store(&config)?, config.wait, Arc::clone(&metrics));
         let external = (config.behaviour == Behaviour::Classic)
             .then(|| ExternalResults::start(workspace.path(), config.link_ttl));
         Ok(Arc::new(App { config, metrics, warehouse, inline, external, workspace }))
@@ -78,8 +78,18 @@ impl App {
         })
     }
 
+    /// What Prometheus is told.
+    pub fn describe(&self) -> String {
+        let mut page = Page::default();
+        self.metrics.describe(&mut page);
+        let executed = self.warehouse.executions().total;
+        page.counter("gateway_executions_total", "Statements executed.", executed);
+        self.inline.describe(&mut page);
+        page.into_text()
+    }
+
     /// Accepts no query any more, and answers those that wait for room. Results that are stored can
-    /// still be fetched.
+    /// still be fetched, and queries that run can store theirs.
     pub fn close(&self) {
         self.inline.close();
     }
@@ -87,6 +97,13 @@ impl App {
     pub fn is_closing(&self) -> bool {
         self.inline.is_closed()
     }
+}
+
+fn store(config: &Config) -> anyhow::Result<Box<dyn InlineStore>> {
+    Ok(match config.stash {
+        StashKind::Cloakroom => Box::new(CloakroomStore::start(config)?),
+        StashKind::Glue => Box::new(GlueStore::start(config)?),
+    })
 }
 
 fn database_in(workspace: &Path) -> PathBuf {

@@ -18,7 +18,7 @@ use crate::warehouse::ExecutionError;
 /// The media type of an Arrow IPC stream.
 pub const MEDIA_TYPE: &str = "application/vnd.apache.arrow.stream";
 
-const ROWS_PER_BATCH: usize = 4_096;
+pub const ROWS_PER_BATCH: usize = 4_096;
 
 /// Encodes all `rows` as one stream. Without rows it is a stream with a schema and no batch.
 pub fn encode(columns: &'static [Column], mut rows: Rows<'_>) -> Result<Bytes, ExecutionError> {

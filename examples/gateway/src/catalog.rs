@@ -20,10 +20,16 @@ pub struct Column {
     pub name: &'static str,
     pub kind: Kind,
     pub nullable: bool,
+    /// How long a text usually is, in bytes, rounded up.
+    pub usual_length: u64,
 }
 
 const fn column(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind, nullable: false }
+    Column { name, kind, nullable: false, usual_length: 0 }
+}
+
+const fn text(name: &'static str, usual_length: u64) -> Column {
+    Column { name, kind: Kind::Text, nullable: false, usual_length }
 }
 
 /// What a parameter may be.
@@ -75,12 +81,24 @@ pub type Bindings = Vec<(&'static str, SqlValue)>;
 #[error("{0}")]
 pub struct BadParameters(String);
 
+/// How many rows a query returns, as far as one can tell before it runs.
+#[derive(Debug, Clone, Copy)]
+pub enum Size {
+    /// The orders from `:first` on, `:rows` of them.
+    Range,
+    /// The orders of one of so many groups, at most `:rows` of them.
+    Share(u64),
+    /// That many.
+    Rows(u64),
+}
+
 /// A query of the catalog.
 #[derive(Debug)]
 pub struct Query {
     pub key: &'static str,
     pub sql: &'static str,
     pub columns: &'static [Column],
+    pub size: Size,
     parameters: &'static [Parameter],
 }
 
@@ -114,14 +132,18 @@ pub const MAX_ROWS: i64 = 100_000;
 const ROWS: Parameter =
     Parameter { placeholder: ":rows", accepts: Accepts::Integer { min: 0, max: MAX_ROWS } };
 
+const FIRST: Parameter =
+    Parameter { placeholder: ":first", accepts: Accepts::Integer { min: 0, max: 1 << 48 } };
+
 const ORDER_COLUMNS: &[Column] = &[
     column("id", Kind::Integer),
     column("day", Kind::Integer),
-    column("region", Kind::Text),
-    column("product", Kind::Text),
+    text("region", 7),
+    text("product", 6),
     column("quantity", Kind::Integer),
     column("amount_cents", Kind::Integer),
-    Column { name: "note", kind: Kind::Text, nullable: true },
+    // One in four has one.
+    Column { name: "note", kind: Kind::Text, nullable: true, usual_length: 7 },
 ];
 
 static QUERIES: &[Query] = &[
@@ -130,19 +152,31 @@ static QUERIES: &[Query] = &[
         sql: "SELECT id, day, region, product, quantity, amount_cents, note FROM orders \
               WHERE id >= :first AND id < :first + :rows ORDER BY id",
         columns: ORDER_COLUMNS,
-        parameters: &[
-            Parameter { placeholder: ":first", accepts: Accepts::Integer { min: 0, max: 1 << 48 } },
-            ROWS,
-        ],
+        size: Size::Range,
+        parameters: &[FIRST, ROWS],
     },
     Query {
         key: "orders_in_region",
         sql: "SELECT id, day, region, product, quantity, amount_cents, note FROM orders \
               WHERE region = :region ORDER BY id LIMIT :rows",
         columns: ORDER_COLUMNS,
+        size: Size::Share(5),
         parameters: &[
             Parameter { placeholder: ":region", accepts: Accepts::Text { max_chars: 64 } },
             ROWS,
+        ],
+    },
+    Query {
+        key: "order_labels",
+        sql: "SELECT id, printf('%-*s', :width, product) FROM orders \
+              WHERE id >= :first AND id < :first + :rows ORDER BY id",
+        // How wide the labels are is up to who asks, so this one may well turn out larger.
+        columns: &[column("id", Kind::Integer), text("label", 16)],
+        size: Size::Range,
+        parameters: &[
+            FIRST,
+            ROWS,
+            Parameter { placeholder: ":width", accepts: Accepts::Integer { min: 0, max: 512 } },
         ],
     },
     Query {
@@ -150,11 +184,12 @@ static QUERIES: &[Query] = &[
         sql: "SELECT region, count(*), sum(amount_cents), avg(amount_cents) FROM orders \
               WHERE day >= :from_day AND day <= :to_day GROUP BY region ORDER BY region",
         columns: &[
-            column("region", Kind::Text),
+            text("region", 7),
             column("orders", Kind::Integer),
             column("amount_cents", Kind::Integer),
             column("average_cents", Kind::Real),
         ],
+        size: Size::Rows(5),
         parameters: &[
             Parameter {
                 placeholder: ":from_day",

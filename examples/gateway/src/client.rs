@@ -11,6 +11,8 @@ use futures_util::stream::BoxStream;
 use reqwest::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 use crate::owner::USER_HEADER;
 
@@ -18,6 +20,7 @@ use crate::owner::USER_HEADER;
 #[derive(Debug, Clone)]
 pub struct Client {
     http: reqwest::Client,
+    gateway: SocketAddr,
     base: String,
     user: String,
 }
@@ -93,6 +96,7 @@ impl Client {
     pub fn new(gateway: SocketAddr, user: &str) -> Self {
         Client {
             http: reqwest::Client::new(),
+            gateway,
             base: format!("http://{gateway}"),
             user: user.to_owned(),
         }
@@ -126,6 +130,40 @@ impl Client {
     /// Fetches a result by its statement id, following the link if there is one.
     pub async fn fetch(&self, id: &str) -> anyhow::Result<Fetched> {
         self.get(&format!("/api/analytics/arrow-result/{id}")).await
+    }
+
+    /// Begins to fetch a result: what follows is read by whoever has the response, or never.
+    pub async fn begin_to_fetch(&self, id: &str) -> anyhow::Result<reqwest::Response> {
+        let url = format!("{}/api/analytics/arrow-result/{id}", self.base);
+        Ok(self.http.get(url).header(USER_HEADER, &self.user).send().await?.error_for_status()?)
+    }
+
+    /// Fetches a result until `bytes` of the response have come, and hangs up. Answers with how many did.
+    pub async fn break_off(&self, id: &str, bytes: usize) -> anyhow::Result<usize> {
+        let socket = TcpSocket::new_v4()?;
+        // Fixed, or the system would take far more than is read, and the server count it as sent.
+        socket.set_recv_buffer_size(64 << 10)?;
+        let mut connection = socket.connect(self.gateway).await?;
+        let (gateway, user) = (self.gateway, &self.user);
+        let request = format!(
+            "GET /api/analytics/arrow-result/{id} HTTP/1.1\r\nhost: {gateway}\r\n\
+             {USER_HEADER}: {user}\r\nconnection: close\r\n\r\n"
+        );
+        connection.write_all(request.as_bytes()).await?;
+        let mut response = Vec::with_capacity(64 << 10);
+        while response.len() <= bytes && connection.read_buf(&mut response).await? > 0 {}
+        let status = response.split(|byte| *byte == b' ').nth(1);
+        anyhow::ensure!(status == Some(b"200"), "the download did not begin well");
+        Ok(response.len())
+    }
+
+    /// A number from the gateway's metrics, by its name and its labels as they stand there.
+    pub async fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let page = self.get("/metrics").await?;
+        let page = std::str::from_utf8(&page.body)?;
+        let mut values = page.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        let value = values.next().with_context(|| format!("there is no metric {name}"))?;
+        Ok(value.parse()?)
     }
 
     /// Any path of the gateway, as this user.

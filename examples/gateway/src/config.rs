@@ -21,13 +21,38 @@ impl Behaviour {
     }
 }
 
+/// What keeps inline results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum StashKind {
+    /// A stash of the `cloakroom` crate.
+    Cloakroom,
+    /// A map and a semaphore, as they are put together by hand: to compare with.
+    Glue,
+}
+
+impl StashKind {
+    /// The name used on the command line and in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            StashKind::Cloakroom => "cloakroom",
+            StashKind::Glue => "glue",
+        }
+    }
+}
+
 /// The settings of one gateway.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// What the warehouse does with results that do not go out inline.
     pub behaviour: Behaviour,
+    /// What keeps inline results.
+    pub stash: StashKind,
     /// Hard limit of the stash, in bytes.
     pub max_bytes: u64,
+    /// How many of them one owner may hold, if that is limited.
+    pub max_bytes_per_owner: Option<u64>,
+    /// How many queries may wait for room at the same time, if that is limited.
+    pub max_waiting: Option<usize>,
     /// How long a stashed result may wait to be fetched.
     pub ttl: Duration,
     /// How long a query may wait for room in the stash. Zero: it does not wait.
@@ -40,7 +65,9 @@ pub struct Config {
     pub connections: usize,
     /// How often a silent event stream says that it is still there.
     pub keep_alive: Duration,
-    /// How long requests in flight may take to end once the gateway shuts down.
+    /// How long results may still be fetched once the gateway shuts down.
+    pub drain: Duration,
+    /// How long requests in flight may take to end after that.
     pub grace: Duration,
     /// Remember how often every single statement was executed. Memory grows with every statement, so
     /// this is for runs that end: demo and tests.
@@ -51,13 +78,17 @@ impl Default for Config {
     fn default() -> Self {
         Config {
             behaviour: Behaviour::Classic,
+            stash: StashKind::Cloakroom,
             max_bytes: 256 << 20,
+            max_bytes_per_owner: Some(64 << 20),
+            max_waiting: Some(1_000),
             ttl: Duration::from_secs(600),
             wait: Duration::from_millis(500),
             link_ttl: Duration::from_secs(900),
             rows: 100_000,
             connections: 4,
             keep_alive: Duration::from_secs(15),
+            drain: Duration::from_secs(10),
             grace: Duration::from_secs(10),
             audit: false,
         }

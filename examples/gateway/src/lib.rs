@@ -2,9 +2,9 @@
 //! the Arrow result.
 //!
 //! Between the two requests the result waits in a [`cloakroom::Stash`]: bounded in bytes, handed out
-//! once and to its owner only, freed when its time is over. When the stash is full, a query waits its
-//! turn for a short while; when that is over, the bytes it already has go out by another way, and the
-//! query is never run again.
+//! once and to its owner only, freed when its time is over. A query takes room before it runs. When there
+//! is none, it waits its turn for a short while; then its result goes another way, or it is refused
+//! without having run.
 //!
 //! [`server`] binds and stops, [`app`] holds what the requests share, [`routes`] is the HTTP surface.
 
@@ -17,12 +17,14 @@ pub mod check;
 pub mod client;
 pub mod config;
 pub mod errors;
+pub mod estimate;
 pub mod external;
 pub mod inline;
 pub mod json;
 pub mod links;
 pub mod metrics;
 pub mod owner;
+pub mod prometheus;
 pub mod routes;
 pub mod sample;
 pub mod server;

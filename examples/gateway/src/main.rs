@@ -1,13 +1,14 @@
 //! The command line of the gateway.
 
 mod demo;
+mod load;
 mod signals;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use gateway::config::{Behaviour, Config};
+use gateway::config::{Behaviour, Config, StashKind};
 use gateway::server::Server;
 use tracing_subscriber::EnvFilter;
 
@@ -22,6 +23,8 @@ struct Cli {
 enum Command {
     /// Run a burst of clients against a small stash, check everything, print a report.
     Demo,
+    /// Compare the stash with one that is put together by hand, under load.
+    Load(load::LoadArgs),
     /// Serve on the loopback interface until Ctrl-C or SIGTERM.
     Serve(ServeArgs),
 }
@@ -34,9 +37,19 @@ struct ServeArgs {
     /// What the warehouse does with results that do not go out inline.
     #[arg(long, value_enum, default_value = "classic")]
     warehouse: Behaviour,
+    /// What keeps inline results; glue is there to compare with, and has no limits per owner or of the
+    /// line.
+    #[arg(long, value_enum, default_value = "cloakroom")]
+    stash: StashKind,
     /// Hard limit of the stash, in bytes.
     #[arg(long, default_value_t = Config::default().max_bytes, value_parser = clap::value_parser!(u64).range(1..))]
     max_bytes: u64,
+    /// How many of them one owner may hold [default: a quarter].
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    max_bytes_per_owner: Option<u64>,
+    /// How many queries may wait for room at the same time.
+    #[arg(long, default_value_t = 1_000)]
+    max_waiting: usize,
     /// How long a stashed result may wait to be fetched, in seconds.
     #[arg(long, default_value_t = Config::default().ttl.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
     ttl_secs: u64,
@@ -52,7 +65,10 @@ struct ServeArgs {
     /// Database connections, and so queries that run at the same time.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..))]
     connections: u8,
-    /// How long requests in flight may take to end on shutdown, in seconds.
+    /// How long results may still be fetched on shutdown, in seconds.
+    #[arg(long, default_value_t = Config::default().drain.as_secs())]
+    drain_secs: u64,
+    /// How long requests in flight may take to end after that, in seconds.
     #[arg(long, default_value_t = Config::default().grace.as_secs())]
     grace_secs: u64,
 }
@@ -61,12 +77,18 @@ impl From<&ServeArgs> for Config {
     fn from(args: &ServeArgs) -> Self {
         Config {
             behaviour: args.warehouse,
+            stash: args.stash,
             max_bytes: args.max_bytes,
+            max_bytes_per_owner: Some(
+                args.max_bytes_per_owner.unwrap_or(args.max_bytes.div_ceil(4)),
+            ),
+            max_waiting: Some(args.max_waiting),
             ttl: Duration::from_secs(args.ttl_secs),
             wait: Duration::from_millis(args.wait_ms),
             link_ttl: Duration::from_secs(args.link_ttl_secs),
             rows: args.rows,
             connections: usize::from(args.connections),
+            drain: Duration::from_secs(args.drain_secs),
             grace: Duration::from_secs(args.grace_secs),
             ..Config::default()
         }
@@ -75,10 +97,14 @@ impl From<&ServeArgs> for Config {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let command = Cli::parse().command;
+    // Demo and load say themselves what happens; results that are lost are lost on purpose there.
+    let level = if matches!(command, Command::Serve(_)) { "info" } else { "error" };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match Cli::parse().command {
+    match command {
         Command::Demo => demo::run().await,
+        Command::Load(args) => load::run(&args).await,
         Command::Serve(args) => serve(&args).await,
     }
 }
@@ -92,7 +118,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     stop.requested().await;
     println!("shutting down");
     let shutdown = server.shutdown().await?;
-    println!("stopped; {} results were not fetched", shutdown.unclaimed);
+    println!("stopped; {} results were lost", shutdown.lost);
     if shutdown.complete {
         Ok(ExitCode::SUCCESS)
     } else {

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use hdrhistogram::Histogram;
 
+use crate::inline::Reason;
+use crate::prometheus::Page;
+
 /// A number that only goes up.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -13,6 +16,12 @@ pub struct Counter(AtomicU64);
 impl Counter {
     pub fn add_one(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn add_if(&self, condition: bool) {
+        if condition {
+            self.add_one();
+        }
     }
 
     pub fn get(&self) -> u64 {
@@ -25,25 +34,31 @@ impl Counter {
 pub struct Metrics {
     /// Queries that were accepted, whatever became of them.
     pub queries: Counter,
-    /// Results stored at once.
-    pub stored_at_once: Counter,
-    /// Results stored after waiting in line.
-    pub stored_after_wait: Counter,
-    /// Results that waited in line in vain.
+    /// Queries that got room at once.
+    pub room_at_once: Counter,
+    /// Queries that got room after waiting in line.
+    pub room_after_wait: Counter,
+    /// Queries that got no room, and waited in vain if they could wait.
     pub gave_up: Counter,
-    /// Results that would not fit into an empty stash.
+    /// Results that would not fit into an empty stash, or exceed what their owner may hold.
     pub too_large: Counter,
-    /// Results whose client went away while they stood in line.
+    /// Queries of an owner that held too much already.
+    pub owner_full: Counter,
+    /// Queries that would have had to wait when too many did.
+    pub line_full: Counter,
+    /// Queries whose client went away while they stood in line.
     pub left_the_line: Counter,
+    /// Results that turned out larger than the room that was taken for them.
+    pub outgrown: Counter,
+    /// Results stored.
+    pub stored: Counter,
     /// Results that went out as a file because the stash had no room.
     pub fallbacks: Counter,
     /// Queries that were refused because the stash had no room and there is no other way out.
     pub refusals: Counter,
-    /// Results taken from the stash by their owner.
-    pub taken: Counter,
-    /// The most bytes seen in the stash.
-    peak_bytes: AtomicU64,
-    /// Microseconds in line, of those that stood in line to an end: stored or given up.
+    /// Downloads from the stash that were begun.
+    pub downloads: Counter,
+    /// Microseconds in line, of those that stood in line to an end: given room or given up.
     waits: Mutex<Histogram<u64>>,
 }
 
@@ -51,16 +66,29 @@ impl Metrics {
     pub fn new() -> Self {
         Metrics {
             queries: Counter::default(),
-            stored_at_once: Counter::default(),
-            stored_after_wait: Counter::default(),
+            room_at_once: Counter::default(),
+            room_after_wait: Counter::default(),
             gave_up: Counter::default(),
             too_large: Counter::default(),
+            owner_full: Counter::default(),
+            line_full: Counter::default(),
             left_the_line: Counter::default(),
+            outgrown: Counter::default(),
+            stored: Counter::default(),
             fallbacks: Counter::default(),
             refusals: Counter::default(),
-            taken: Counter::default(),
-            peak_bytes: AtomicU64::new(0),
+            downloads: Counter::default(),
             waits: Mutex::new(waits()),
+        }
+    }
+
+    pub fn note_no_room(&self, reason: Reason) {
+        match reason {
+            Reason::Full => self.gave_up.add_one(),
+            Reason::TooLarge => self.too_large.add_one(),
+            Reason::OwnerFull => self.owner_full.add_one(),
+            Reason::LineFull => self.line_full.add_one(),
+            Reason::Closed => {}
         }
     }
 
@@ -74,12 +102,41 @@ impl Metrics {
         self.waits.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn record_used(&self, bytes: u64) {
-        self.peak_bytes.fetch_max(bytes, Ordering::Relaxed);
-    }
-
-    pub fn peak_bytes(&self) -> u64 {
-        self.peak_bytes.load(Ordering::Relaxed)
+    pub fn describe(&self, page: &mut Page) {
+        page.counter("gateway_queries_total", "Queries accepted.", self.queries.get());
+        page.counters(
+            "gateway_room_total",
+            "What became of the queries that asked for room in the stash.",
+            "outcome",
+            [
+                ("at_once", self.room_at_once.get()),
+                ("after_wait", self.room_after_wait.get()),
+                ("gave_up", self.gave_up.get()),
+                ("too_large", self.too_large.get()),
+                ("owner_full", self.owner_full.get()),
+                ("line_full", self.line_full.get()),
+                ("left", self.left_the_line.get()),
+            ],
+        );
+        for (name, help, counter) in [
+            ("gateway_stored_total", "Results stored.", &self.stored),
+            ("gateway_outgrown_total", "Results larger than their room.", &self.outgrown),
+            ("gateway_fallbacks_total", "Results that went to a file.", &self.fallbacks),
+            ("gateway_refusals_total", "Queries refused for want of room.", &self.refusals),
+            ("gateway_downloads_total", "Downloads begun.", &self.downloads),
+        ] {
+            page.counter(name, help, counter.get());
+        }
+        let waits = self.waits();
+        let seconds = |micros: u64| micros as f64 / 1e6;
+        page.summary(
+            "gateway_wait_seconds",
+            "Time in line, of those that stood in line to an end.",
+            [("0.5", 0.5), ("0.9", 0.9), ("0.99", 0.99)]
+                .map(|(name, quantile)| (name, seconds(waits.value_at_quantile(quantile)))),
+            waits.mean() * waits.len() as f64 / 1e6,
+            waits.len(),
+        );
     }
 }
 

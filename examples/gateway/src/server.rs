@@ -27,8 +27,8 @@ pub struct Server {
 pub struct Shutdown {
     /// Every request in flight came to its end within the grace period.
     pub complete: bool,
-    /// Results nobody fetched.
-    pub unclaimed: usize,
+    /// Results that nobody fetched in time, and that are lost now.
+    pub lost: usize,
 }
 
 impl Server {
@@ -61,18 +61,28 @@ impl Server {
         &self.app
     }
 
-    /// Stops accepting, answers those who wait for room, and lets what is in flight end for at most
-    /// the grace period.
+    /// Refuses queries and answers those who wait for room; lets what has been stored be fetched, for at
+    /// most the drain period; then stops accepting, and lets what is in flight end for at most the grace
+    /// period. What is still there then is lost, and said to be.
     pub async fn shutdown(self) -> anyhow::Result<Shutdown> {
-        self.stop.cancel();
+        let (inline, config) = (self.app.inline(), self.app.config());
         self.app.close();
-        let complete = match tokio::time::timeout(self.app.config().grace, self.serving).await {
+        let usage = inline.usage();
+        tracing::info!(results = usage.entries, bytes = usage.used_bytes, "draining");
+        let drained = tokio::time::timeout(config.drain, inline.drained()).await.is_ok();
+        self.stop.cancel();
+        let complete = match tokio::time::timeout(config.grace, self.serving).await {
             Ok(served) => {
                 served??;
                 true
             }
             Err(_elapsed) => false,
         };
-        Ok(Shutdown { complete, unclaimed: self.app.inline().usage().entries })
+        let bytes = inline.usage().used_bytes;
+        let lost = inline.clear();
+        if lost > 0 {
+            tracing::warn!(lost, bytes, drained, "results were not fetched in time");
+        }
+        Ok(Shutdown { complete, lost })
     }
 }

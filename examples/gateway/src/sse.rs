@@ -9,13 +9,13 @@ use crate::config::Behaviour;
 use crate::errors::ApiError;
 use crate::external::ExternalLink;
 
-/// The first event: the statement is running.
-pub fn warehouse_status(statement: Uuid, behaviour: Behaviour) -> Event {
+/// The first event: the statement is running, or waits until there is room for its result.
+pub fn warehouse_status(statement: Uuid, behaviour: Behaviour, waits: bool) -> Event {
     event(
         "warehouse_status",
         &json!({
             "type": "warehouse_status",
-            "state": "RUNNING",
+            "state": if waits { "PENDING" } else { "RUNNING" },
             "statementId": statement,
             "warehouse": behaviour.name(),
         }),

@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use uuid::Uuid;
 
 use crate::catalog::{Bindings, Column, Query};
+use crate::estimate;
 
 /// A query with its values, submitted under an id.
 #[derive(Debug, Clone)]
@@ -63,6 +64,8 @@ struct Shared {
     idle: Mutex<Vec<Connection>>,
     /// One permit for each connection.
     free: Arc<Semaphore>,
+    /// How many orders there are. Nobody writes to the database.
+    orders: u64,
     executed: AtomicU64,
     audit: Option<Mutex<HashMap<Uuid, u64>>>,
 }
@@ -71,10 +74,14 @@ impl Warehouse {
     /// Opens `connections` read-only connections to the database at `path`.
     pub fn open(path: &Path, connections: usize, audit: bool) -> rusqlite::Result<Self> {
         let idle = (0..connections).map(|_| open_read_only(path)).collect::<Result<_, _>>()?;
+        let orders = open_read_only(path)?
+            .query_row("SELECT count(*) FROM orders", [], |row| row.get::<_, i64>(0))?
+            .unsigned_abs();
         Ok(Warehouse {
             shared: Arc::new(Shared {
                 idle: Mutex::new(idle),
                 free: Arc::new(Semaphore::new(connections)),
+                orders,
                 executed: AtomicU64::new(0),
                 audit: audit.then(Mutex::default),
             }),
@@ -93,6 +100,11 @@ impl Warehouse {
         tokio::task::spawn_blocking(move || lease.run(&statement, encode))
             .await
             .map_err(|_| ExecutionError::Panicked)?
+    }
+
+    /// How large the result of `statement` will probably be.
+    pub fn likely_bytes(&self, statement: &Statement) -> u64 {
+        estimate::likely_bytes(statement.query, &statement.bindings, self.shared.orders)
     }
 
     pub fn executions(&self) -> Executions {

@@ -51,7 +51,7 @@ async fn a_result_can_be_asked_for_as_a_link() {
     assert_eq!(by_link.headers()["cache-control"], "no-store");
     assert_eq!(by_link.bytes().await.unwrap(), by_id.body);
     assert_eq!(server.app().warehouse().executions().total, 1);
-    assert_eq!(server.app().metrics().stored_at_once.get(), 0);
+    assert_eq!(server.app().metrics().stored.get(), 0);
 }
 
 #[tokio::test]

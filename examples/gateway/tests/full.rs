@@ -5,8 +5,8 @@ mod common;
 use std::time::Duration;
 
 use common::{
-    BIG, BRIEF, answer, client, eventually, external, full_gateway, gateway, inline_id, refused,
-    run,
+    BIG, BRIEF, answer, client, eventually, external, full_gateway, gateway, inline_id, orders,
+    refusal, refused, run,
 };
 use gateway::check::Totals;
 use gateway::config::Behaviour;
@@ -14,11 +14,12 @@ use gateway::warehouse::Executions;
 use reqwest::StatusCode;
 
 #[tokio::test]
-async fn a_result_waits_in_line_until_there_is_room() {
+async fn a_query_waits_in_line_until_there_is_room_and_runs_then() {
     let (server, held) = full_gateway(Behaviour::InlineOnly, common::FOREVER).await;
     let ann = client(&server, "ann");
     let running = run(&ann, 500, BIG).await;
-    eventually("the result stands in line", || server.app().inline().usage().waiting == 1).await;
+    eventually("the query stands in line", || server.app().inline().usage().waiting == 1).await;
+    assert_eq!(server.app().warehouse().executions().total, 1);
 
     assert_eq!(client(&server, "holder").fetch(&held).await.unwrap().status, StatusCode::OK);
     let id = inline_id(running.answer().await.unwrap());
@@ -27,13 +28,13 @@ async fn a_result_waits_in_line_until_there_is_room() {
     assert_eq!(Totals::of_stream(&fetched.body).unwrap(), expected);
 
     let metrics = server.app().metrics();
-    assert_eq!((metrics.stored_at_once.get(), metrics.stored_after_wait.get()), (1, 1));
+    assert_eq!((metrics.room_at_once.get(), metrics.room_after_wait.get()), (1, 1));
     assert_eq!((metrics.waits().len(), metrics.gave_up.get()), (1, 0));
     assert_eq!(server.app().inline().usage().used_bytes, 0);
 }
 
 #[tokio::test]
-async fn on_classic_the_refused_bytes_go_out_by_link_and_nothing_runs_twice() {
+async fn on_classic_a_result_without_room_goes_out_by_link_and_nothing_runs_twice() {
     for wait in [BRIEF, Duration::ZERO] {
         let (server, held) = full_gateway(Behaviour::Classic, wait).await;
         let ann = client(&server, "ann");
@@ -62,9 +63,10 @@ async fn on_inline_only_the_refusal_is_stable_and_says_when_to_come_back() {
     let refusal = refused(answer(&ann, 0, BIG).await);
     assert_eq!((refusal.status, refusal.code.as_str()), (503, "INLINE_ARROW_STASH_EXHAUSTED"));
     assert_eq!(refusal.retry_after(), Some(BRIEF));
+    // Only the one that is held: without room nothing is run.
     assert_eq!(
         server.app().warehouse().executions(),
-        Executions { total: 2, statements: 2, most: 1 }
+        Executions { total: 1, statements: 1, most: 1 }
     );
     assert_eq!(
         (server.app().metrics().refusals.get(), server.app().metrics().fallbacks.get()),
@@ -84,23 +86,23 @@ async fn a_result_that_never_fits_does_not_wait() {
         })
         .await;
         let ann = client(&server, "ann");
-        let answer = answer(&ann, 0, BIG).await;
         match behaviour {
             Behaviour::Classic => {
+                let answer = answer(&ann, 0, BIG).await;
                 let fetched = ann.fetch(&external(answer).0).await.unwrap();
                 assert_eq!(Totals::of_stream(&fetched.body).unwrap().rows, i64::from(BIG));
             }
             Behaviour::InlineOnly => {
-                let refusal = refused(answer);
+                let refusal = refusal(&ann, "orders", &orders(0, BIG)).await;
                 assert_eq!(
                     (refusal.status, refusal.code.as_str()),
-                    (422, "INLINE_ARROW_RESULT_TOO_LARGE")
+                    (413, "INLINE_ARROW_RESULT_TOO_LARGE")
                 );
                 assert_eq!(refusal.retry_after(), None);
+                assert_eq!(server.app().warehouse().executions().total, 0);
             }
         }
         assert_eq!(server.app().metrics().too_large.get(), 1);
-        assert_eq!(server.app().warehouse().executions().total, 1);
     }
 }
 

@@ -53,7 +53,7 @@ async fn a_json_result_comes_with_the_events_and_needs_no_stash() {
     let amounts: i64 = column(5).iter().map(|amount| amount.as_i64().unwrap()).sum();
     let expected = Totals::of_database(&server.app().database(), 5, 3).unwrap();
     assert_eq!(amounts, expected.amount_cents);
-    assert_eq!(server.app().metrics().stored_at_once.get(), 0);
+    assert_eq!(server.app().metrics().stored.get(), 0);
 }
 
 #[tokio::test]

@@ -3,10 +3,16 @@
 mod common;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use common::{BIG, client, eventually, full_gateway, gateway, orders, refused, run};
+use common::{
+    BIG, answer, client, eventually, full_gateway, gateway, inline_id, orders, refused, run,
+};
+use futures_util::future::join_all;
+use gateway::client::{Answer, Client};
 use gateway::config::Behaviour;
 use gateway::owner::USER_HEADER;
+use gateway::server::Shutdown;
 use reqwest::StatusCode;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +21,13 @@ use tokio::net::TcpStream;
 #[tokio::test]
 async fn those_in_line_are_answered_and_nobody_is_let_in() {
     for behaviour in [Behaviour::Classic, Behaviour::InlineOnly] {
-        let (server, _held) = full_gateway(behaviour, common::FOREVER).await;
+        let server = gateway(|config| {
+            config.behaviour = behaviour;
+            config.max_bytes = common::SMALL_STASH;
+            config.drain = common::BRIEF;
+        })
+        .await;
+        inline_id(answer(&client(&server, "holder"), 0, BIG).await);
         let address = server.address();
         let app = Arc::clone(server.app());
         let running = run(&client(&server, "ann"), 0, BIG).await;
@@ -26,7 +38,8 @@ async fn those_in_line_are_answered_and_nobody_is_let_in() {
         assert_eq!((refusal.status, refusal.code.as_str()), (503, "SHUTTING_DOWN"));
         let shutdown = shutdown.unwrap();
         assert!(shutdown.complete);
-        assert_eq!(shutdown.unclaimed, 1);
+        assert_eq!(shutdown.lost, 1);
+        assert_eq!(app.inline().usage().used_bytes, 0);
         assert_eq!(app.metrics().fallbacks.get(), 0);
         assert!(TcpStream::connect(address).await.is_err());
     }
@@ -49,6 +62,76 @@ async fn a_closed_gateway_runs_nothing_but_still_hands_out() {
     assert_eq!(body["error"]["code"], "SHUTTING_DOWN");
     assert_eq!(server.app().warehouse().executions().total, 1);
     assert_eq!(client(&server, "holder").fetch(&held).await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_shutdown_waits_for_what_is_still_to_be_fetched_and_no_longer() {
+    let (server, held) = full_gateway(Behaviour::InlineOnly, common::FOREVER).await;
+    let address = server.address();
+    let app = Arc::clone(server.app());
+    let fetch = async {
+        eventually("the gateway closes", || app.is_closing()).await;
+        // Still open for those who have a ticket, while nothing new is let in.
+        let ann = Client::new(address, "ann");
+        assert_eq!(common::refusal(&ann, "orders", &orders(0, 1)).await.code, "SHUTTING_DOWN");
+        Client::new(address, "holder").fetch(&held).await.unwrap()
+    };
+    let started = Instant::now();
+    let (shutdown, fetched) = tokio::join!(server.shutdown(), fetch);
+    assert_eq!(fetched.status, StatusCode::OK);
+    assert_eq!(shutdown.unwrap(), Shutdown { complete: true, lost: 0 });
+    // Not the whole of the drain period, which is ten seconds.
+    assert!(started.elapsed() < Duration::from_secs(5));
+}
+
+/// What was promised room before the shutdown is run, stored and fetched during it.
+#[tokio::test]
+async fn a_shutdown_under_load_answers_everybody_and_loses_nothing() {
+    let server = gateway(|config| {
+        config.behaviour = Behaviour::InlineOnly;
+        config.max_bytes = 3 * common::SMALL_STASH;
+    })
+    .await;
+    let (app, address) = (Arc::clone(server.app()), server.address());
+    let last = client(&server, "last");
+    let last_id = inline_id(answer(&last, 0, BIG).await);
+    let clients = (0..16).map(|number| async move {
+        let client = Client::new(address, &format!("client-{number}"));
+        let mut fetched = 0;
+        loop {
+            let answer = match client.query("orders", &orders(0, BIG)).await.unwrap() {
+                Ok(running) => running.answer().await.unwrap(),
+                Err(refusal) => Answer::Refused(refusal),
+            };
+            match answer {
+                Answer::Inline { id } => {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    assert_eq!(client.fetch(&id).await.unwrap().status, StatusCode::OK);
+                    fetched += 1;
+                }
+                Answer::Refused(refusal) => {
+                    assert_eq!((refusal.status, refusal.code.as_str()), (503, "SHUTTING_DOWN"));
+                    return fetched;
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    });
+    let shutdown = async {
+        eventually("there is a line", || app.inline().usage().waiting > 5).await;
+        server.shutdown().await.unwrap()
+    };
+    let clients = async {
+        let fetched = join_all(clients).await;
+        // The gateway has stayed up for this one, and so could tell all others what is going on.
+        assert_eq!(last.fetch(&last_id).await.unwrap().status, StatusCode::OK);
+        fetched.iter().sum::<u64>() + 1
+    };
+    let (fetched, shutdown) = tokio::join!(clients, shutdown);
+    assert_eq!(shutdown, Shutdown { complete: true, lost: 0 });
+    assert_eq!(app.metrics().stored.get(), fetched);
+    assert_eq!(app.warehouse().executions().total, fetched);
+    assert_eq!(app.inline().usage().used_bytes, 0);
 }
 
 #[tokio::test]
@@ -91,5 +174,5 @@ fn the_process_ends_well_on_sigterm() {
     );
     assert!(gateway.wait().unwrap().success());
     let rest: Vec<_> = lines.map(Result::unwrap).collect();
-    assert_eq!(rest, ["shutting down", "stopped; 0 results were not fetched"]);
+    assert_eq!(rest, ["shutting down", "stopped; 0 results were lost"]);
 }

@@ -18,7 +18,7 @@ pub(super) struct Order {
 }
 
 impl Order {
-    fn request(self, format: &str) -> Value {
+    pub(super) fn request(self, format: &str) -> Value {
         json!({ "format": format, "parameters": { "first": self.first, "rows": self.rows } })
     }
 }
@@ -70,10 +70,16 @@ pub(super) fn note(stage: &Stage, outcome: anyhow::Result<()>) {
 /// Sends a query and waits for its answer.
 pub(super) async fn ask(stage: &Stage, client: &Client, order: Order) -> anyhow::Result<Answer> {
     stage.tally.requests.add_one();
-    let running = client.query("orders", &order.request("ARROW_STREAM")).await?;
-    let running = running.map_err(|refusal| anyhow::anyhow!("refused at the door: {refusal:?}"))?;
-    stage.tally.note_statement(&running.statement);
-    let answer = running.answer().await?;
+    let answer = match client.query("orders", &order.request("ARROW_STREAM")).await? {
+        Ok(running) => {
+            stage.tally.note_statement(&running.statement);
+            running.answer().await?
+        }
+        Err(refusal) => {
+            stage.tally.at_the_door.add_one();
+            Answer::Refused(refusal)
+        }
+    };
     match &answer {
         Answer::Inline { .. } => stage.tally.inline.add_one(),
         Answer::External { .. } => stage.tally.links.add_one(),

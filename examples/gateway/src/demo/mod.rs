@@ -1,8 +1,12 @@
 //! The demo: a burst of clients against a stash that is too small for them, and a check of everything
 //! that came out.
 
+mod act;
 mod actors;
+mod broken_download;
+mod graceful_shutdown;
 mod jam;
+mod noisy_owner;
 mod progress;
 mod report;
 mod stage;
@@ -46,24 +50,38 @@ fn config(behaviour: Behaviour) -> Config {
     }
 }
 
-/// Runs the burst on both behaviours. Fails when anything was lost, wrong, run twice, left over or
+/// Runs the burst on both behaviours, then the acts, which show one thing each. Fails when anything was lost, wrong, run twice, left over or
 /// over the limit, and when a run did not show what it is there to show.
 pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     let mut failures = 0;
     for behaviour in [Behaviour::Classic, Behaviour::InlineOnly] {
-        let run = tokio::time::timeout(RUN_LIMIT, run_on(behaviour));
-        failures +=
-            run.await.with_context(|| format!("the run on {} hangs", behaviour.name()))??;
+        failures += within_limit(behaviour.name(), run_on(behaviour)).await;
     }
+    failures += within_limit("broken download", broken_download::run()).await;
+    failures += within_limit("noisy owner", noisy_owner::run()).await;
+    failures += within_limit("shutdown", graceful_shutdown::run()).await;
     if failures == 0 {
         println!(
-            "The demo succeeded: nothing lost, wrong, run twice, left over or over the limit."
+            "The demo succeeded: nothing lost, wrong, run twice or for nothing, left over or over the \
+             limit."
         );
         Ok(ExitCode::SUCCESS)
     } else {
         println!("THE DEMO FAILED: see the {failures} findings above.");
         Ok(ExitCode::FAILURE)
     }
+}
+
+/// The findings of one run. That it did not come to its end is one, too, and keeps no other from being shown.
+async fn within_limit(name: &str, run: impl Future<Output = anyhow::Result<usize>>) -> usize {
+    let problem = match tokio::time::timeout(RUN_LIMIT, run).await {
+        Ok(Ok(findings)) => return findings,
+        Ok(Err(problem)) => format!("{problem:#}"),
+        Err(_elapsed) => "it hangs".to_owned(),
+    };
+    println!("{name} was broken off");
+    report::line("FINDING", problem + "\n");
+    1
 }
 
 /// One run; answers with the number of findings.

@@ -19,11 +19,11 @@ pub(super) fn print(stage: &Stage, behaviour: Behaviour, took: Duration, finding
             executions.most
         ),
     );
-    let (at_once, after_wait) = (metrics.stored_at_once.get(), metrics.stored_after_wait.get());
+    let (at_once, after_wait) = (metrics.room_at_once.get(), metrics.room_after_wait.get());
     line(
         "inline",
         format!(
-            "{}; stored at once {at_once}, after waiting in line {after_wait}",
+            "{}; room at once {at_once}, after waiting in line {after_wait}",
             tally.inline.get()
         ),
     );
@@ -75,7 +75,7 @@ fn waits(stage: &Stage) -> String {
         "{}, in vain {}; p50 {:.0} ms, p90 {:.0} ms, p99 {:.0} ms, max {:.0} ms; longest line {}",
         waits.len(),
         // Those that gave up without standing in line were never recorded as waiting.
-        waits.len() - stage.app.metrics().stored_after_wait.get(),
+        waits.len() - stage.app.metrics().room_after_wait.get(),
         millis(waits.value_at_quantile(0.5)),
         millis(waits.value_at_quantile(0.9)),
         millis(waits.value_at_quantile(0.99)),
@@ -84,6 +84,6 @@ fn waits(stage: &Stage) -> String {
     )
 }
 
-fn line(name: &str, text: String) {
+pub(super) fn line(name: &str, text: String) {
     println!("  {name:<11} {text}");
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -27,6 +27,8 @@ pub(super) struct Tally {
     pub(super) rows: Counter,
     pub(super) exhausted: Counter,
     pub(super) too_large: Counter,
+    /// Queries that were refused before there was an event stream, and so a statement.
+    pub(super) at_the_door: Counter,
     /// Queries whose client hung up before the answer.
     pub(super) hung_up: Counter,
     /// Results that were fetched, decoded and compared with the database.
@@ -65,7 +67,6 @@ pub(super) struct Stage {
     pub(super) database: PathBuf,
     pub(super) tally: Tally,
     pub(super) progress: Progress,
-    peak_bytes: AtomicU64,
     longest_line: AtomicUsize,
     /// What was left in the stash when the last actor was done, before it expired.
     orphans: AtomicUsize,
@@ -79,16 +80,14 @@ impl Stage {
             database: server.app().database(),
             tally: Tally::default(),
             progress: Progress::new(name, total),
-            peak_bytes: AtomicU64::new(0),
             longest_line: AtomicUsize::new(0),
             orphans: AtomicUsize::new(0),
         }
     }
 
-    /// Looks at the stash, and remembers the most that was ever seen.
+    /// Looks at the stash, and remembers the longest line that was ever seen.
     pub(super) fn look(&self) -> Usage {
         let usage = self.app.inline().usage();
-        self.peak_bytes.fetch_max(usage.used_bytes, Ordering::Relaxed);
         self.longest_line.fetch_max(usage.waiting, Ordering::Relaxed);
         usage
     }
@@ -124,7 +123,7 @@ impl Stage {
     }
 
     pub(super) fn peak_bytes(&self) -> u64 {
-        self.peak_bytes.load(Ordering::Relaxed).max(self.app.metrics().peak_bytes())
+        self.app.inline().usage().peak_bytes
     }
 
     pub(super) fn longest_line(&self) -> usize {

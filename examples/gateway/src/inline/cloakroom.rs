@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use cloakroom::{ConfigError, PutError, Refusal, Stash, Ticket};
+use cloakroom::{AcquireError, ConfigError, PutError, Refusal, Reservation, Stash, Ticket};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::{Delivery, InlineStore, Reason, Refused, Taken, Usage};
+use super::{Delivery, InlineStore, Opened, Reason, Refused, Reserved, Usage};
+use crate::config::Config;
 use crate::owner::Owner;
+use crate::prometheus::Page;
 
 /// Results in a stash, with the stash's reaper running as a task.
 #[derive(Debug)]
@@ -20,41 +22,53 @@ pub struct CloakroomStore {
 
 impl CloakroomStore {
     /// Must be called inside a tokio runtime. The reaper's task ends with the store.
-    pub fn start(max_bytes: u64, ttl: Duration) -> Result<Self, ConfigError> {
-        let stash = Stash::builder().max_bytes(max_bytes).ttl(ttl).build()?;
+    pub fn start(config: &Config) -> Result<Self, ConfigError> {
+        let mut builder = Stash::builder().max_bytes(config.max_bytes).ttl(config.ttl);
+        if let Some(bytes) = config.max_bytes_per_owner {
+            builder = builder.max_bytes_per_owner(bytes);
+        }
+        if let Some(requests) = config.max_waiting {
+            builder = builder.max_waiting(requests);
+        }
+        let stash = builder.build()?;
         tokio::spawn(stash.reaper().run(tokio::time::sleep));
         Ok(CloakroomStore { stash })
     }
 }
 
 impl InlineStore for CloakroomStore {
-    fn put<'a>(
-        &'a self,
-        owner: &'a Owner,
-        payload: Bytes,
+    fn reserve(
+        &self,
+        owner: &Owner,
+        bytes: u64,
         wait: Duration,
-    ) -> BoxFuture<'a, Result<String, Refused>> {
-        let owner = owner.to_key();
+    ) -> BoxFuture<'static, Result<Box<dyn Reserved>, Reason>> {
+        let (stash, owner) = (self.stash.clone(), owner.to_key());
         async move {
             let outcome = if wait.is_zero() {
-                self.stash.try_put(owner, payload)
+                stash.try_reserve_for(&*owner, bytes)
             } else {
-                self.stash.put(owner, payload).until(tokio::time::sleep(wait)).await
+                stash.reserve_for(&*owner, bytes).until(tokio::time::sleep(wait)).await
             };
-            outcome.map(|ticket| ticket.to_string()).map_err(refused)
+            match outcome {
+                Ok(reservation) => Ok(Box::new(Held { reservation, owner }) as Box<dyn Reserved>),
+                Err(refusal) => Err(reason(&refusal)),
+            }
         }
         .boxed()
     }
 
-    fn take(&self, ticket: &str, owner: &Owner) -> Taken {
+    fn open(&self, ticket: &str, owner: &Owner) -> Opened {
         let Ok(ticket) = ticket.parse::<Ticket>() else {
-            return Taken::Malformed;
+            return Opened::Malformed;
         };
-        match self.stash.take(&ticket, owner.name()) {
-            Some(payload) => {
-                Taken::Delivery(Delivery { bytes: payload.len() as u64, body: Body::from(payload) })
+        match self.stash.claim(&ticket, owner.name()) {
+            Some(claim) => {
+                // A body that is dropped before its end puts the result back, under the same ticket.
+                let bytes = claim.len() as u64;
+                Opened::Delivery(Delivery { bytes, body: Body::new(claim.into_body()) })
             }
-            None => Taken::Gone,
+            None => Opened::Gone,
         }
     }
 
@@ -66,65 +80,205 @@ impl InlineStore for CloakroomStore {
         self.stash.is_closed()
     }
 
+    fn drained(&self) -> BoxFuture<'_, ()> {
+        self.stash.drained().boxed()
+    }
+
+    fn clear(&self) -> usize {
+        self.stash.clear()
+    }
+
     fn usage(&self) -> Usage {
+        let stats = self.stash.stats();
         Usage {
-            entries: self.stash.len(),
-            used_bytes: self.stash.used_bytes(),
-            max_bytes: self.stash.max_bytes(),
-            waiting: self.stash.waiting(),
+            entries: stats.entries as usize,
+            used_bytes: stats.used_bytes,
+            peak_bytes: stats.peak_bytes,
+            max_bytes: stats.max_bytes,
+            waiting: stats.waiting,
         }
+    }
+
+    fn describe(&self, page: &mut Page) {
+        let stats = self.stash.stats();
+        page.gauge("cloakroom_used_bytes", "Bytes charged now.", stats.used_bytes);
+        page.gauge("cloakroom_peak_bytes", "The most bytes ever charged.", stats.peak_bytes);
+        page.gauge("cloakroom_max_bytes", "The limit.", stats.max_bytes);
+        page.gauge("cloakroom_entries", "Results held.", stats.entries);
+        page.gauge("cloakroom_claims", "Results being delivered.", stats.claims);
+        page.gauge("cloakroom_waiting", "Requests in line.", stats.waiting);
+        page.gauge("cloakroom_waiting_bytes", "What they ask for.", stats.waiting_bytes);
+        let oldest = stats.oldest_wait.unwrap_or_default().as_secs_f64();
+        page.gauge("cloakroom_oldest_wait_seconds", "How long the head has waited.", oldest);
+        page.counter("cloakroom_waited_total", "Granted after a wait.", stats.waited);
+        page.counters(
+            "cloakroom_results_total",
+            "Results stored, and what became of them.",
+            "outcome",
+            [
+                ("stored", stats.stored),
+                ("delivered", stats.delivered),
+                ("expired", stats.expired),
+                ("cleared", stats.cleared),
+            ],
+        );
+        page.counters(
+            "cloakroom_claims_total",
+            "Deliveries begun, and those that were broken off.",
+            "outcome",
+            [("claimed", stats.claimed), ("put_back", stats.put_back)],
+        );
+        let refused = stats.refused;
+        page.counters(
+            "cloakroom_refused_total",
+            "Requests for room that were refused.",
+            "reason",
+            [
+                ("full", refused.full),
+                ("too_large", refused.too_large),
+                ("timed_out", refused.timed_out),
+                ("cancelled", refused.cancelled),
+                ("closed", refused.closed),
+                ("owner_full", refused.owner_full),
+                ("line_full", refused.line_full),
+            ],
+        );
+    }
+}
+
+/// Room in the stash, and whose it is.
+#[derive(Debug)]
+struct Held {
+    reservation: Reservation<Bytes, Arc<str>>,
+    owner: Arc<str>,
+}
+
+impl Reserved for Held {
+    fn bytes(&self) -> u64 {
+        self.reservation.bytes()
+    }
+
+    fn put(
+        self: Box<Self>,
+        payload: Bytes,
+        wait: Duration,
+    ) -> BoxFuture<'static, Result<String, Refused>> {
+        let Held { reservation, owner } = *self;
+        async move {
+            let (payload, stash) = match reservation.put(Arc::clone(&owner), payload) {
+                Ok(ticket) => return Ok(ticket.to_string()),
+                Err(refused) => {
+                    // The reservation ends here, before the wait for a larger one.
+                    let (payload, reservation) = refused.into_parts();
+                    (payload, reservation.stash().clone())
+                }
+            };
+            let outcome = if wait.is_zero() {
+                stash.try_put(owner, payload)
+            } else {
+                stash.put(owner, payload).until(tokio::time::sleep(wait)).await
+            };
+            outcome.map(|ticket| ticket.to_string()).map_err(refused)
+        }
+        .boxed()
     }
 }
 
 fn refused(error: PutError<Bytes>) -> Refused {
-    tracing::debug!(%error, "the stash refused a result");
-    let reason = match error.reason() {
+    Refused { reason: reason(error.refusal()), payload: error.into_payload() }
+}
+
+fn reason(refusal: &AcquireError) -> Reason {
+    tracing::debug!(%refusal, "the stash has no room");
+    match refusal.reason() {
         Refusal::TooLarge => Reason::TooLarge,
+        // More than its owner may ever hold: to come back later does not help.
+        Refusal::OwnerFull if refusal.requested() > refusal.limit() => Reason::TooLarge,
+        Refusal::OwnerFull => Reason::OwnerFull,
+        Refusal::LineFull => Reason::LineFull,
         Refusal::Closed => Reason::Closed,
         // Refused at once, or given up when the time in line was over: there was no room.
         _ => Reason::Full,
-    };
-    Refused { reason, payload: error.into_payload() }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const TTL: Duration = Duration::from_secs(600);
+    const SHORT: Duration = Duration::from_millis(20);
 
-    fn owner(name: &str) -> Owner {
-        Owner::new(name).expect("a name")
+    fn store(adjust: impl FnOnce(&mut Config)) -> Result<CloakroomStore, ConfigError> {
+        let mut config = Config { max_bytes: 4_096, ..Config::default() };
+        adjust(&mut config);
+        CloakroomStore::start(&config)
     }
 
     /// Every refusal must hand back the very bytes: they are what goes out another way.
     #[tokio::test]
-    async fn a_refusal_hands_back_the_same_allocation() {
-        let store = CloakroomStore::start(4_096, TTL).expect("a valid configuration");
-        let ann = owner("ann");
-        let short = Duration::from_millis(20);
-        store.put(&ann, Bytes::from(vec![1; 3_000]), short).await.expect("there is room");
-
+    async fn a_result_that_outgrew_its_room_is_handed_back_as_the_same_allocation() {
+        let store = store(|_| {}).expect("a valid configuration");
+        let ann = Owner::new("ann").expect("a name");
+        let _held = store.reserve(&ann, 2_000, SHORT).await.expect("there is room");
         for (bytes, wait, reason) in [
-            (2_000, Duration::ZERO, Reason::Full),
-            (2_000, short, Reason::Full),
-            (9_000, short, Reason::TooLarge),
+            (3_000, Duration::ZERO, Reason::Full),
+            (3_000, SHORT, Reason::Full),
+            (9_000, SHORT, Reason::TooLarge),
         ] {
+            let room = store.reserve(&ann, 100, SHORT).await.expect("there is room");
             let payload = Bytes::from(vec![2; bytes]);
             let address = payload.as_ptr();
-            let refused = store.put(&ann, payload, wait).await.expect_err("there is no room");
+            let refused = room.put(payload, wait).await.expect_err("there is no room");
             assert_eq!((refused.reason, refused.payload.as_ptr()), (reason, address));
         }
+    }
 
+    #[tokio::test]
+    async fn what_is_reserved_can_be_used_after_closing() {
+        let store = store(|_| {}).expect("a valid configuration");
+        let ann = Owner::new("ann").expect("a name");
+        let room = store.reserve(&ann, 100, SHORT).await.expect("there is room");
         store.close();
-        let payload = Bytes::from_static(b"late");
-        let refused = store.put(&ann, payload.clone(), short).await.expect_err("it is closed");
-        assert_eq!((refused.reason, refused.payload.as_ptr()), (Reason::Closed, payload.as_ptr()));
+        assert_eq!(store.reserve(&ann, 100, SHORT).await.expect_err("closed"), Reason::Closed);
+        let ticket = room.put(Bytes::from_static(b"late"), SHORT).await.expect("it is reserved");
+        assert!(store.drained().now_or_never().is_none());
+        assert!(matches!(store.open(&ticket, &ann), Opened::Delivery(_)));
+    }
+
+    /// Two whose results outgrew what they hold, in a store that has no room for both: if they kept it
+    /// while they wait, neither would ever end.
+    #[tokio::test]
+    async fn two_who_need_more_do_not_wait_for_each_other() {
+        let store = store(|_| {}).expect("a valid configuration");
+        let ann = Owner::new("ann").expect("a name");
+        let hour = Duration::from_secs(3_600);
+        let one = store.reserve(&ann, 1_800, hour).await.expect("there is room");
+        let two = store.reserve(&ann, 1_800, hour).await.expect("there is room");
+        let mut one = one.put(Bytes::from(vec![1; 3_000]), hour);
+        assert!((&mut one).now_or_never().is_none());
+        let mut two = two.put(Bytes::from(vec![2; 3_000]), hour);
+        assert!((&mut two).now_or_never().is_none());
+        let patience = Duration::from_secs(20);
+        let one = tokio::time::timeout(patience, one).await.expect("nobody keeps what it needs");
+        let ticket = one.expect("it is the first in line");
+        assert!(matches!(store.open(&ticket, &ann), Opened::Delivery(_)));
+        store.clear();
+        let two = tokio::time::timeout(patience, two).await.expect("it is its turn");
+        two.expect("there is room");
+    }
+
+    #[tokio::test]
+    async fn an_owner_is_told_what_can_never_be() {
+        let store = store(|config| config.max_bytes_per_owner = Some(1_000)).expect("valid");
+        let ann = Owner::new("ann").expect("a name");
+        assert_eq!(store.reserve(&ann, 2_000, SHORT).await.expect_err("never"), Reason::TooLarge);
+        let _held = store.reserve(&ann, 700, SHORT).await.expect("there is room");
+        assert_eq!(store.reserve(&ann, 700, SHORT).await.expect_err("now"), Reason::OwnerFull);
     }
 
     #[tokio::test]
     async fn an_empty_ttl_or_limit_is_a_configuration_error() {
-        assert!(CloakroomStore::start(0, TTL).is_err());
-        assert!(CloakroomStore::start(4_096, Duration::ZERO).is_err());
+        assert!(store(|config| config.max_bytes = 0).is_err());
+        assert!(store(|config| config.ttl = Duration::ZERO).is_err());
     }
 }

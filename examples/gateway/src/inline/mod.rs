@@ -1,34 +1,40 @@
 //! Results that wait inside the gateway to be fetched.
 //!
-//! [`InlineStore`] is what the gateway needs of a stash, and no more; [`InlineResults`] puts ids,
-//! bounded waiting and counting around any of them.
+//! [`InlineStore`] is what the gateway needs of a stash, and no more; [`InlineResults`] puts ids and
+//! counting around any of them.
 
 mod cloakroom;
+mod downloads;
+mod glue;
+mod results;
 
 use std::fmt::Debug;
-use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use futures_util::poll;
 
 pub use self::cloakroom::CloakroomStore;
-use crate::metrics::{Counter, Metrics};
+pub use self::glue::GlueStore;
+pub use self::results::{InlineResults, Reserving, Room};
 use crate::owner::Owner;
+use crate::prometheus::Page;
 
 /// What an inline result's statement id begins with; its ticket follows.
 pub const ID_PREFIX: &str = "inline-";
 
-/// Why a result was not stored.
+/// Why there is no room for a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// No room, and none came while it waited.
+    /// No room, and none came in time.
     Full,
-    /// It would not fit into an empty store either.
+    /// It would not fit into an empty store either, or exceeds what one owner may hold.
     TooLarge,
+    /// Its owner holds too much already.
+    OwnerFull,
+    /// It would have to wait, and too many wait.
+    LineFull,
     /// The store is closed.
     Closed,
 }
@@ -49,8 +55,10 @@ pub struct Delivery {
 
 /// What a ticket leads to.
 #[derive(Debug)]
-pub enum Taken {
+pub enum Opened {
     Delivery(Delivery),
+    /// It is on its way to this owner already.
+    Busy,
     /// Nothing for this owner: fetched before, expired, someone else's, or never there.
     Gone,
     /// This was never a ticket.
@@ -62,124 +70,56 @@ pub enum Taken {
 pub struct Usage {
     pub entries: usize,
     pub used_bytes: u64,
+    pub peak_bytes: u64,
     pub max_bytes: u64,
     pub waiting: usize,
 }
 
 /// A place for results, bounded in bytes, that hands each out once and to its owner only.
 pub trait InlineStore: Debug + Send + Sync {
-    /// Stores `payload` and answers with its ticket. Waits for room for at most `wait`; dropping the
-    /// future gives up the place in line.
-    fn put<'a>(
-        &'a self,
-        owner: &'a Owner,
-        payload: Bytes,
+    /// Takes room for a result of `bytes`, before there is one. Waits for it for at most `wait`; dropping
+    /// the future gives up the place in line.
+    fn reserve(
+        &self,
+        owner: &Owner,
+        bytes: u64,
         wait: Duration,
-    ) -> BoxFuture<'a, Result<String, Refused>>;
+    ) -> BoxFuture<'static, Result<Box<dyn Reserved>, Reason>>;
 
-    /// Removes what the ticket stands for, if it is there and belongs to `owner`.
-    fn take(&self, ticket: &str, owner: &Owner) -> Taken;
+    /// Begins the delivery of what the ticket stands for, if it is there and belongs to `owner`. Its bytes
+    /// count until the last of them has left.
+    fn open(&self, ticket: &str, owner: &Owner) -> Opened;
 
-    /// Admits nothing any more, and refuses those who wait.
+    /// Takes no reservation any more, and refuses those who wait. What is reserved can still be used, what
+    /// is stored be fetched.
     fn close(&self);
 
     fn is_closed(&self) -> bool;
 
+    /// Completes when the store is closed and empty: all is fetched or expired, nothing is reserved.
+    fn drained(&self) -> BoxFuture<'_, ()>;
+
+    /// Drops all results, and says how many that was.
+    fn clear(&self) -> usize;
+
     fn usage(&self) -> Usage;
+
+    /// Says on `page` how it is doing.
+    fn describe(&self, page: &mut Page);
 }
 
-/// The gateway's inline results.
-#[derive(Debug)]
-pub struct InlineResults {
-    store: Box<dyn InlineStore>,
-    wait: Duration,
-    metrics: Arc<Metrics>,
-}
+/// Room that is taken. Dropping it gives it back.
+pub trait Reserved: Debug + Send {
+    /// The largest result it is sure to take.
+    fn bytes(&self) -> u64;
 
-impl InlineResults {
-    pub fn new(store: Box<dyn InlineStore>, wait: Duration, metrics: Arc<Metrics>) -> Self {
-        InlineResults { store, wait, metrics }
-    }
-
-    /// Stores `payload` and answers with its statement id.
-    pub async fn put(&self, owner: &Owner, payload: Bytes) -> Result<String, Refused> {
-        let started = Instant::now();
-        let mut put = self.store.put(owner, payload, self.wait);
-        let outcome = match poll!(&mut put) {
-            Poll::Ready(outcome) => {
-                self.count(&outcome, &self.metrics.stored_at_once);
-                outcome
-            }
-            Poll::Pending => {
-                let mut place = PlaceInLine::taken(&self.metrics, started);
-                let outcome = put.await;
-                place.ended();
-                self.count(&outcome, &self.metrics.stored_after_wait);
-                outcome
-            }
-        };
-        self.metrics.record_used(self.store.usage().used_bytes);
-        outcome.map(|ticket| format!("{ID_PREFIX}{ticket}"))
-    }
-
-    fn count(&self, outcome: &Result<String, Refused>, stored: &Counter) {
-        match outcome.as_ref().map_err(|refused| refused.reason) {
-            Ok(_) => stored.add_one(),
-            Err(Reason::Full) => self.metrics.gave_up.add_one(),
-            Err(Reason::TooLarge) => self.metrics.too_large.add_one(),
-            Err(Reason::Closed) => {}
-        }
-    }
-
-    /// Takes the result behind the part of a statement id that follows [`ID_PREFIX`].
-    pub fn take(&self, ticket: &str, owner: &Owner) -> Taken {
-        let taken = self.store.take(ticket, owner);
-        if let Taken::Delivery(_) = taken {
-            self.metrics.taken.add_one();
-        }
-        taken
-    }
-
-    /// How long a put waits at most, and so when it makes sense to try again.
-    pub fn wait(&self) -> Duration {
-        self.wait
-    }
-
-    pub fn close(&self) {
-        self.store.close();
-    }
-
-    pub fn is_closed(&self) -> bool {
-        self.store.is_closed()
-    }
-
-    pub fn usage(&self) -> Usage {
-        self.store.usage()
-    }
-}
-
-/// A result that stands in line. Notices when its client goes away: then nothing but a drop happens.
-struct PlaceInLine<'a> {
-    metrics: &'a Metrics,
-    since: Instant,
-    left: bool,
-}
-
-impl<'a> PlaceInLine<'a> {
-    fn taken(metrics: &'a Metrics, since: Instant) -> Self {
-        PlaceInLine { metrics, since, left: true }
-    }
-
-    fn ended(&mut self) {
-        self.left = false;
-        self.metrics.record_wait(self.since.elapsed());
-    }
-}
-
-impl Drop for PlaceInLine<'_> {
-    fn drop(&mut self) {
-        if self.left {
-            self.metrics.left_the_line.add_one();
-        }
-    }
+    /// Stores `payload` and answers with its ticket; room that it does not need goes to the next in line.
+    ///
+    /// A payload that is larger goes to the end of the line, for at most `wait`, and *without* the room it
+    /// had: two who keep what they have and wait for more would wait for each other.
+    fn put(
+        self: Box<Self>,
+        payload: Bytes,
+        wait: Duration,
+    ) -> BoxFuture<'static, Result<String, Refused>>;
 }

@@ -1,5 +1,6 @@
 //! The HTTP surface. Every refusal, from whatever layer, is JSON with a stable code.
 
+mod metrics;
 mod query;
 mod result;
 
@@ -23,6 +24,7 @@ pub fn router(app: Arc<App>) -> Router {
     Router::new()
         .route("/api/analytics/query/{key}", post(query::run))
         .route("/api/analytics/arrow-result/{id}", arrow_result)
+        .route("/metrics", get(metrics::metrics))
         .route(&format!("{}/{{id}}", links::PATH), get(result::external_result))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

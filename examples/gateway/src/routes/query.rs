@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::task::Poll;
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
@@ -10,7 +11,7 @@ use axum::http::{HeaderName, StatusCode};
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, future, poll, stream};
 use rusqlite::Rows;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -19,7 +20,7 @@ use crate::app::App;
 use crate::catalog::{Column, Query};
 use crate::errors::{ApiError, Code};
 use crate::external::ExternalResults;
-use crate::inline::{Reason, Refused};
+use crate::inline::{Reason, Refused, Reserving};
 use crate::owner::Owner;
 use crate::sse::{Answer, warehouse_status};
 use crate::warehouse::{ExecutionError, Statement};
@@ -50,12 +51,19 @@ pub(super) struct QueryRequest {
     parameters: Map<String, Value>,
 }
 
+/// Where a client wants its result.
+enum Wanted {
+    Rows,
+    Inline,
+    Link(Arc<ExternalResults>),
+}
+
 /// Where a statement's result is to go.
 enum Destination {
     /// Into the event stream, as rows.
     Events,
-    /// Into the stash.
-    Stash,
+    /// Into the stash, where room is being made.
+    Stash(Reserving),
     /// Into a file, because the client asked for one.
     Link(Arc<ExternalResults>),
 }
@@ -73,7 +81,7 @@ pub(super) async fn run(
     let query = query
         .ok_or_else(|| ApiError::new(Code::QueryNotFound, "there is no query of that name"))?;
     let Json(request) = request.map_err(|rejection| bad_request(&rejection))?;
-    let destination = destination(&app, &request)?;
+    let wanted = wanted(&app, &request)?;
     let bindings = query
         .bind(request.parameters)
         .map_err(|bad| ApiError::new(Code::InvalidParameters, bad.to_string()))?;
@@ -83,8 +91,16 @@ pub(super) async fn run(
 
     app.metrics().queries.add_one();
     let statement = Statement::new(query, bindings);
+    let (destination, waits) = match wanted {
+        Wanted::Rows => (Destination::Events, false),
+        Wanted::Link(external) => (Destination::Link(external), false),
+        Wanted::Inline => {
+            let (reserving, waits) = reserve(&app, &owner, &statement).await?;
+            (Destination::Stash(reserving), waits)
+        }
+    };
     let keep_alive = KeepAlive::new().interval(app.config().keep_alive);
-    let status = warehouse_status(statement.id, app.config().behaviour);
+    let status = warehouse_status(statement.id, app.config().behaviour, waits);
     // The stream owns the whole work: when the client goes away, the server drops the stream, and
     // with it the place in line.
     let answer = async move {
@@ -106,12 +122,12 @@ fn bad_request(rejection: &JsonRejection) -> ApiError {
     )
 }
 
-fn destination(app: &App, request: &QueryRequest) -> Result<Destination, ApiError> {
+fn wanted(app: &App, request: &QueryRequest) -> Result<Wanted, ApiError> {
     match (request.format, request.disposition) {
-        (Format::JsonArray, Disposition::Inline) => Ok(Destination::Events),
-        (Format::ArrowStream, Disposition::Inline) => Ok(Destination::Stash),
+        (Format::JsonArray, Disposition::Inline) => Ok(Wanted::Rows),
+        (Format::ArrowStream, Disposition::Inline) => Ok(Wanted::Inline),
         (Format::ArrowStream, Disposition::ExternalLinks) => {
-            Ok(Destination::Link(Arc::clone(app.external()?)))
+            Ok(Wanted::Link(Arc::clone(app.external()?)))
         }
         (Format::JsonArray, Disposition::ExternalLinks) => Err(ApiError::new(
             Code::InvalidRequest,
@@ -120,7 +136,27 @@ fn destination(app: &App, request: &QueryRequest) -> Result<Destination, ApiErro
     }
 }
 
-/// Runs the statement, once, and finds a way out for its result.
+/// Takes room for the result before the statement runs, so that none runs whose result has no place. What
+/// is refused at once is refused with a status line; who has to wait, does so in the event stream.
+async fn reserve(
+    app: &App,
+    owner: &Owner,
+    statement: &Statement,
+) -> Result<(Reserving, bool), ApiError> {
+    let likely = app.warehouse().likely_bytes(statement);
+    let mut reserving = app.inline().reserve(owner, likely);
+    match poll!(&mut reserving) {
+        Poll::Pending => Ok((reserving, true)),
+        Poll::Ready(outcome) => {
+            if let Err(reason) = &outcome {
+                another_way(app, *reason)?;
+            }
+            Ok((future::ready(outcome).boxed(), false))
+        }
+    }
+}
+
+/// Runs the statement, at most once, and finds a way out for its result.
 async fn answer(
     app: &App,
     owner: &Owner,
@@ -133,10 +169,7 @@ async fn answer(
             let columns = statement.query.columns;
             Ok(Answer::Rows { columns, rows })
         }
-        Destination::Stash => {
-            let payload = execute(app, statement, arrow::encode).await?;
-            stash(app, owner, statement, payload).await
-        }
+        Destination::Stash(reserving) => stash(app, owner, statement, reserving).await,
         Destination::Link(external) => {
             let payload = execute(app, statement, arrow::encode).await?;
             publish(&external, owner, statement, payload).await
@@ -147,32 +180,50 @@ async fn answer(
 async fn execute<T: Send + 'static>(
     app: &App,
     statement: &Statement,
-    encode: fn(&'static [Column], Rows<'_>) -> Result<T, ExecutionError>,
+    encode: impl FnOnce(&'static [Column], Rows<'_>) -> Result<T, ExecutionError> + Send + 'static,
 ) -> Result<T, ApiError> {
     let executed = app.warehouse().execute(statement, encode).await;
     executed.map_err(|error| ApiError::internal(&error))
 }
 
-/// Stores the result, or sends the same bytes another way if there is one.
+/// Waits for room, runs the statement and stores its result. Without room the result goes another way if
+/// there is one, and else nothing is run.
 async fn stash(
     app: &App,
     owner: &Owner,
     statement: &Statement,
+    reserving: Reserving,
+) -> Result<Answer, ApiError> {
+    let room = match reserving.await {
+        Ok(room) => room,
+        Err(reason) => {
+            let external = another_way(app, reason)?;
+            let payload = execute(app, statement, arrow::encode).await?;
+            return fall_back(app, external, owner, statement, payload).await;
+        }
+    };
+    // The thread that makes the result has the room meanwhile: when the client goes away, it is given back
+    // together with the bytes, and not before.
+    let encode = |columns, rows: Rows<'_>| Ok((arrow::encode(columns, rows)?, room));
+    let (payload, room) = execute(app, statement, encode).await?;
+    match room.put(payload).await {
+        Ok(id) => Ok(Answer::Inline { id }),
+        // It outgrew its room, and there was no more. The same bytes go on; nothing runs again.
+        Err(Refused { reason, payload }) => {
+            fall_back(app, another_way(app, reason)?, owner, statement, payload).await
+        }
+    }
+}
+
+async fn fall_back(
+    app: &App,
+    external: &ExternalResults,
+    owner: &Owner,
+    statement: &Statement,
     payload: Bytes,
 ) -> Result<Answer, ApiError> {
-    let Refused { reason, payload } = match app.inline().put(owner, payload).await {
-        Ok(id) => return Ok(Answer::Inline { id }),
-        Err(refused) => refused,
-    };
-    if reason == Reason::Closed {
-        return Err(ApiError::shutting_down());
-    }
-    if let Ok(external) = app.external() {
-        app.metrics().fallbacks.add_one();
-        return publish(external, owner, statement, payload).await;
-    }
-    app.metrics().refusals.add_one();
-    Err(no_way_out(app, reason))
+    app.metrics().fallbacks.add_one();
+    publish(external, owner, statement, payload).await
 }
 
 async fn publish(
@@ -186,15 +237,29 @@ async fn publish(
     Ok(Answer::External { statement: statement.id, link })
 }
 
-fn no_way_out(app: &App, reason: Reason) -> ApiError {
-    match reason {
+/// Where a result goes for which there is no room. An owner who holds too much is not to get around that by
+/// link; and when the line is full, less is to be done, not more.
+fn another_way(app: &App, reason: Reason) -> Result<&ExternalResults, ApiError> {
+    let later = app.inline().wait();
+    let error = match reason {
+        Reason::Closed => return Err(ApiError::shutting_down()),
+        Reason::Full | Reason::TooLarge if app.external().is_ok() => {
+            return app.external().map(|external| &**external);
+        }
         Reason::TooLarge => ApiError::new(
             Code::ResultTooLarge,
             "the result is larger than what can be returned inline",
         ),
-        Reason::Full | Reason::Closed => {
+        Reason::Full => {
             ApiError::new(Code::StashExhausted, "too many results are waiting to be fetched")
-                .retry_after(app.inline().wait())
+                .retry_after(later)
         }
-    }
+        Reason::LineFull => ApiError::new(Code::LineFull, "too many queries are waiting for room")
+            .retry_after(later),
+        Reason::OwnerFull => {
+            ApiError::new(Code::OwnerFull, "you have too many results to fetch").retry_after(later)
+        }
+    };
+    app.metrics().refusals.add_one();
+    Err(error)
 }

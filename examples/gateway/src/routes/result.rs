@@ -1,6 +1,7 @@
 //! `GET /api/analytics/arrow-result/{id}` and the links it may lead to.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::rejection::{PathRejection, QueryRejection};
@@ -14,11 +15,14 @@ use crate::app::App;
 use crate::arrow;
 use crate::errors::{ApiError, Code};
 use crate::external::OpenError;
-use crate::inline::{Delivery, ID_PREFIX, Taken};
+use crate::inline::{Delivery, ID_PREFIX, Opened};
 use crate::links::{LinkError, LinkQuery};
 use crate::owner::Owner;
 
-/// Hands out a stashed result, which ends its stay, or shows the way to an external one.
+/// When a download that was refused because another runs may be tried again.
+const BUSY_RETRY: Duration = Duration::from_secs(1);
+
+/// Hands out a stashed result, whose stay ends with the last byte, or shows the way to an external one.
 pub(super) async fn arrow_result(
     State(app): State<Arc<App>>,
     owner: Owner,
@@ -26,18 +30,20 @@ pub(super) async fn arrow_result(
 ) -> Result<Response, ApiError> {
     let Path(id) = id.map_err(|_| unknown_statement())?;
     match id.strip_prefix(ID_PREFIX) {
-        Some(ticket) => inline_result(&app, ticket, &owner),
+        Some(ticket) => inline_result(&app, ticket, &owner).await,
         None => redirect_to_link(&app, &id, &owner),
     }
 }
 
-fn inline_result(app: &App, ticket: &str, owner: &Owner) -> Result<Response, ApiError> {
-    match app.inline().take(ticket, owner) {
-        Taken::Delivery(delivery) => Ok(arrow_stream(delivery)),
-        Taken::Gone => {
+async fn inline_result(app: &App, ticket: &str, owner: &Owner) -> Result<Response, ApiError> {
+    match app.inline().open(ticket, owner).await {
+        Opened::Delivery(delivery) => Ok(arrow_stream(delivery)),
+        Opened::Busy => Err(ApiError::new(Code::ResultBusy, "this result is being downloaded")
+            .retry_after(BUSY_RETRY)),
+        Opened::Gone => {
             Err(ApiError::new(Code::ResultGone, "there is no such result, or no longer"))
         }
-        Taken::Malformed => Err(unknown_statement()),
+        Opened::Malformed => Err(unknown_statement()),
     }
 }
 

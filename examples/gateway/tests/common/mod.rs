@@ -37,6 +37,12 @@ pub async fn full_gateway(behaviour: Behaviour, wait: Duration) -> (Server, Stri
     (server, id)
 }
 
+/// A query whose result is as many times larger than the gateway expects as it is wide.
+pub fn labels(rows: u32, width: u32) -> Value {
+    let parameters = json!({ "first": 0, "rows": rows, "width": width });
+    json!({ "format": "ARROW_STREAM", "parameters": parameters })
+}
+
 pub fn client(server: &Server, user: &str) -> Client {
     Client::new(server.address(), user)
 }
