@@ -7,10 +7,13 @@ mod support;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed};
 
+use self::model::budget::{BudgetStep, run_budget};
 use self::model::bytes::Script;
-use self::model::{
-    BudgetStep, Index, LIMIT, OVERHEADS, OWNERS, StashStep, TTL_TICKS, run_budget, run_stash,
+use self::model::stash::{
+    End, How, MAX_MAX_WAITING, MAX_MAX_WAITING_BYTES, MAX_OVERFLOW, OVERHEADS, OWNERS, Settings,
+    StashStep, TTL_TICKS, run_stash,
 };
+use self::model::{Index, LIMIT};
 
 /// The same scripts at every run, unless the environment asks for others.
 fn config() -> Config {
@@ -61,24 +64,85 @@ fn budget_step() -> impl Strategy<Value = BudgetStep> {
     ]
 }
 
+/// With nothing special often enough that what is special meets what is not.
+fn settings() -> impl Strategy<Value = Settings> {
+    use proptest::option::weighted;
+    (
+        0..OVERHEADS,
+        weighted(0.4, 1..=MAX_OVERFLOW),
+        weighted(0.4, LIMIT / 2..=LIMIT),
+        weighted(0.2, 0..=MAX_MAX_WAITING),
+        weighted(0.2, 0..=MAX_MAX_WAITING_BYTES),
+    )
+        .prop_map(|(overhead, overflow, per_owner, max_waiting, max_waiting_bytes)| Settings {
+            overhead,
+            overflow,
+            per_owner,
+            max_waiting,
+            max_waiting_bytes,
+        })
+}
+
+fn ttl() -> impl Strategy<Value = Option<u64>> {
+    prop_oneof![4 => Just(None), 1 => (0..=2 * TTL_TICKS).prop_map(Some)]
+}
+
+fn how() -> impl Strategy<Value = How> {
+    prop_oneof![5 => Just(How::Try), 1 => Just(How::TimeoutZero), 8 => Just(How::Future)]
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop_oneof![
+        Just(End::PutBack),
+        Just(End::Drop),
+        Just(End::DropFinish),
+        Just(End::IntoInner),
+        Just(End::IntoBytes),
+    ]
+}
+
 fn stash_step() -> impl Strategy<Value = StashStep> {
     use StashStep::*;
     let index = || any::<u8>().prop_map(Index);
-    prop_oneof![
-        8 => (0..OWNERS, size(LIMIT)).prop_map(|(owner, size)| TryPut(owner, size)),
-        1 => (0..OWNERS, size(LIMIT)).prop_map(|(owner, size)| TimeoutZero(owner, size)),
-        12 => (0..OWNERS, size(LIMIT)).prop_map(|(owner, size)| Put(owner, size)),
+    let size = || size(LIMIT);
+    let rights = || prop_oneof![4 => Just(0), 1 => 1..OWNERS];
+    let way_in = prop_oneof![
+        18 => (how(), 0..OWNERS, size(), ttl())
+            .prop_map(|(how, owner, size, ttl)| Put(how, owner, size, ttl)),
+        6 => (how(), proptest::option::of(0..OWNERS), size())
+            .prop_map(|(how, owner, size)| Reserve(how, owner, size)),
+        3 => (how(), size()).prop_map(|(how, size)| Permit(how, size)),
+        8 => (index(), 0..OWNERS, size(), ttl())
+            .prop_map(|(room, owner, size, ttl)| PutReserved(room, owner, size, ttl)),
+        2 => (index(), 0..=LIMIT).prop_map(|(room, to)| ShrinkReservation(room, to)),
+    ];
+    let line = prop_oneof![
         24 => (index(), any::<bool>()).prop_map(|(waiter, new_waker)| Poll(waiter, new_waker)),
         3 => index().prop_map(Fire),
         5 => index().prop_map(Cancel),
-        10 => index().prop_map(|ticket| Take(ticket, 0)),
-        3 => (index(), 1..OWNERS).prop_map(|(ticket, off)| Take(ticket, off)),
+    ];
+    let way_out = prop_oneof![
+        10 => (index(), rights()).prop_map(|(ticket, off)| Take(ticket, off)),
         1 => (any::<u128>(), 0..OWNERS).prop_map(|(bits, owner)| TakeForged(bits, owner)),
-        2 => Just(Gc),
-        1 => Just(Clear),
-        6 => prop_oneof![0..TTL_TICKS, Just(TTL_TICKS - 1), Just(TTL_TICKS)].prop_map(Advance),
-        1 => proptest::bool::weighted(0.2).prop_map(|close| if close { Close } else { Gc }),
-    ]
+        8 => (index(), rights()).prop_map(|(ticket, off)| Claim(ticket, off)),
+        8 => (index(), end()).prop_map(|(claim, end)| EndClaim(claim, end)),
+        2 => index().prop_map(CloneBytes),
+        4 => index().prop_map(DropBytes),
+        3 => index().prop_map(DropReservation),
+        1 => (index(), 0..=LIMIT).prop_map(|(permit, to)| ShrinkPermit(permit, to)),
+        3 => index().prop_map(DropPermit),
+    ];
+    let rest = prop_oneof![
+        4 => Just(Gc),
+        2 => Just(Clear),
+        10 => prop_oneof![0..TTL_TICKS, Just(TTL_TICKS - 1), Just(TTL_TICKS)].prop_map(Advance),
+        3 => prop_oneof![0..=2 * LIMIT, Just(LIMIT)].prop_map(SetMaxBytes),
+        1 => proptest::bool::weighted(0.4).prop_map(|close| if close { Close } else { Gc }),
+        2 => Just(Drained),
+        5 => (index(), any::<bool>()).prop_map(|(drain, new_waker)| PollDrained(drain, new_waker)),
+        1 => index().prop_map(DropDrained),
+    ];
+    prop_oneof![37 => way_in, 32 => line, 40 => way_out, 28 => rest]
 }
 
 proptest! {
@@ -93,10 +157,10 @@ proptest! {
 
     #[test]
     fn a_stash_does_what_its_model_does(
-        overhead in 0..OVERHEADS,
-        script in proptest::collection::vec(stash_step(), 0..80),
+        settings in settings(),
+        script in proptest::collection::vec(stash_step(), 0..120),
     ) {
-        run_stash(overhead, script).map_err(TestCaseError::fail)?;
+        run_stash(settings, script).map_err(TestCaseError::fail)?;
     }
 }
 
@@ -106,11 +170,11 @@ proptest! {
 
     #[test]
     fn a_script_survives_as_bytes(
-        overhead in 0..OVERHEADS,
+        settings in settings(),
         budget in proptest::collection::vec(budget_step(), 0..80),
         stash in proptest::collection::vec(stash_step(), 0..80),
     ) {
-        for script in [Script::Budget(budget), Script::Stash(overhead, stash)] {
+        for script in [Script::Budget(budget), Script::Stash(settings, stash)] {
             prop_assert_eq!(Script::decode(&script.encode()), script);
         }
     }

@@ -3,10 +3,12 @@
 //! A step is a byte that says which, and a byte for each of its numbers, so that bytes that are changed,
 //! inserted or removed change few steps. What is cut off at the end is no step.
 
-use super::{
-    BudgetStep, Disagreement, Index, LIMIT, OVERHEADS, OWNERS, StashStep, TTL_TICKS, run_budget,
-    run_stash,
+use super::budget::{BudgetStep, run_budget};
+use super::stash::{
+    End, How, MAX_MAX_WAITING, MAX_MAX_WAITING_BYTES, MAX_OVERFLOW, MAX_SIZE, OVERHEADS, OWNERS,
+    Settings, StashStep, TTL_TICKS, run_stash,
 };
+use super::{Disagreement, Index, LIMIT};
 
 /// Of a longer script only that many steps are read: each step looks at all that came before.
 const MAX_STEPS: usize = 200;
@@ -14,18 +16,24 @@ const MAX_STEPS: usize = 200;
 #[derive(Clone, Debug, PartialEq)]
 pub enum Script {
     Budget(Vec<BudgetStep>),
-    /// With the entry overhead.
-    Stash(u64, Vec<StashStep>),
+    Stash(Settings, Vec<StashStep>),
 }
 
 impl Script {
     pub fn decode(mut bytes: &[u8]) -> Self {
         let kind = byte(&mut bytes).map_or(0, |kind| u64::from(kind) % (OVERHEADS + 1));
         if kind == OVERHEADS {
-            Script::Budget(steps(bytes, budget_step))
-        } else {
-            Script::Stash(kind, steps(bytes, stash_step))
+            return Script::Budget(steps(bytes, budget_step));
         }
+        let plain = Settings {
+            overhead: kind,
+            overflow: None,
+            per_owner: None,
+            max_waiting: None,
+            max_waiting_bytes: None,
+        };
+        let settings = settings(kind, &mut bytes).unwrap_or(plain);
+        Script::Stash(settings, steps(bytes, stash_step))
     }
 
     /// The bytes that `decode` makes this script of.
@@ -36,8 +44,16 @@ impl Script {
                 steps.iter().for_each(|step| encode_budget_step(step, &mut bytes));
                 bytes
             }
-            Script::Stash(overhead, steps) => {
-                let mut bytes = vec![*overhead as u8];
+            Script::Stash(settings, steps) => {
+                let Settings { overhead, overflow, per_owner, max_waiting, max_waiting_bytes } =
+                    *settings;
+                let mut bytes = vec![
+                    overhead as u8,
+                    encode_maybe(overflow, 1),
+                    encode_maybe(per_owner, OVERHEADS),
+                    encode_maybe(max_waiting, 0),
+                    encode_maybe(max_waiting_bytes, 0),
+                ];
                 steps.iter().for_each(|step| encode_stash_step(step, &mut bytes));
                 bytes
             }
@@ -47,7 +63,7 @@ impl Script {
     pub fn run(self) -> Result<(), Disagreement> {
         match self {
             Script::Budget(script) => run_budget(script),
-            Script::Stash(overhead, script) => run_stash(overhead, script),
+            Script::Stash(settings, script) => run_stash(settings, script),
         }
     }
 }
@@ -75,6 +91,40 @@ fn number(bytes: &mut &[u8], max: u64) -> Option<u64> {
 fn size(bytes: &mut &[u8]) -> Option<u64> {
     number(bytes, LIMIT + 1)
 }
+
+/// As `size`, of an entry.
+fn stash_size(bytes: &mut &[u8]) -> Option<u64> {
+    number(bytes, MAX_SIZE)
+}
+
+/// Nothing, or from `min` to `max`.
+fn maybe(bytes: &mut &[u8], min: u64, max: u64) -> Option<Option<u64>> {
+    number(bytes, max - min + 1).map(|n| n.checked_sub(1).map(|n| n + min))
+}
+
+fn encode_maybe(n: Option<u64>, min: u64) -> u8 {
+    n.map_or(0, |n| n - min + 1) as u8
+}
+
+fn settings(overhead: u64, bytes: &mut &[u8]) -> Option<Settings> {
+    Some(Settings {
+        overhead,
+        overflow: maybe(bytes, 1, MAX_OVERFLOW)?,
+        per_owner: maybe(bytes, OVERHEADS, LIMIT)?,
+        max_waiting: maybe(bytes, 0, MAX_MAX_WAITING)?,
+        max_waiting_bytes: maybe(bytes, 0, MAX_MAX_WAITING_BYTES)?,
+    })
+}
+
+fn ttl(bytes: &mut &[u8]) -> Option<Option<u64>> {
+    maybe(bytes, 0, 2 * TTL_TICKS)
+}
+
+fn how(bytes: &mut &[u8]) -> Option<How> {
+    number(bytes, 2).map(|how| [How::Try, How::TimeoutZero, How::Future][how as usize])
+}
+
+const ENDS: [End; 5] = [End::PutBack, End::Drop, End::DropFinish, End::IntoInner, End::IntoBytes];
 
 fn flag(bytes: &mut &[u8]) -> Option<bool> {
     byte(bytes).map(|byte| byte % 2 == 1)
@@ -132,40 +182,76 @@ fn encode_budget_step(step: &BudgetStep, bytes: &mut Vec<u8>) {
 
 fn stash_step(b: &mut &[u8]) -> Option<StashStep> {
     use StashStep::*;
-    Some(match byte(b)? % 12 {
-        0 => TryPut(owner(b)?, size(b)?),
-        1 => TimeoutZero(owner(b)?, size(b)?),
-        2 => Put(owner(b)?, size(b)?),
-        3 => Poll(index(b)?, flag(b)?),
-        4 => Fire(index(b)?),
-        5 => Cancel(index(b)?),
-        6 => Take(index(b)?, owner(b)?),
-        7 => TakeForged(bits(b)?, owner(b)?),
-        8 => Gc,
-        9 => Clear,
-        10 => Advance(number(b, TTL_TICKS)?),
-        _ => Close,
+    Some(match byte(b)? % 26 {
+        0 => Put(How::Try, owner(b)?, stash_size(b)?, ttl(b)?),
+        1 => Put(how(b)?, owner(b)?, stash_size(b)?, ttl(b)?),
+        2 => Reserve(how(b)?, maybe(b, 0, u64::from(OWNERS) - 1)?.map(|n| n as u8), stash_size(b)?),
+        3 => Permit(how(b)?, stash_size(b)?),
+        4 => Poll(index(b)?, flag(b)?),
+        5 => Fire(index(b)?),
+        6 => Cancel(index(b)?),
+        7 => PutReserved(index(b)?, owner(b)?, stash_size(b)?, ttl(b)?),
+        8 => ShrinkReservation(index(b)?, stash_size(b)?),
+        9 => DropReservation(index(b)?),
+        10 => ShrinkPermit(index(b)?, stash_size(b)?),
+        11 => DropPermit(index(b)?),
+        12 => Take(index(b)?, owner(b)?),
+        13 => TakeForged(bits(b)?, owner(b)?),
+        14 => Claim(index(b)?, owner(b)?),
+        15 => EndClaim(index(b)?, ENDS[number(b, 4)? as usize]),
+        16 => CloneBytes(index(b)?),
+        17 => DropBytes(index(b)?),
+        18 => Gc,
+        19 => Clear,
+        20 => Advance(number(b, TTL_TICKS)?),
+        21 => SetMaxBytes(number(b, 2 * LIMIT)?),
+        22 => Close,
+        23 => Drained,
+        24 => PollDrained(index(b)?, flag(b)?),
+        _ => DropDrained(index(b)?),
     })
 }
 
 fn encode_stash_step(step: &StashStep, bytes: &mut Vec<u8>) {
     use StashStep::*;
     match *step {
-        TryPut(owner, size) => bytes.extend([0, owner, size as u8]),
-        TimeoutZero(owner, size) => bytes.extend([1, owner, size as u8]),
-        Put(owner, size) => bytes.extend([2, owner, size as u8]),
-        Poll(waiter, new_waker) => bytes.extend([3, waiter.0, new_waker.into()]),
-        Fire(waiter) => bytes.extend([4, waiter.0]),
-        Cancel(waiter) => bytes.extend([5, waiter.0]),
-        Take(ticket, off) => bytes.extend([6, ticket.0, off]),
+        Put(How::Try, owner, size, ttl) => {
+            bytes.extend([0, owner, size as u8, encode_maybe(ttl, 0)]);
+        }
+        Put(how, owner, size, ttl) => {
+            bytes.extend([1, how as u8, owner, size as u8, encode_maybe(ttl, 0)]);
+        }
+        Reserve(how, owner, size) => {
+            bytes.extend([2, how as u8, encode_maybe(owner.map(u64::from), 0), size as u8]);
+        }
+        Permit(how, size) => bytes.extend([3, how as u8, size as u8]),
+        Poll(waiter, new_waker) => bytes.extend([4, waiter.0, new_waker.into()]),
+        Fire(waiter) => bytes.extend([5, waiter.0]),
+        Cancel(waiter) => bytes.extend([6, waiter.0]),
+        PutReserved(room, owner, size, ttl) => {
+            bytes.extend([7, room.0, owner, size as u8, encode_maybe(ttl, 0)]);
+        }
+        ShrinkReservation(room, to) => bytes.extend([8, room.0, to as u8]),
+        DropReservation(room) => bytes.extend([9, room.0]),
+        ShrinkPermit(permit, to) => bytes.extend([10, permit.0, to as u8]),
+        DropPermit(permit) => bytes.extend([11, permit.0]),
+        Take(ticket, off) => bytes.extend([12, ticket.0, off]),
         TakeForged(bits, owner) => {
-            bytes.push(7);
+            bytes.push(13);
             bytes.extend(bits.to_le_bytes());
             bytes.push(owner);
         }
-        Gc => bytes.push(8),
-        Clear => bytes.push(9),
-        Advance(ticks) => bytes.extend([10, ticks as u8]),
-        Close => bytes.push(11),
+        Claim(ticket, off) => bytes.extend([14, ticket.0, off]),
+        EndClaim(claim, end) => bytes.extend([15, claim.0, end as u8]),
+        CloneBytes(at) => bytes.extend([16, at.0]),
+        DropBytes(at) => bytes.extend([17, at.0]),
+        Gc => bytes.push(18),
+        Clear => bytes.push(19),
+        Advance(ticks) => bytes.extend([20, ticks as u8]),
+        SetMaxBytes(limit) => bytes.extend([21, limit as u8]),
+        Close => bytes.push(22),
+        Drained => bytes.push(23),
+        PollDrained(drain, new_waker) => bytes.extend([24, drain.0, new_waker.into()]),
+        DropDrained(drain) => bytes.extend([25, drain.0]),
     }
 }
