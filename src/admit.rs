@@ -64,7 +64,7 @@ impl<'a, P, O> Account<'a, P, O> {
         reason: impl Fn() -> Refusal,
     ) -> Result<Self, AcquireError> {
         let slots = &stash.settings().slots;
-        stash.sweeping(|| {
+        let attempt = || {
             slots.charge_owner(key, bytes).map_err(|used| {
                 let refusal = stash.budget().refusal(reason(), bytes);
                 match refusal.reason {
@@ -74,7 +74,8 @@ impl<'a, P, O> Account<'a, P, O> {
                     _ => refusal,
                 }
             })
-        })?;
+        };
+        stash.sweeping(attempt(), attempt)?;
         Ok(Self { stash, key, bytes })
     }
 
@@ -158,7 +159,8 @@ impl<'a, P, O, U: Future> Admit<'a, P, O, U> {
             if let (Some(key), None) = (*this.key, &this.account) {
                 *this.account = Some(Account::open(stash, key, *this.charge)?);
             }
-            match stash.sweeping(|| stash.budget().try_acquire(*this.charge)) {
+            let acquire = || stash.budget().try_acquire(*this.charge);
+            match stash.sweeping(acquire(), acquire) {
                 Err(refusal) if refusal.reason() == Refusal::Full => {}
                 decided => return Poll::Ready(decided),
             }

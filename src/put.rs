@@ -12,7 +12,7 @@ use pin_project_lite::pin_project;
 use crate::admit::{Admit, Admitted};
 use crate::blocking;
 use crate::budget::Permit;
-use crate::error::{PutError, Refusal};
+use crate::error::{AcquireError, PutError, Refusal};
 use crate::payload::Payload;
 use crate::stash::Stash;
 use crate::ticket::Ticket;
@@ -80,8 +80,8 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
     ) -> Result<Ticket, PutError<P>> {
         let charge = self.charge(&payload);
         let admitted = match self.admit_fast(charge) {
-            Some(permit) => Admitted { permit, account: None },
-            None => match self.admit_now(self.settings().slots.owner_key(&owner), charge) {
+            Ok(permit) => Admitted { permit, account: None },
+            Err(first) => match self.admit_slowly(first, &owner, charge) {
                 Ok(admitted) => admitted,
                 Err(refusal) => return Err(self.refuse_put(payload, refusal)),
             },
@@ -89,13 +89,29 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
         self.store(admitted, owner, payload, options)
     }
 
-    /// Room for what needs nothing else.
+    /// Room for what needs nothing else; or what that was refused for, if it was asked for.
     #[inline]
-    fn admit_fast(&self, charge: u64) -> Option<Permit<'_>> {
+    fn admit_fast(&self, charge: u64) -> Result<Permit<'_>, Option<Refusal>> {
         if self.settings().slots.owner_limit().is_some() {
-            return None;
+            return Err(None);
         }
-        self.budget().acquire_fast(charge)
+        self.budget().acquire_fast(charge).map_err(Some)
+    }
+
+    #[cold]
+    fn admit_slowly(
+        &self,
+        first: Option<Refusal>,
+        owner: &O,
+        charge: u64,
+    ) -> Result<Admitted<'_, P, O>, AcquireError> {
+        let budget = self.budget();
+        let Some(reason) = first else {
+            return self.admit_now(self.settings().slots.owner_key(owner), charge);
+        };
+        let first = Err(budget.refusal(reason, charge));
+        let permit = self.sweeping(first, || budget.try_acquire(charge))?;
+        Ok(Admitted { permit, account: None })
     }
 
     /// Stores the payload, waiting in line until it fits. Bound the wait with [`Put::until`].

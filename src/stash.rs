@@ -391,23 +391,25 @@ impl<P, O> Stash<P, O> {
             None => None,
             Some(key) => Some(Account::open(self, key, charge)?),
         };
-        let permit = self.sweeping(|| self.budget().try_acquire(charge))?;
+        let acquire = || self.budget().try_acquire(charge);
+        let permit = self.sweeping(acquire(), acquire)?;
         Ok(Admitted { permit, account })
     }
 
-    /// Tries until it is refused for something else than a lack of room, or with everything swept that has
-    /// expired: that is no reason to refuse (promise 9).
-    #[inline]
+    /// Goes on from a first attempt, until it is refused for something else than a lack of room, or with
+    /// everything swept that has expired: that is no reason to refuse (promise 9).
     pub(crate) fn sweeping<T>(
         &self,
+        first: Result<T, AcquireError>,
         mut attempt: impl FnMut() -> Result<T, AcquireError>,
     ) -> Result<T, AcquireError> {
-        let mut swept_clean = false;
+        let (mut decided, mut swept_clean) = (first, false);
         loop {
-            match attempt() {
+            match decided {
                 // Once more after a sweep that found nothing: another may just have taken it all.
                 Err(refusal) if refusal.reason().is_lack_of_room() && !swept_clean => {
                     swept_clean = self.expire_batch(self.now()).0 == 0;
+                    decided = attempt();
                 }
                 decided => return decided,
             }

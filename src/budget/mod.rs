@@ -99,11 +99,11 @@ impl Budget {
         }
     }
 
-    /// As `try_acquire`, without a reason.
+    /// As `try_acquire`, without the numbers.
     #[inline]
-    pub(crate) fn acquire_fast(&self, bytes: u64) -> Option<Permit<'_>> {
-        let tier = self.core.try_charge(bytes).ok()?;
-        Some(Permit::new(&self.core, bytes, tier))
+    pub(crate) fn acquire_fast(&self, bytes: u64) -> Result<Permit<'_>, Refusal> {
+        let tier = self.core.try_charge(bytes)?;
+        Ok(Permit::new(&self.core, bytes, tier))
     }
 
     /// Takes `bytes`, waiting in line until they fit. Bound the wait with [`Acquire::until`].

@@ -133,18 +133,29 @@ impl<P, O> Slot<P, O> {
         if self.state.load(Ordering::Relaxed) != fingerprint.0 {
             return None;
         }
+        self.win_or_look(fingerprint).ok()
+    }
+
+    /// As `win`, or else what is there instead.
+    #[inline]
+    pub(super) fn win_or_look(&self, fingerprint: Fingerprint) -> Result<Won<'_, P, O>, Look> {
         // ORDERING: Acquire / Relaxed [slot.win] pairs with [slot.publish]: the entry is visible.
-        self.state
-            .compare_exchange(fingerprint.0, BUSY, Ordering::Acquire, Ordering::Relaxed)
-            .ok()
-            .map(|_| Won { slot: self, fingerprint })
+        match self.state.compare_exchange(fingerprint.0, BUSY, Ordering::Acquire, Ordering::Relaxed)
+        {
+            Ok(_) => Ok(Won { slot: self, fingerprint }),
+            Err(found) => Err(self.read(found)),
+        }
     }
 
     /// What a sweep sees.
     pub(super) fn look(&self) -> Look {
         // ORDERING: Acquire [slot.look] pairs with [slot.publish]: the deadline is this entry's or a later
         // one's, never an earlier one's.
-        let state = self.state.load(Ordering::Acquire);
+        self.read(self.state.load(Ordering::Acquire))
+    }
+
+    #[inline]
+    fn read(&self, state: u64) -> Look {
         match state & PHASE {
             LIVE => Look::Live(Fingerprint(state), self.deadline()),
             BUSY => Look::Busy(self.deadline()),
@@ -162,7 +173,7 @@ impl<P, O> Slot<P, O> {
             .is_ok()
     }
 
-    /// If it is claimed, it does not go live again. `false`: it is live.
+    /// If it is claimed, it does not go live again. `false`: the claim has ended, and it may be live.
     pub(super) fn doom(&self) -> bool {
         // ORDERING: Relaxed / Relaxed [slot.doom]: nothing but the state is read by who finds it.
         match self.state.compare_exchange(CLAIMED, DOOMED, Ordering::Relaxed, Ordering::Relaxed) {

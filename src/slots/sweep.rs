@@ -48,22 +48,23 @@ impl<P, O> SlotMap<P, O> {
     }
 }
 
-/// What cannot be won is claimed, and doomed, or going. It looks again if neither could be done: who has just
-/// put it back leaves it there.
+/// Goes by what it finds when it loses: who has just claimed the entry may put it back, and who has just put it
+/// back leaves it there.
 fn clear_slot<P, O>(place: u32, slot: &Slot<P, O>, dead: &mut Dead<'_, P, O>) {
+    let mut look = slot.look();
     loop {
-        match slot.look() {
-            Look::Live(fingerprint, _) => {
-                if let Some(won) = slot.win(fingerprint) {
-                    dead.add(place, won);
+        match look {
+            Look::Live(fingerprint, _) => match slot.win_or_look(fingerprint) {
+                Ok(won) => return dead.add(place, won),
+                Err(found) => look = found,
+            },
+            Look::Claimed => {
+                if slot.doom() {
                     return;
                 }
+                look = slot.look();
             }
-            Look::Claimed => {}
             Look::Free | Look::Busy(_) => return,
-        }
-        if slot.doom() {
-            return;
         }
     }
 }
