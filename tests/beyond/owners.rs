@@ -222,7 +222,9 @@ fn b6_a_reservation_for_nobody_is_charged_to_who_uses_it() {
 /// What is reserved stays good: only the owner's account can refuse it, and not for what has expired.
 #[test]
 fn b6_a_reservation_for_nobody_outlives_a_close_and_a_lowered_limit() {
-    for spoil in [|stash: &Hall| assert_eq!(stash.close(), 0), |stash: &Hall| stash.set_max_bytes(5)] {
+    for spoil in
+        [|stash: &Hall| assert_eq!(stash.close(), 0), |stash: &Hall| stash.set_max_bytes(5)]
+    {
         let (stash, clock) = limited();
         fill(&stash, 60);
         let room = stash.try_reserve(40).unwrap();
