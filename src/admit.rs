@@ -28,23 +28,50 @@ pub(crate) struct Account<'a, P, O> {
 }
 
 impl<'a, P, O> Account<'a, P, O> {
-    /// Charges the account. What it holds that has expired is no reason to refuse.
+    /// Charges the account. What it holds that has expired is no reason to refuse. What the budget would
+    /// refuse anyway is refused as that.
     pub(crate) fn open(
         stash: &'a Stash<P, O>,
         key: OwnerKey,
         bytes: u64,
     ) -> Result<Self, AcquireError> {
+        Self::charge(stash, key, bytes, || {
+            let budget = stash.budget();
+            if budget.is_closed() {
+                Refusal::Closed
+            } else if bytes > budget.limit() {
+                Refusal::TooLarge
+            } else {
+                Refusal::OwnerFull
+            }
+        })
+    }
+
+    /// As `open`, for bytes that the budget has granted already: neither a close nor a lowered limit takes
+    /// them away.
+    pub(crate) fn open_for_granted(
+        stash: &'a Stash<P, O>,
+        key: OwnerKey,
+        bytes: u64,
+    ) -> Result<Self, AcquireError> {
+        Self::charge(stash, key, bytes, || Refusal::OwnerFull)
+    }
+
+    fn charge(
+        stash: &'a Stash<P, O>,
+        key: OwnerKey,
+        bytes: u64,
+        reason: impl Fn() -> Refusal,
+    ) -> Result<Self, AcquireError> {
         let slots = &stash.settings().slots;
         stash.sweeping(|| {
             slots.charge_owner(key, bytes).map_err(|used| {
-                let budget = stash.budget();
-                if budget.is_closed() {
-                    budget.refusal(Refusal::Closed, bytes)
-                } else if bytes > budget.limit() {
-                    budget.refusal(Refusal::TooLarge, bytes)
-                } else {
-                    let refusal = budget.refusal(Refusal::OwnerFull, bytes);
-                    AcquireError { used, limit: slots.owner_limit().unwrap_or(0), ..refusal }
+                let refusal = stash.budget().refusal(reason(), bytes);
+                match refusal.reason {
+                    Refusal::OwnerFull => {
+                        AcquireError { used, limit: slots.owner_limit().unwrap_or(0), ..refusal }
+                    }
+                    _ => refusal,
                 }
             })
         })?;

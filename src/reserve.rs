@@ -272,7 +272,8 @@ impl<P, O> Reservation<P, O> {
         }
         let key = self.stash.settings().slots.owner_key(owner);
         if key != self.key {
-            let opened = key.map(|key| Account::open(&self.stash, key, charge)).transpose()?;
+            let open = |key| Account::open_for_granted(&self.stash, key, charge);
+            let opened = key.map(open).transpose()?;
             let opened = opened.map(Account::keep);
             self.shrink_to(charge);
             if let Some(other) = self.key {

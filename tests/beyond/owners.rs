@@ -219,6 +219,25 @@ fn b6_a_reservation_for_nobody_is_charged_to_who_uses_it() {
     assert_eq!((held(&stash), state(&stash)), ((0, 0), (0, 0, 0)));
 }
 
+/// What is reserved stays good: only the owner's account can refuse it, and not for what has expired.
+#[test]
+fn b6_a_reservation_for_nobody_outlives_a_close_and_a_lowered_limit() {
+    let close = |stash: &Hall| assert_eq!(stash.close(), 0);
+    for spoil in [close, |stash: &Hall| stash.set_max_bytes(5)] {
+        let (stash, clock) = limited();
+        fill(&stash, 60);
+        let room = stash.try_reserve(40).unwrap();
+        spoil(&stash);
+        let refused = room.put(ALICE, payload(10)).unwrap_err();
+        assert_eq!(refused.reason(), Refusal::OwnerFull);
+        assert_eq!((refused.refusal().used(), refused.refusal().limit()), (60, 60));
+        let (payload, room) = refused.into_parts();
+        clock.advance(TTL);
+        assert!(room.put(ALICE, payload).is_ok());
+        assert_eq!((held(&stash), state(&stash)), ((10, 0), (1, 10, 0)));
+    }
+}
+
 #[test]
 fn b6_overhead_counts_and_nothing_is_kept_when_off() {
     let (stash, _) = hall_with(|builder| builder.entry_overhead(10).max_bytes_per_owner(30));
