@@ -1,5 +1,7 @@
 //! Everything at once, for minutes: threads and tasks over one stash and one budget, with cancels,
-//! timeouts, wakers that panic or call back, payloads and owners that do, a clock that jumps, clears.
+//! timeouts, wakers that panic or call back, payloads and owners that do, a clock that jumps, clears,
+//! reservations, claims that are put back or delivered elsewhere and late, limits of all kinds that are hit
+//! or moved, an observer that calls back.
 //!
 //!     SOAK_MINUTES=10 SOAK_SEED=7 cargo test --release --test soak -- --ignored --nocapture
 //!
@@ -9,6 +11,8 @@
 //! delivered. A blocked thread that has all the patience in the world must come back, too.
 #![cfg(not(any(loom, shuttle)))]
 
+#[path = "soak/features.rs"]
+mod features;
 mod support;
 
 use std::cell::RefCell;
@@ -25,15 +29,28 @@ use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cloakroom::{Budget, Clock, ManualClock, Permit, PutError, Refusal, Stash, Ticket};
+use bytes::Bytes;
+use cloakroom::{
+    Budget, Clock, ManualClock, Permit, PutError, PutOptions, Refusal, Stash, Stats, Ticket,
+};
 use futures_lite::future::{or, yield_now};
 
+use self::features::Diary;
 use self::support::ledger::{Dice, Fate, Ledger, Parcel, Record};
-use self::support::{Count, Hooks, Task, acquire_task, poll, put_task};
+use self::support::{Count, Hooks, Task, acquire_task, poll};
 
 const LIMIT: u64 = 10_000;
 const OVERHEAD: u64 = 8;
 const TTL: Duration = Duration::from_millis(50);
+/// Of an entry that asks for more than is usual.
+const LONG_TTL: Duration = Duration::from_millis(100);
+const OVERFLOW: u64 = 2_000;
+const OVERFLOW_TTL: Duration = Duration::from_millis(20);
+const PER_OWNER: u64 = LIMIT;
+const MAX_WAITING: usize = 40;
+const MAX_WAITING_BYTES: u64 = 4 * LIMIT;
+/// The lowest that the stash's limit is moved to.
+const LOWEST: u64 = LIMIT / 2;
 const OWNERS: u64 = 5;
 /// How deep user code that calls the stash may be in user code that the stash called.
 const DEPTH: u32 = 3;
@@ -121,6 +138,9 @@ figures!(
     waits_granted,
     full,
     too_large,
+    owner_full,
+    line_full,
+    refused,
     timed_out,
     cancelled_by_until,
     futures_dropped,
@@ -131,6 +151,13 @@ figures!(
     reentrant_calls,
     panics_contained,
     panics_passed_on,
+    claims,
+    claims_put_back,
+    claims_finished,
+    downloads,
+    reserved,
+    reserved_and_put,
+    reserved_too_little,
     samples,
     budget_acquired,
     budget_refused,
@@ -181,6 +208,8 @@ struct Check {
     ticket: Ticket,
     owner: u64,
     record: Arc<Record>,
+    /// What it is charged.
+    charge: u64,
     /// The entry has expired at this time, if not before.
     dead_by: Duration,
     /// Its owner may hold it up while it is compared: then others find nothing.
@@ -198,7 +227,15 @@ struct Waiting {
 struct Luggage {
     owner: u64,
     record: Arc<Record>,
+    charge: u64,
+    ttl: Option<Duration>,
     moody: bool,
+}
+
+impl Luggage {
+    fn options(&self) -> PutOptions {
+        self.ttl.map_or(PutOptions::new(), |ttl| PutOptions::new().ttl(ttl))
+    }
 }
 
 struct Hall {
@@ -210,6 +247,10 @@ struct Hall {
     checks: Mutex<Vec<Check>>,
     /// Denied to their owners, so gone, or about to be.
     gone: Mutex<Vec<Arc<Record>>>,
+    /// On their way out: charged until the last clone is dropped, by whatever thread.
+    downloads: Mutex<Vec<Bytes>>,
+    /// Held while the stash's limit moves: who looks meanwhile sees the old and the new.
+    moving: Mutex<()>,
     clears_begun: AtomicU64,
     clears_done: AtomicU64,
     stop: AtomicBool,
@@ -239,11 +280,22 @@ impl Hall {
 
     /// A payload that, when the stash drops it, checks that it may, and sometimes misbehaves.
     fn parcel(self: &Arc<Self>) -> (Parcel, Luggage) {
+        self.parcel_of(size())
+    }
+
+    fn parcel_of(self: &Arc<Self>, size: u64) -> (Parcel, Luggage) {
         let hall = Arc::clone(self);
-        let alive_until = self.clock.now() + TTL;
+        let ttl = match below(16) {
+            0 => Some(Duration::ZERO),
+            1 | 2 => Some(Duration::from_micros(below(10_000))),
+            3 => Some(LONG_TTL),
+            _ => None,
+        };
+        // It may come into the overflow.
+        let alive_until = self.clock.now() + ttl.unwrap_or(TTL).min(OVERFLOW_TTL);
         let clears = self.clears_done.load(Ordering::SeqCst);
         let bad = below(200);
-        let parcel = self.ledger.parcel(size()).on_swept(move || {
+        let parcel = self.ledger.parcel(size).on_swept(move || {
             if hall.clock.now() >= alive_until {
                 add(&hall.figures.expired);
             } else if hall.clears_begun.load(Ordering::SeqCst) > clears {
@@ -253,7 +305,8 @@ impl Hall {
             }
             hall.misbehave(bad);
         });
-        let luggage = Luggage { owner: below(OWNERS), record: parcel.record(), moody: once_in(10) };
+        let (record, charge) = (parcel.record(), size + OVERHEAD);
+        let luggage = Luggage { owner: below(OWNERS), record, charge, ttl, moody: once_in(10) };
         (parcel, luggage)
     }
 
@@ -281,7 +334,7 @@ impl Hall {
         });
         if local(|local| local.depth) <= DEPTH {
             add(&self.figures.reentrant_calls);
-            match below(9) {
+            match below(12) {
                 0 | 1 => drop(stash.gc()),
                 2 => self.try_put(&stash),
                 3 | 4 => self.take_one(&stash),
@@ -294,6 +347,9 @@ impl Hall {
                 }
                 6 => drop(format!("{stash:?}")),
                 7 if once_in(200) => self.clear(&stash),
+                8 => self.claim_for_a_moment(&stash),
+                9 => drop(stash.try_reserve(size()).map_err(|refused| self.refused(&refused))),
+                10 => self.check_stats(&stash.stats()),
                 _ => self.clock.advance(Duration::from_micros(below(100))),
             }
         }
@@ -316,9 +372,9 @@ impl Hall {
         let refused = match result {
             Ok(ticket) => {
                 add(&self.figures.stored);
-                let Luggage { owner, record, moody } = luggage;
-                let dead_by = self.clock.now() + TTL;
-                let check = Check { ticket, owner, record, dead_by, moody };
+                let Luggage { owner, record, charge, ttl, moody } = luggage;
+                let dead_by = self.clock.now() + ttl.unwrap_or(TTL);
+                let check = Check { ticket, owner, record, charge, dead_by, moody };
                 let copies = if once_in(10) { 2 } else { 1 };
                 let mut checks = self.checks.lock().unwrap();
                 checks.extend(std::iter::repeat_n(check, copies));
@@ -326,29 +382,22 @@ impl Hall {
             }
             Err(refused) => refused,
         };
-        match refused.reason() {
-            Refusal::Full => add(&self.figures.full),
-            Refusal::TooLarge => add(&self.figures.too_large),
-            Refusal::TimedOut => add(&self.figures.timed_out),
-            Refusal::Cancelled => add(&self.figures.cancelled_by_until),
-            other => self.violation(format!("refused as {other}")),
-        }
-        if refused.reason() == Refusal::TooLarge && refused.requested() <= refused.limit() {
-            self.violation("too large, but it is not");
-        }
+        self.refused(refused.refusal());
         refused.into_payload().returned();
     }
 
     fn try_put(self: &Arc<Self>, stash: &Cloakroom) {
         add(&self.figures.puts);
         let (parcel, luggage) = self.parcel();
-        self.put_was(stash.try_put(self.owner(&luggage), parcel), luggage);
+        let result = stash.try_put_with(self.owner(&luggage), parcel, luggage.options());
+        self.put_was(result, luggage);
     }
 
     fn put_timeout(self: &Arc<Self>, stash: &Cloakroom, patience: Duration) {
         add(&self.figures.puts);
         let (parcel, luggage) = self.parcel();
-        self.put_was(stash.put_timeout(self.owner(&luggage), parcel, patience), luggage);
+        let (owner, options) = (self.owner(&luggage), luggage.options());
+        self.put_was(stash.put_timeout_with(owner, parcel, patience, options), luggage);
     }
 
     /// A waker that may panic or call back when it is woken, cloned or dropped.
@@ -383,7 +432,9 @@ impl Hall {
     fn put_by_hand(self: &Arc<Self>, stash: &Cloakroom, keep: impl FnOnce(Waiting)) {
         add(&self.figures.puts);
         let (parcel, luggage) = self.parcel();
-        let mut put = put_task(stash, self.owner(&luggage), parcel);
+        let (stash, owner, options) = (stash.clone(), self.owner(&luggage), luggage.options());
+        let mut put: Task<PutResult> =
+            Box::pin(async move { stash.put_with(owner, parcel, options).await });
         let (count, waker) = self.waker();
         // It is in an `async` block, which is over when a poll of it has panicked.
         match self.guarded(|| poll(&mut put, &waker)) {
@@ -464,19 +515,22 @@ impl Hall {
                 add(&self.figures.delivered);
                 parcel.delivered();
             }
-            Some(None) if check.moody && check.record.fate() == Fate::Alive => {
-                // Perhaps another was comparing the owner. It is still to be had, or gone by then.
-                self.checks.lock().unwrap().push(check);
-            }
-            Some(None) => {
-                let mut gone = self.gone.lock().unwrap();
-                if gone.len() > 1_000 {
-                    gone.retain(|record| record.fate() == Fate::Alive);
-                }
-                gone.push(check.record);
-            }
+            Some(None) => self.denied(check),
             None => self.checks.lock().unwrap().push(check),
         }
+    }
+
+    fn denied(&self, check: Check) {
+        if check.moody && check.record.fate() == Fate::Alive {
+            // Perhaps another was comparing the owner. It is still to be had, or gone by then.
+            self.checks.lock().unwrap().push(check);
+            return;
+        }
+        let mut gone = self.gone.lock().unwrap();
+        if gone.len() > 1_000 {
+            gone.retain(|record| record.fate() == Fate::Alive);
+        }
+        gone.push(check.record);
     }
 
     fn clear(&self, stash: &Cloakroom) {
@@ -490,10 +544,10 @@ impl Hall {
 
     fn visitor(self: &Arc<Self>) {
         let stash = self.stash().unwrap();
-        let mut waiting = Vec::new();
+        let (mut waiting, mut rooms, mut claims) = (Vec::new(), Vec::new(), Vec::new());
         while self.running() {
             add(&self.figures.operations);
-            match below(32) {
+            match below(44) {
                 0..6 => self.try_put(&stash),
                 6..12 => self.put_by_hand(&stash, |new| waiting.push(new)),
                 12..14 => self.put_timeout(&stash, Duration::from_micros(below(300))),
@@ -505,14 +559,31 @@ impl Hall {
                 }
                 23 => drop(stash.gc()),
                 24 if once_in(2_000) => self.clear(&stash),
+                32..34 => self.reserve(&stash, &mut rooms),
+                34..36 => self.use_room(&mut rooms),
+                36..39 => self.claim_one(&stash, &mut claims),
+                39..42 => {
+                    if let Some(one) = local(|local| local.dice.draw(&mut claims)) {
+                        self.end_claim(one);
+                    }
+                }
+                42 | 43 => drop(self.drop_download()),
                 _ => self.poll_some(&mut waiting),
             }
             if waiting.len() > 16 {
                 let one = waiting.swap_remove(below(16) as usize);
                 self.drop_put(one);
             }
+            if claims.len() > 4 {
+                let one = claims.swap_remove(below(4) as usize);
+                self.end_claim(one);
+            }
+            rooms.truncate(3);
         }
         waiting.into_iter().for_each(|one| self.drop_put(one));
+        claims.into_iter().for_each(|one| self.end_claim(one));
+        drop(rooms);
+        while self.drop_download() {}
     }
 
     /// Waits for as long as it takes: a lost wakeup would hold it up for good.
@@ -532,9 +603,14 @@ impl Hall {
         while self.running() {
             let Some(stash) = self.stash() else { return };
             add(&self.figures.operations);
+            if once_in(4) {
+                let moment = timer(Duration::from_micros(below(2_000)));
+                self.reserve_and_put(&stash, moment).await;
+                continue;
+            }
             add(&self.figures.puts);
             let (parcel, luggage) = self.parcel();
-            let put = stash.put(self.owner(&luggage), parcel);
+            let put = stash.put_with(self.owner(&luggage), parcel, luggage.options());
             let moment = Duration::from_micros(below(2_000));
             let (how, yields) = (below(5), below(20));
             let until = async {
@@ -577,20 +653,34 @@ impl Hall {
     /// Moves the clock: mostly a little, sometimes beyond every deadline.
     fn clockmaker(&self) {
         while self.running() {
-            let step = if once_in(20) { TTL } else { Duration::from_micros(below(2_000)) };
+            let step = if once_in(20) { LONG_TTL } else { Duration::from_micros(below(2_000)) };
             self.clock.advance(step);
             thread::sleep(Duration::from_micros(500));
         }
     }
 
-    /// The limits of these two stay, so that the sums never pass them.
+    /// Used is never more than the highest limit, and of the other budget, whose limit stays, than that.
     fn sampler(&self, steady: &Budget) {
         let stash = self.stash().unwrap();
+        let mut last = Stats::default();
         while self.running() {
-            let (used, held) = (stash.used_bytes(), steady.used());
-            if used > stash.max_bytes() || held > steady.limit() {
+            let used = {
+                let _still = self.moving.lock().unwrap();
+                stash.used_bytes()
+            };
+            let held = steady.used();
+            if used > LIMIT + OVERFLOW || held > steady.limit() {
                 self.violation(format!("used: {used}, held: {held}"));
             }
+            let stats = stash.stats();
+            self.check_stats(&stats);
+            let totals = |s: &Stats| {
+                [s.stored, s.delivered, s.expired, s.cleared, s.claimed, s.put_back, s.waited]
+            };
+            if totals(&last).iter().zip(totals(&stats)).any(|(&before, now)| now < before) {
+                self.violation(format!("a total went down: {last:?}, {stats:?}"));
+            }
+            last = stats;
             add(&self.figures.samples);
             thread::sleep(Duration::from_micros(50));
         }
@@ -647,13 +737,20 @@ impl Hall {
     }
 
     fn limit_mover(&self, budget: &Budget) {
+        let stash = self.stash().unwrap();
         while self.running() {
             let limit = if once_in(3) { LIMIT } else { below(LIMIT + 1) };
             budget.set_limit(limit);
+            let limit = if once_in(3) { LIMIT } else { LOWEST + below(LIMIT - LOWEST + 1) };
+            {
+                let _moves = self.moving.lock().unwrap();
+                stash.set_max_bytes(limit);
+            }
             add(&self.figures.limit_changes);
             thread::sleep(Duration::from_micros(200));
         }
         budget.set_limit(LIMIT);
+        stash.set_max_bytes(LIMIT);
     }
 }
 
@@ -707,11 +804,17 @@ fn everything_at_once() {
     silence_panics_on_purpose();
 
     let clock = ManualClock::new();
+    let diary = Arc::new(Diary::default());
     let stash: Cloakroom = Stash::builder()
         .max_bytes(LIMIT)
         .entry_overhead(OVERHEAD)
         .ttl(TTL)
+        .overflow(OVERFLOW, OVERFLOW_TTL)
+        .max_bytes_per_owner(PER_OWNER)
+        .max_waiting(MAX_WAITING)
+        .max_waiting_bytes(MAX_WAITING_BYTES)
         .clock(clock.clone())
+        .observer(Arc::clone(&diary))
         .build()
         .unwrap();
     let hall = Arc::new(Hall {
@@ -721,11 +824,14 @@ fn everything_at_once() {
         figures: Figures::default(),
         checks: Mutex::default(),
         gone: Mutex::default(),
+        downloads: Mutex::default(),
+        moving: Mutex::default(),
         clears_begun: AtomicU64::new(0),
         clears_done: AtomicU64::new(0),
         stop: AtomicBool::new(false),
         violations: Mutex::default(),
     });
+    diary.watch(&hall);
     let (moved, steady) = (Budget::new(LIMIT), Budget::new(LIMIT));
     let (moved_held, steady_held) = (AtomicU64::new(0), AtomicU64::new(0));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -791,7 +897,7 @@ fn everything_at_once() {
     let mut missed = 0;
     for (at, check) in checks.into_iter().enumerate() {
         if at == half {
-            hall.clock.advance(TTL);
+            hall.clock.advance(LONG_TTL);
             stash.gc();
             missed = stash.len();
         }
@@ -821,11 +927,22 @@ fn everything_at_once() {
         assert_eq!((budget.used(), budget.waiting()), (0, 0));
         drop(budget.try_acquire(LIMIT).expect("all of it is free"));
     }
-    let all = hall.ledger.parcel(LIMIT - OVERHEAD);
-    let ticket = stash.try_put(Guest { id: 0, hall: None }, all).expect("all of it is free");
-    let more = stash.try_put(Guest { id: 0, hall: None }, hall.ledger.parcel(0));
-    more.expect_err("and no more").into_payload().returned();
-    stash.take(&ticket, &Guest { id: 0, hall: None }).unwrap().delivered();
+    hall.check_in_the_end(&stash, &diary);
+
+    // All of it can be had, and all that one may have, and no more.
+    let all = stash.budget().try_acquire(LIMIT + OVERFLOW).expect("all of it is free");
+    assert_eq!(stash.budget().try_acquire(1).unwrap_err().reason(), Refusal::Full);
+    drop(all);
+    let guest = || Guest { id: 0, hall: None };
+    let most = hall.ledger.parcel(PER_OWNER - OVERHEAD);
+    let ticket = stash.try_put(guest(), most).expect("the account is empty");
+    let more = stash.try_put(guest(), hall.ledger.parcel(0)).expect_err("and no more");
+    assert_eq!(more.reason(), Refusal::OwnerFull);
+    more.into_payload().returned();
+    stash.close();
+    assert!(!stash.drained_timeout(Duration::ZERO), "there is an entry");
+    stash.take(&ticket, &guest()).unwrap().delivered();
+    assert!(stash.drained_timeout(Duration::from_secs(60)), "{stash:?}");
 
     // The reaper ends with the last handle.
     drop(hall.stash.write().unwrap().take());
