@@ -235,10 +235,8 @@ impl<'a> Run<'a> {
                 model.budget.release(self.held.swap_remove(at));
             }
             Take(index, off) => {
-                let Some(at) = index.of(self.tickets.len()) else { return Ok(()) };
-                let (ticket, owner) = self.tickets[at];
-                let owner = (owner + off) % OWNERS;
-                let expected = model.take(ticket, owner);
+                let Some((ticket, owner)) = self.ticket(index, off) else { return Ok(()) };
+                let expected = self.model.take(ticket, owner);
                 let actual = stash.take(&ticket, &owner).map(|payload| payload.0);
                 agree!(actual, expected, "what was taken");
             }
@@ -468,10 +466,15 @@ impl<'a> Run<'a> {
 
     // ---- Out -------------------------------------------------------------------------------------------
 
+    /// Counted from the last that was issued: most of the first are no longer good.
+    fn ticket(&self, index: Index, off: u8) -> Option<(Ticket, u8)> {
+        let at = index.of(self.tickets.len())?;
+        let (ticket, owner) = self.tickets[self.tickets.len() - 1 - at];
+        Some((ticket, (owner + off) % OWNERS))
+    }
+
     fn claim(&mut self, index: Index, off: u8) -> Result<(), Disagreement> {
-        let Some(at) = index.of(self.tickets.len()) else { return Ok(()) };
-        let (ticket, owner) = self.tickets[at];
-        let owner = (owner + off) % OWNERS;
+        let Some((ticket, owner)) = self.ticket(index, off) else { return Ok(()) };
         let expected = self.model.claim(ticket, owner);
         let claim = self.stash.claim(&ticket, &owner);
         agree!(claim.is_some(), expected, "claimed");
@@ -485,6 +488,7 @@ impl<'a> Run<'a> {
 
     fn end_claim(&mut self, index: Index, end: End) -> Result<(), Disagreement> {
         let Some(at) = index.of(self.claims.len()) else { return Ok(()) };
+        let at = self.claims.len() - 1 - at;
         let claim = self.claims.swap_remove(at);
         let ticket = claim.ticket();
         match end {
