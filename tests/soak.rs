@@ -373,6 +373,7 @@ impl Hall {
             Ok(ticket) => {
                 add(&self.figures.stored);
                 let Luggage { owner, record, charge, ttl, moody } = luggage;
+                record.stored();
                 let dead_by = self.clock.now() + ttl.unwrap_or(TTL);
                 let check = Check { ticket, owner, record, charge, dead_by, moody };
                 let copies = if once_in(10) { 2 } else { 1 };

@@ -509,3 +509,132 @@ fn closing_a_stash_gives_payloads_back() {
         }
     });
 }
+
+// ---- What goes beyond ------------------------------------------------------------------------------
+
+/// Claims that are put back, dropped or delivered, against takes of the same tickets and clears.
+#[test]
+fn claims_takes_and_clears_of_the_same_tickets() {
+    must_come_back(|| {
+        let desk = Desk::new();
+        for _ in 0..rounds(150) {
+            let parcels = (0..8).map(|_| desk.ledger.parcel(1));
+            let tickets: Vec<Ticket> =
+                parcels.map(|parcel| desk.stash.try_put(7, parcel).unwrap()).collect();
+            on_threads(|number, dice| {
+                for ticket in &tickets {
+                    match (number, desk.stash.claim(ticket, &7)) {
+                        (0, claim) => {
+                            drop(claim);
+                            if dice.once_in(8) {
+                                desk.stash.clear();
+                            }
+                        }
+                        (1, claim) => {
+                            drop(claim);
+                            if let Some(parcel) = desk.stash.take(ticket, &7) {
+                                parcel.delivered();
+                            }
+                        }
+                        (2, Some(claim)) if dice.once_in(2) => claim.into_inner().delivered(),
+                        (3, Some(claim)) if dice.once_in(2) => {
+                            claim.record().deliver();
+                            drop(claim.into_bytes());
+                        }
+                        (_, Some(claim)) => {
+                            assert_eq!(claim.record().fate(), Fate::Alive);
+                            claim.put_back();
+                        }
+                        (_, None) => {}
+                    }
+                }
+            });
+            let left = desk.stash.clear();
+            assert!(left <= tickets.len());
+            assert_eq!((desk.stash.len(), desk.stash.used_bytes()), (0, 0));
+        }
+        let stats = desk.stash.stats();
+        assert_eq!((stats.claims, stats.delivered), (0, desk.ledger.count(Fate::Delivered)));
+        assert_eq!(stats.cleared, desk.ledger.count(Fate::Swept));
+        desk.leave();
+    });
+}
+
+/// Room that is reserved, made smaller, used and dropped, while puts and reservations wait for it.
+#[test]
+fn reservations_against_those_who_wait() {
+    must_come_back(|| {
+        let desk = Desk::new();
+        let forever = Duration::from_secs(100_000);
+        on_threads(|number, dice| {
+            for _ in 0..rounds(500) {
+                let bytes = dice.below(LIMIT);
+                if number == 0 {
+                    let parcel = desk.ledger.parcel(bytes);
+                    let ticket = desk.stash.put_timeout(7, parcel, forever).unwrap();
+                    desk.stash.take(&ticket, &7).unwrap().delivered();
+                    continue;
+                }
+                let mut room = desk.stash.reserve_timeout(bytes, forever).unwrap();
+                room.shrink(dice.below(LIMIT));
+                let most = room.bytes();
+                let room = match dice.below(3) {
+                    0 => room,
+                    1 => {
+                        let refused = room.put(7, desk.ledger.parcel(most + 1)).unwrap_err();
+                        assert_eq!(refused.reason(), Refusal::TooLarge);
+                        let (parcel, room) = refused.into_parts();
+                        parcel.returned();
+                        room
+                    }
+                    _ => continue,
+                };
+                let parcel = desk.ledger.parcel(dice.below(most + 1));
+                let ticket = room.put(7, parcel).unwrap();
+                desk.stash.take(&ticket, &7).unwrap().delivered();
+            }
+        });
+        assert_eq!(desk.stash.used_bytes(), 0);
+        desk.leave();
+    });
+}
+
+/// Closed in the middle of everything: whoever waits for it to be empty is told when it is, and not before.
+#[test]
+fn drained_at_the_end_of_a_shutdown() {
+    must_come_back(|| {
+        for round in 0..rounds(150) {
+            let desk = Desk::new();
+            on_threads(|number, dice| {
+                if number == 0 {
+                    assert!(desk.stash.drained_timeout(Duration::from_secs(100_000)));
+                    assert!(desk.stash.is_closed());
+                    assert_eq!(desk.stash.used_bytes(), 0);
+                    return;
+                }
+                let (mut waiting, mut claims, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
+                for step in 0..12 {
+                    if number == 1 && step == round % 12 {
+                        desk.stash.close();
+                    }
+                    desk.step(dice, &mut waiting);
+                    rooms.extend(desk.stash.try_reserve(dice.below(LIMIT / 4)));
+                    if let Some((ticket, owner, record)) = desk.draw(dice) {
+                        claims.extend(desk.stash.claim(&ticket, &owner));
+                        desk.checks.lock().unwrap().push((ticket, owner, record));
+                    }
+                    drop(dice.draw(&mut rooms));
+                    drop(dice.draw(&mut claims));
+                }
+                for (put, _, _, record) in waiting {
+                    record.cancel();
+                    drop(put);
+                }
+                drop((rooms, claims));
+                // What others have put back since is left to them.
+                desk.stash.clear();
+            });
+            desk.leave();
+        }
+    });
+}

@@ -10,6 +10,7 @@ pub mod bytes;
 mod line;
 pub mod stash;
 mod stash_model;
+pub mod steps;
 
 use std::cell::Cell;
 use std::future::Future;

@@ -11,88 +11,12 @@ use cloakroom::{
     Stash, Ticket,
 };
 
+pub use super::steps::*;
+
 use super::line::{Numbers, Tier, numbers_of};
 use super::stash_model::{Luggage, ModelStash, Request};
 use super::{Disagreement, Fired, Index, LIMIT, Waiter, WakeLog, Who, agree};
 use crate::support::{Coat, Live};
-
-/// Entry overheads are below that.
-pub const OVERHEADS: u64 = 3;
-pub const OWNERS: u8 = 3;
-pub const TTL_TICKS: u64 = 10;
-pub const OVERFLOW_TTL_TICKS: u64 = 4;
-/// One more than can ever fit, unless the limit is raised.
-pub const MAX_SIZE: u64 = LIMIT + MAX_OVERFLOW + 1;
-pub const MAX_OVERFLOW: u64 = LIMIT / 2;
-pub const MAX_MAX_WAITING: u64 = 4;
-pub const MAX_MAX_WAITING_BYTES: u64 = 2 * LIMIT;
-
-pub(super) fn ticks(n: u64) -> Duration {
-    Duration::from_millis(n)
-}
-
-/// What the stash is built with.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Settings {
-    pub overhead: u64,
-    pub overflow: Option<u64>,
-    /// At least the overhead.
-    pub per_owner: Option<u64>,
-    pub max_waiting: Option<u64>,
-    pub max_waiting_bytes: Option<u64>,
-}
-
-/// In which way room is asked for.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum How {
-    Try,
-    TimeoutZero,
-    Future,
-}
-
-/// How a claim ends.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum End {
-    PutBack,
-    Drop,
-    DropFinish,
-    IntoInner,
-    IntoBytes,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum StashStep {
-    /// For an owner, of a size, with a time to live of its own perhaps.
-    Put(How, u8, u64, Option<u64>),
-    /// For an owner perhaps.
-    Reserve(How, Option<u8>, u64),
-    /// Of the budget itself.
-    Permit(How, u64),
-    Poll(Index, bool),
-    Fire(Index),
-    Cancel(Index),
-    /// A put into a reservation, of at most one byte more than is reserved.
-    PutReserved(Index, u8, u64, Option<u64>),
-    ShrinkReservation(Index, u64),
-    DropReservation(Index),
-    ShrinkPermit(Index, u64),
-    DropPermit(Index),
-    /// With the owner it was put with, or so many further.
-    Take(Index, u8),
-    TakeForged(u128, u8),
-    Claim(Index, u8),
-    EndClaim(Index, End),
-    CloneBytes(Index),
-    DropBytes(Index),
-    Gc,
-    Clear,
-    Advance(u64),
-    SetMaxBytes(u64),
-    Close,
-    Drained,
-    PollDrained(Index, bool),
-    DropDrained(Index),
-}
 
 /// A coat that knows its number, so that it can be told apart from others of its size.
 struct Numbered(usize, Coat);
@@ -235,10 +159,8 @@ impl<'a> Run<'a> {
                 model.budget.release(self.held.swap_remove(at));
             }
             Take(index, off) => {
-                let Some(at) = index.of(self.tickets.len()) else { return Ok(()) };
-                let (ticket, owner) = self.tickets[at];
-                let owner = (owner + off) % OWNERS;
-                let expected = model.take(ticket, owner);
+                let Some((ticket, owner)) = self.ticket(index, off) else { return Ok(()) };
+                let expected = self.model.take(ticket, owner);
                 let actual = stash.take(&ticket, &owner).map(|payload| payload.0);
                 agree!(actual, expected, "what was taken");
             }
@@ -468,10 +390,15 @@ impl<'a> Run<'a> {
 
     // ---- Out -------------------------------------------------------------------------------------------
 
+    /// Counted from the last that was issued: most of the first are no longer good.
+    fn ticket(&self, index: Index, off: u8) -> Option<(Ticket, u8)> {
+        let at = index.of(self.tickets.len())?;
+        let (ticket, owner) = self.tickets[self.tickets.len() - 1 - at];
+        Some((ticket, (owner + off) % OWNERS))
+    }
+
     fn claim(&mut self, index: Index, off: u8) -> Result<(), Disagreement> {
-        let Some(at) = index.of(self.tickets.len()) else { return Ok(()) };
-        let (ticket, owner) = self.tickets[at];
-        let owner = (owner + off) % OWNERS;
+        let Some((ticket, owner)) = self.ticket(index, off) else { return Ok(()) };
         let expected = self.model.claim(ticket, owner);
         let claim = self.stash.claim(&ticket, &owner);
         agree!(claim.is_some(), expected, "claimed");
@@ -485,6 +412,7 @@ impl<'a> Run<'a> {
 
     fn end_claim(&mut self, index: Index, end: End) -> Result<(), Disagreement> {
         let Some(at) = index.of(self.claims.len()) else { return Ok(()) };
+        let at = self.claims.len() - 1 - at;
         let claim = self.claims.swap_remove(at);
         let ticket = claim.ticket();
         match end {

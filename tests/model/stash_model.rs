@@ -4,7 +4,7 @@ use cloakroom::{Refusal, Refused, Stats, Ticket};
 
 use super::LIMIT;
 use super::line::{ModelBudget, Numbers, State, Tier};
-use super::stash::{OVERFLOW_TTL_TICKS, Settings, TTL_TICKS, ticks};
+use super::steps::{OVERFLOW_TTL_TICKS, Settings, TTL_TICKS, ticks};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Phase {

@@ -3,7 +3,7 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use cloakroom::Payload;
 
@@ -72,7 +72,8 @@ impl Ledger {
 
     pub fn parcel(self: &Arc<Self>, size: u64) -> Parcel {
         self.made.fetch_add(1, Ordering::Relaxed);
-        let record = Record { ledger: Arc::clone(self), fate: AtomicU8::new(Fate::Alive as u8) };
+        let (fate, stored) = (AtomicU8::new(Fate::Alive as u8), AtomicBool::new(false));
+        let record = Record { ledger: Arc::clone(self), fate, stored };
         Parcel { size: size as usize, record: Arc::new(record), on_swept: None }
     }
 
@@ -99,6 +100,7 @@ impl Ledger {
 pub struct Record {
     ledger: Arc<Ledger>,
     fate: AtomicU8,
+    stored: AtomicBool,
 }
 
 impl Record {
@@ -113,6 +115,11 @@ impl Record {
             assert_eq!(before, Fate::Alive, "a payload that ends as {fate:?} had ended");
         }
         self.ledger.ended[fate as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// For who has its ticket: from now on it is the stash that drops it, even if a panic unwinds.
+    pub fn stored(&self) {
+        self.stored.store(true, Ordering::SeqCst);
     }
 
     /// For who is about to finish a claim of the payload without having it in hand.
@@ -177,7 +184,7 @@ impl Drop for Parcel {
         }
         // Who has it in hand says what becomes of it. So it was in a future that a panic unwound, or this
         // is the stash.
-        if std::thread::panicking() {
+        if std::thread::panicking() && !self.record.stored.load(Ordering::SeqCst) {
             self.record.end(Fate::Cancelled);
         } else {
             self.record.end(Fate::Swept);
