@@ -28,6 +28,9 @@ from a CSPRNG, the owner checked, a deadline stored and checked, the bytes count
 moved. `benches/src/peers` has them, a file each.
 ";
 
+/// What no measurement says.
+const WHY: &str = include_str!("../../why.md");
+
 /// Writes the page and its plots.
 pub(crate) fn write() -> io::Result<()> {
     let all: All =
@@ -38,6 +41,7 @@ pub(crate) fn write() -> io::Result<()> {
     let mut page = INTRODUCTION.to_owned();
     about(&mut page, &first.run, &all);
     goals::write(&mut page, &all);
+    page.push_str(WHY);
     tables::write(&mut page, &all);
 
     let docs = root().join("docs");
