@@ -25,7 +25,7 @@ pub(super) fn write(page: &mut String, all: &All) {
         line(page, format_args!("| {target} | {work} | {goal} | {measured} | {met} |"));
     }
     page.push_str(
-        "\nT13 is the gateway's and is measured with it. T14, instructions, has no target; the figures are \
+        "\nT13 is the gateway's, and has its table below. T14, instructions, has no target; the figures are \
          below.\n",
     );
     losses(page, all, &goals);

@@ -1,5 +1,6 @@
 //! The page about what was measured, `docs/benchmarks.md`, written from the stored results.
 
+mod gateway;
 mod goals;
 mod pictures;
 mod tables;
@@ -43,6 +44,7 @@ pub(crate) fn write() -> io::Result<()> {
     goals::write(&mut page, &all);
     page.push_str(WHY);
     tables::write(&mut page, &all);
+    gateway::write(&mut page)?;
 
     let docs = root().join("docs");
     pictures::draw(&docs.join("plots"), &all)?;
