@@ -8,8 +8,8 @@
 mod support;
 
 use std::env;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
@@ -517,16 +517,19 @@ fn closing_a_stash_gives_payloads_back() {
 fn claims_takes_and_clears_of_the_same_tickets() {
     must_come_back(|| {
         let desk = Desk::new();
-        for _ in 0..rounds(150) {
-            let parcels = (0..8).map(|_| desk.ledger.parcel(1));
+        for round in 0..rounds(150) {
+            let parcels = (0..40).map(|_| desk.ledger.parcel(1));
             let tickets: Vec<Ticket> =
                 parcels.map(|parcel| desk.stash.try_put(7, parcel).unwrap()).collect();
+            let together = Barrier::new(THREADS as usize);
             on_threads(|number, dice| {
+                let dice = &mut Dice::new(round * THREADS + number + dice.next());
+                together.wait();
                 for ticket in &tickets {
                     match (number, desk.stash.claim(ticket, &7)) {
                         (0, claim) => {
                             drop(claim);
-                            if dice.once_in(8) {
+                            if dice.once_in(40) {
                                 desk.stash.clear();
                             }
                         }
@@ -605,10 +608,17 @@ fn drained_at_the_end_of_a_shutdown() {
     must_come_back(|| {
         for round in 0..rounds(150) {
             let desk = Desk::new();
+            // Held until all else is over.
+            let last = Mutex::new(Some(desk.stash.try_reserve(LIMIT / 10).unwrap()));
+            let is_dropped = AtomicBool::new(false);
+            let together = Barrier::new(THREADS as usize);
             on_threads(|number, dice| {
+                let dice = &mut Dice::new(round * THREADS + number + dice.next());
+                together.wait();
                 if number == 0 {
                     assert!(desk.stash.drained_timeout(Duration::from_secs(100_000)));
                     assert!(desk.stash.is_closed());
+                    assert!(is_dropped.load(Ordering::SeqCst), "drained, but one is held");
                     assert_eq!(desk.stash.used_bytes(), 0);
                     return;
                 }
@@ -619,20 +629,34 @@ fn drained_at_the_end_of_a_shutdown() {
                     }
                     desk.step(dice, &mut waiting);
                     rooms.extend(desk.stash.try_reserve(dice.below(LIMIT / 4)));
-                    if let Some((ticket, owner, record)) = desk.draw(dice) {
-                        claims.extend(desk.stash.claim(&ticket, &owner));
-                        desk.checks.lock().unwrap().push((ticket, owner, record));
+                    // Nobody else has its ticket meanwhile.
+                    let drawn = dice.draw(&mut claims);
+                    if let Some(check) = desk.draw(dice) {
+                        let claim = desk.stash.claim(&check.0, &check.1);
+                        claims.push((claim, check));
+                    }
+                    if let Some((claim, check)) = drawn {
+                        drop(claim);
+                        desk.checks.lock().unwrap().push(check);
                     }
                     drop(dice.draw(&mut rooms));
-                    drop(dice.draw(&mut claims));
                 }
                 for (put, _, _, record) in waiting {
                     record.cancel();
                     drop(put);
                 }
-                drop((rooms, claims));
+                drop(rooms);
+                for (claim, check) in claims {
+                    drop(claim);
+                    desk.checks.lock().unwrap().push(check);
+                }
                 // What others have put back since is left to them.
                 desk.stash.clear();
+                if number == 1 {
+                    (0..5).for_each(|_| thread::yield_now());
+                    is_dropped.store(true, Ordering::SeqCst);
+                    drop(last.lock().unwrap().take());
+                }
             });
             desk.leave();
         }
