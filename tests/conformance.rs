@@ -4,6 +4,7 @@
 //! What waits is run on three executors: tokio, smol, and one that polls inside `wake`.
 #![cfg(not(loom))]
 
+#[macro_use]
 #[path = "conformance/executors.rs"]
 mod executors;
 
@@ -91,33 +92,6 @@ fn refused(result: PutResult, reason: Refusal, size: usize) {
     let error = result.expect_err("it should have been refused");
     assert_eq!(error.reason(), reason);
     assert_eq!(error.into_payload(), payload(size), "the payload comes back");
-}
-
-/// The same scenario on every executor.
-macro_rules! on_every_executor {
-    ($(#[$doc:meta])* fn $name:ident($executor:ident) $body:block) => {
-        mod $name {
-            use super::*;
-
-            $(#[$doc])*
-            fn scenario($executor: &impl Executor) $body
-
-            #[test]
-            fn tokio() {
-                scenario(&executors::Tokio::new());
-            }
-
-            #[test]
-            fn smol() {
-                scenario(&executors::Smol::new());
-            }
-
-            #[test]
-            fn inline() {
-                scenario(&executors::Inline);
-            }
-        }
-    };
 }
 
 #[test]

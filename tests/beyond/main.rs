@@ -5,37 +5,11 @@
 //! What waits is run on three executors: tokio, smol, and one that polls inside `wake`.
 #![cfg(not(loom))]
 
+#[macro_use]
 #[path = "../conformance/executors.rs"]
 mod executors;
 #[path = "../support/mod.rs"]
 mod support;
-
-/// The same scenario on every executor.
-macro_rules! on_every_executor {
-    ($(#[$doc:meta])* fn $name:ident($executor:ident) $body:block) => {
-        mod $name {
-            use super::*;
-
-            $(#[$doc])*
-            fn scenario($executor: &impl Executor) $body
-
-            #[test]
-            fn tokio() {
-                scenario(&executors::Tokio::new());
-            }
-
-            #[test]
-            fn smol() {
-                scenario(&executors::Smol::new());
-            }
-
-            #[test]
-            fn inline() {
-                scenario(&executors::Inline);
-            }
-        }
-    };
-}
 
 mod claims;
 mod expiry;

@@ -143,3 +143,30 @@ impl Executor for Inline {
         Task { output, settle: Box::new(|| ()) }
     }
 }
+
+/// The same scenario on every executor.
+macro_rules! on_every_executor {
+    ($(#[$doc:meta])* fn $name:ident($executor:ident) $body:block) => {
+        mod $name {
+            use super::*;
+
+            $(#[$doc])*
+            fn scenario($executor: &impl Executor) $body
+
+            #[test]
+            fn tokio() {
+                scenario(&crate::executors::Tokio::new());
+            }
+
+            #[test]
+            fn smol() {
+                scenario(&crate::executors::Smol::new());
+            }
+
+            #[test]
+            fn inline() {
+                scenario(&crate::executors::Inline);
+            }
+        }
+    };
+}
