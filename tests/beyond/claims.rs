@@ -7,7 +7,7 @@ use std::thread;
 
 use cloakroom::{OnDrop, PutOptions};
 
-use super::executors::{self, Executor};
+use super::executors::Executor;
 use super::support::{Live, TTL, must_come_back, poll, put_task, queue, ready, stash_of};
 use super::*;
 

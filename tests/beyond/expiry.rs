@@ -6,7 +6,7 @@ use std::thread;
 
 use cloakroom::{PutOptions, Refusal};
 
-use super::executors::{self, Executor};
+use super::executors::Executor;
 use super::support::{Count, TTL, must_come_back, poll_once, put_task, queue, ready};
 use super::*;
 

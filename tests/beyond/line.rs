@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use cloakroom::Refusal;
 
-use super::executors::{self, Executor};
+use super::executors::Executor;
 use super::support::{TTL, acquire_task, put_task, queue, ready};
 use super::*;
 

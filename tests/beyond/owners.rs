@@ -4,7 +4,7 @@ use std::future::pending;
 
 use cloakroom::{PutOptions, Refusal};
 
-use super::executors::{self, Executor};
+use super::executors::Executor;
 use super::support::{TTL, must_come_back, put_task, queue, ready};
 use super::*;
 

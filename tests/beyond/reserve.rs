@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cloakroom::{PutOptions, Refusal, Reservation};
 
-use super::executors::{self, Executor};
+use super::executors::Executor;
 use super::support::{TTL, must_come_back, poll_once, put_task, queue, ready};
 use super::*;
 

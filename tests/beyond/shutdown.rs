@@ -5,7 +5,7 @@ use std::thread;
 
 use cloakroom::{Budget, Refusal};
 
-use super::executors::{self, Executor, Task};
+use super::executors::{Executor, Task};
 use super::support::{TTL, must_come_back, poll_once, put_task, queue, ready};
 use super::*;
 
