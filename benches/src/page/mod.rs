@@ -72,9 +72,12 @@ fn about(page: &mut String, run: &Run, all: &All) {
     for (what, value) in lines {
         line(page, format_args!("| {what} | {value} |"));
     }
-    if all.values().any(|results| results.run.quick) {
-        page.push_str("\n**From a quick run, which shows that all of it works, and no more.**\n");
+    let quick: Vec<&str> =
+        all.iter().filter(|(_, results)| results.run.quick).map(|(target, _)| *target).collect();
+    if !quick.is_empty() {
+        line(page, format_args!("\nOf few and short rounds: {}.", quick.join(", ")));
     }
+    // T11 is measured with T10.
     let missing: Vec<&str> =
         NAMES.iter().filter(|target| !all.contains_key(*target)).copied().collect();
     if !missing.is_empty() {
