@@ -81,6 +81,24 @@ impl<P, O> Builder<P, O> {
     ///
     /// Above zero, and together with `max_bytes` at most [`Budget::MAX_LIMIT`]; `ttl` above zero and no longer
     /// than the stash's.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::{ManualClock, Stash};
+    /// let clock = ManualClock::new();
+    /// let stash: Stash<Vec<u8>, ()> = Stash::builder()
+    ///     .max_bytes(100)
+    ///     .overflow(50, Duration::from_secs(5))
+    ///     .entry_overhead(0)
+    ///     .clock(clock.clone())
+    ///     .build()?;
+    /// let usual = stash.try_put((), vec![0; 80]).unwrap();
+    /// let above = stash.try_put((), vec![0; 60]).unwrap();
+    /// clock.advance(Duration::from_secs(5));
+    /// assert!(stash.take(&above, &()).is_none());
+    /// assert!(stash.take(&usual, &()).is_some());
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
     pub fn overflow(mut self, bytes: u64, ttl: Duration) -> Self {
         self.overflow = Some((bytes, ttl));
         self
@@ -92,6 +110,18 @@ impl<P, O> Builder<P, O> {
     ///
     /// With it puts and takes look up the owner's account, under a lock that is shared with about a sixteenth
     /// of the owners and held for that look-up only. Without it, there are no accounts.
+    ///
+    /// ```
+    /// # use cloakroom::{Refusal, Stash};
+    /// let stash: Stash<Vec<u8>> =
+    ///     Stash::builder().max_bytes(100).max_bytes_per_owner(60).entry_overhead(0).build()?;
+    /// let ticket = stash.try_put("noisy".into(), vec![0; 60]).unwrap();
+    /// let refused = stash.try_put("noisy".into(), vec![0; 10]).unwrap_err();
+    /// assert_eq!((refused.reason(), refused.used(), refused.limit()), (Refusal::OwnerFull, 60, 60));
+    /// assert!(stash.try_put("quiet".into(), vec![0; 10]).is_ok());
+    /// # let _ = ticket;
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
     pub fn max_bytes_per_owner(mut self, bytes: u64) -> Self {
         self.max_bytes_per_owner = Some(bytes);
         self
@@ -99,6 +129,19 @@ impl<P, O> Builder<P, O> {
 
     /// How many may be in line: one more is refused at once, as [`LineFull`](crate::Refusal::LineFull). With
     /// 0 nobody waits. No limit unless set.
+    ///
+    /// ```
+    /// # use cloakroom::{Refusal, Stash};
+    /// # futures_lite::future::block_on(async {
+    /// let stash: Stash<Vec<u8>, ()> =
+    ///     Stash::builder().max_bytes(100).max_waiting(0).entry_overhead(0).build()?;
+    /// let ticket = stash.put((), vec![0; 100]).await.unwrap();
+    /// let refused = stash.put((), vec![0; 1]).await.unwrap_err();
+    /// assert_eq!((refused.reason(), refused.place()), (Refusal::LineFull, Some(1)));
+    /// # let _ = ticket;
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// # }).unwrap();
+    /// ```
     pub fn max_waiting(mut self, requests: usize) -> Self {
         self.max_waiting = requests;
         self

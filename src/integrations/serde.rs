@@ -7,6 +7,16 @@ use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::ticket::Ticket;
 
+/// ```
+/// use cloakroom::Ticket;
+///
+/// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
+/// let ticket = stash.try_put((), vec![7]).unwrap();
+/// let json = serde_json::to_string(&ticket)?;
+/// assert_eq!(json, format!("\"{ticket}\""));
+/// assert_eq!(serde_json::from_str::<Ticket>(&json)?, ticket);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
 impl Serialize for Ticket {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
