@@ -8,8 +8,8 @@ use std::time::Instant;
 use super::{DAY, ROOMY, Timed, payload, small_payload};
 use crate::crew::{Crew, Job};
 use crate::peers::{
-    Cloakroom, Floor, Glue, GlueFoldhash, Moka, Owner, ParkingLotMutex, Peer, Scc, ShardedSlab,
-    StdMutex,
+    Claimed, Cloakroom, Floor, Glue, GlueFoldhash, Limited, Moka, Observed, Overflow, OwnTtl,
+    Owner, ParkingLotMutex, Peer, Reserved, Scc, ShardedSlab, StdMutex,
 };
 use crate::rounds::Candidate;
 
@@ -18,6 +18,22 @@ pub(super) const TIMED: &[Timed] = &[
         target: "T1",
         title: "put + take, 1 thread, nothing held",
         candidates: |_| everyone(1, 0),
+    },
+    Timed {
+        target: "T1",
+        title: "put + take, 1 thread, nothing held, by what is in use",
+        candidates: |_| {
+            let crew = Rc::new(Crew::new(1));
+            vec![
+                put_take::<Cloakroom>(&crew, 1, 0),
+                put_take::<Overflow>(&crew, 1, 0),
+                put_take::<OwnTtl>(&crew, 1, 0),
+                put_take::<Observed>(&crew, 1, 0),
+                put_take::<Reserved>(&crew, 1, 0),
+                put_take::<Claimed>(&crew, 1, 0),
+                put_take::<Limited>(&crew, 1, 0),
+            ]
+        },
     },
     Timed {
         target: "T2",
