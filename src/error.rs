@@ -17,7 +17,8 @@ pub enum Refusal {
     Cancelled,
     /// Closed for good.
     Closed,
-    /// Its owner holds as much as one owner may, counting what it has in line.
+    /// Its owner holds as much as one owner may, counting what it has in line. If
+    /// [`requested`](AcquireError::requested) is above [`limit`](AcquireError::limit), it can never fit.
     OwnerFull,
     /// It would have to wait, and the line is as long as it may be.
     LineFull,

@@ -395,7 +395,12 @@ impl<P, O> fmt::Debug for ReservationError<P, O> {
 
 impl<P, O> fmt::Display for ReservationError<P, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.refusal.fmt(f)
+        match self.refusal {
+            AcquireError { reason: Refusal::TooLarge, requested, limit, .. } => {
+                write!(f, "larger than the reservation: {requested} bytes needed, {limit} reserved")
+            }
+            refusal => refusal.fmt(f),
+        }
     }
 }
 

@@ -78,3 +78,11 @@ fn claims_and_reservations_can_be_printed_without_their_secrets() {
     assert_eq!(text, expected.replace("Ticket(00000000-..)", place));
     assert!(!text.contains(&ticket.to_string()));
 }
+
+#[test]
+fn a_reservation_that_is_too_small_says_so_and_not_that_the_stash_is() {
+    let (stash, _clock) = stash_of::<String, u8>(100);
+    let _ = stash.try_put(0, "x".repeat(60)).unwrap();
+    let refused = stash.try_reserve(3).unwrap().put(0, "coat".to_owned()).unwrap_err();
+    assert_eq!(refused.to_string(), "larger than the reservation: 4 bytes needed, 3 reserved");
+}
