@@ -18,12 +18,13 @@ pub(crate) use loom::sync::atomic;
 /// bytes are zero, as fresh slots are. Neither knows weak orderings: memory is sequentially consistent.
 #[cfg(shuttle)]
 pub(crate) mod atomic {
+    use std::sync::atomic;
     pub(crate) use std::sync::atomic::Ordering;
-    use std::sync::atomic::{self, Ordering::SeqCst};
 
     fn switch() {
         // Not `yield_now`, which tells the scheduler that this task has nothing to do.
-        shuttle::sync::atomic::AtomicBool::new(false).load(SeqCst);
+        // ORDERING: SeqCst [shuttle.switch]: shuttle knows no other; nothing is read.
+        shuttle::sync::atomic::AtomicBool::new(false).load(Ordering::SeqCst);
     }
 
     macro_rules! wrap {

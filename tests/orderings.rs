@@ -45,6 +45,13 @@ fn found_in(line: &str) -> Vec<Found> {
         .collect()
 }
 
+/// Whether the line makes an ordering known by its bare name, which this check would not see.
+fn imports_an_ordering(line: &str) -> bool {
+    let names = |part: &str| ORDERINGS.iter().any(|name| part.starts_with(name));
+    line.contains("use ")
+        && line.split("Ordering::").skip(1).any(|rest| names(rest.trim_start_matches('{')))
+}
+
 /// Checks one file's text; returns the labels that it uses.
 fn check(text: &str) -> Result<BTreeSet<String>, String> {
     let (code, _tests) = text.split_once("#[cfg(all(test").unwrap_or((text, ""));
@@ -52,6 +59,9 @@ fn check(text: &str) -> Result<BTreeSet<String>, String> {
     // What the last comment has said, and no code has done yet.
     let mut announced = Vec::new();
     for (number, line) in code.lines().enumerate() {
+        if imports_an_ordering(line) {
+            return Err(format!("line {}: an ordering is written with its type", number + 1));
+        }
         for found in found_in(line) {
             match found {
                 Found::Comment { label, orderings } if announced.is_empty() => {
@@ -103,6 +113,8 @@ fn the_check_notices() {
     assert_eq!(check(good), Ok(BTreeSet::from(["a.b".to_owned()])));
     for bad in [
         "x.load(Ordering::Relaxed)",
+        "use std::sync::atomic::{self, Ordering::SeqCst};",
+        "use std::sync::atomic::Ordering::{Relaxed, SeqCst};",
         "// ORDERING: Acquire [a] pairs.\nx.load(Ordering::Relaxed)",
         "// ORDERING: Acquire / Relaxed [a]\nx.load(Ordering::Acquire)",
         "// ORDERING: Acquire [a]\nx.load(Ordering::Acquire); y.load(Ordering::Acquire)",
