@@ -68,9 +68,9 @@ impl<P, O> Builder<P, O> {
     }
 
     /// The clock that deadlines are kept by. Unless set, it is a monotonic one: with the feature `quanta`,
-    /// which is on unless you turn it off, the processor's counter, if that runs evenly. (Then the first
-    /// stash of a process takes some milliseconds to build, 200 at most: the counter is held against the
-    /// system's clock, to some tens of parts in a million.)
+    /// which is on unless you turn it off, the processor's counter, if that runs evenly. It is held against the
+    /// system's clock when a process builds its first stash, which takes about a millisecond then, and 200 at
+    /// most.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Box::new(clock));
         self
