@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use cloakroom::{AcquireError, Budget, Clock, Permit, PutError, Stash, Ticket};
+use cloakroom::{AcquireError, Budget, Clock, Permit, PutError, Refusal, Stash, Ticket};
 
 /// Explores every interleaving of `f`, without bounds, and prints how many there were.
 ///
@@ -227,4 +227,21 @@ pub type Putting = Result<Ticket, PutError<Payload>>;
 pub fn put(stash: &Stash<Payload, ()>, payload: Payload) -> Boxed<Putting> {
     let stash = stash.clone();
     Box::pin(async move { stash.put((), payload).await })
+}
+
+/// Asserts that all bytes are back and nobody waits.
+///
+/// # Panics
+///
+/// If not.
+pub fn settled(budget: &Budget) {
+    assert_eq!(budget.used(), 0, "bytes leaked");
+    assert_eq!(budget.waiting(), 0);
+    match budget.try_acquire(budget.limit()) {
+        // What is used never reads below zero, so this is how bytes show that were given back twice.
+        Ok(_all) => assert!(budget.try_acquire(1).is_err(), "there is more room than the limit"),
+        Err(refused) => {
+            assert_eq!(refused.reason(), Refusal::Closed, "refused, though all is free")
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! The budget and its line: models L1 to L14 and L16 to L20.
+//! The budget and its line: models L1 to L14 and L16 to L19.
 //!
 //! Every model ends with `settled`: whatever the interleaving, all bytes are back and nobody waits.
 #![cfg(loom)]
@@ -9,19 +9,7 @@ use std::task::Poll;
 
 use cloakroom::{Budget, Permit, Refusal};
 use loom::thread;
-use loom_tests::{Boxed, CountingWaker, Exclusive, Waiter, acquire, hold, model};
-
-fn settled(budget: &Budget) {
-    assert_eq!(budget.used(), 0, "bytes leaked");
-    assert_eq!(budget.waiting(), 0);
-    match budget.try_acquire(budget.limit()) {
-        // What is used never reads below zero, so this is how bytes show that were given back twice.
-        Ok(_all) => assert!(budget.try_acquire(1).is_err(), "there is more room than the limit"),
-        Err(refused) => {
-            assert_eq!(refused.reason(), Refusal::Closed, "refused, though all is free")
-        }
-    }
-}
+use loom_tests::{CountingWaker, Exclusive, Waiter, acquire, hold, model, settled};
 
 /// Counts the bytes that holders believe they hold.
 #[derive(Clone)]
@@ -690,157 +678,6 @@ fn l19_a_refused_joiner_leaves_no_line() {
         releaser.join().unwrap();
         assert!(budget.try_acquire(2).is_ok(), "refused though nobody waits and it fits");
         drop(q);
-        settled(&budget);
-    });
-}
-
-fn drained(budget: &Budget) -> Boxed<()> {
-    let budget = budget.clone();
-    Box::pin(async move { budget.drained().await })
-}
-
-fn watching(budget: &Budget) -> Waiter<()> {
-    Waiter::queued(drained(budget), CountingWaker::new())
-}
-
-/// For when everything has been released: it had completed, or was woken for it.
-fn has_drained(outcome: Result<(), Waiter<()>>) {
-    if let Err(waiter) = outcome {
-        waiter.woken_once();
-    }
-}
-
-#[test]
-fn l20_the_last_release_wakes_who_waits_for_it() {
-    model(|| {
-        let budget = Budget::new(2);
-        let releasers =
-            [hold(&budget, 1), hold(&budget, 1)].map(|p| thread::spawn(move || drop(p)));
-        budget.close();
-        let outcome = Waiter::started(drained(&budget));
-        assert!(outcome.is_err() || budget.used() == 0, "something is held");
-        for releaser in releasers {
-            releaser.join().unwrap();
-        }
-        has_drained(outcome);
-        settled(&budget);
-    });
-}
-
-#[test]
-fn l20_closing_what_is_empty_wakes_who_waits_for_it() {
-    model(|| {
-        let budget = Budget::new(1);
-        let closer = {
-            let budget = budget.clone();
-            thread::spawn(move || budget.close())
-        };
-        let outcome = Waiter::started(drained(&budget));
-        assert!(outcome.is_err() || budget.is_closed(), "it is open");
-        closer.join().unwrap();
-        has_drained(outcome);
-        settled(&budget);
-    });
-}
-
-#[test]
-fn l20_a_close_and_the_last_release_together() {
-    model(|| {
-        let budget = Budget::new(1);
-        let p = hold(&budget, 1);
-        let before = watching(&budget);
-        let closer = {
-            let budget = budget.clone();
-            thread::spawn(move || budget.close())
-        };
-        let releaser = thread::spawn(move || drop(p));
-        let outcome = Waiter::started(drained(&budget));
-        closer.join().unwrap();
-        releaser.join().unwrap();
-        before.woken_once();
-        has_drained(outcome);
-        settled(&budget);
-    });
-}
-
-/// One of those who wait leaves: the others are woken all the same.
-#[test]
-fn l20_one_leaves_and_the_others_are_woken() {
-    model(|| {
-        let budget = Budget::new(1);
-        let p = hold(&budget, 1);
-        let [a, b] = [watching(&budget), watching(&budget)];
-        budget.close();
-        let leaver = thread::spawn(move || drop(a));
-        let releaser = thread::spawn(move || drop(p));
-        let outcome = Waiter::started(drained(&budget));
-        leaver.join().unwrap();
-        releaser.join().unwrap();
-        b.woken_once();
-        has_drained(outcome);
-        settled(&budget);
-    });
-}
-
-/// More than are woken at once, behind one that the close sends away; and nobody before it is empty.
-#[test]
-fn l20_all_are_woken_and_nobody_early() {
-    model(|| {
-        let budget = Budget::new(2);
-        let (p, q) = (hold(&budget, 1), hold(&budget, 1));
-        let a = queued(&budget, 1);
-        let watchers = [watching(&budget), watching(&budget), watching(&budget)];
-        let releaser = thread::spawn(move || drop(p));
-        budget.close();
-        releaser.join().unwrap();
-        match a.woken_once() {
-            Ok(permit) => drop(permit),
-            Err(error) => assert_eq!(error.reason(), Refusal::Closed),
-        }
-        let watchers = watchers.map(Waiter::still_waits);
-        drop(q);
-        for watcher in watchers {
-            watcher.woken_once();
-        }
-        settled(&budget);
-    });
-}
-
-#[test]
-fn l20_the_limit_moves_while_it_drains() {
-    model(|| {
-        let budget = Budget::new(2);
-        let p = hold(&budget, 2);
-        let watcher = watching(&budget);
-        budget.close();
-        let resizer = {
-            let budget = budget.clone();
-            thread::spawn(move || {
-                budget.set_limit(1);
-                budget.set_limit(3);
-            })
-        };
-        drop(p);
-        resizer.join().unwrap();
-        watcher.woken_once();
-        settled(&budget);
-    });
-}
-
-#[test]
-fn l20_nobody_is_woken_while_it_is_open() {
-    model(|| {
-        let budget = Budget::new(2);
-        let watcher = watching(&budget);
-        let resizer = {
-            let budget = budget.clone();
-            thread::spawn(move || budget.set_limit(1))
-        };
-        drop(budget.try_acquire(1));
-        resizer.join().unwrap();
-        let watcher = watcher.still_waits();
-        assert_eq!(budget.close(), 0);
-        watcher.woken_once();
         settled(&budget);
     });
 }

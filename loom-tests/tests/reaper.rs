@@ -1,12 +1,12 @@
-//! A reaper that sleeps, against what expires sooner than it knows of: model R1, with the whole stash.
-//!
-//! What the reaper and a put do to the next look is modelled in `slots.rs`, by the steps.
+//! A reaper that sleeps, against what expires sooner than it knows of: model R1, with the whole stash, and by the
+//! steps that the reaper and a put take.
 #![cfg(loom)]
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
+use cloakroom::model::{Look, Tree};
 use cloakroom::{Clock, PutOptions, Stash};
 use loom::thread;
 use loom_tests::{Boxed, CountingWaker, Now, Payload, Waiter, bounded_model, model};
@@ -80,5 +80,67 @@ fn r1_what_is_put_back_is_reaped_in_time() {
         let mut reaping = Reaping::started(&stash, &now);
         assert!(claimer.join().unwrap());
         assert!(reaping.looks_again() <= TTL, "the reaper sleeps past its deadline");
+    });
+}
+
+// ---- By the steps ----------------------------------------------------------------------------------
+
+/// A deadline that has come at `NOW`.
+const EARLY: u64 = 5;
+const NOW: u64 = 10;
+const LATE: u64 = 100;
+
+/// A reaper begins, sweeps and plans while a put stores, lowers the bounds and the next look: the entry is
+/// found, or the plan is early enough, or the reaper is told.
+fn a_reaper_and_a_put(now: u64) {
+    let (tree, look) = (Arc::new(Tree::default()), Arc::new(Look::default()));
+    // A put before there was a look at all tells nobody: nobody sleeps.
+    assert!(!look.hurry(EARLY));
+    let putter = {
+        let (tree, look) = (Arc::clone(&tree), Arc::clone(&look));
+        thread::spawn(move || {
+            tree.put(EARLY);
+            look.hurry(EARLY)
+        })
+    };
+    look.begin();
+    let (found, left) = tree.sweep(now);
+    let until = look.plan(left.min(LATE));
+    let told = putter.join().unwrap();
+    assert!(found || until <= EARLY || told, "the reaper sleeps past its deadline");
+    assert_ne!(found, tree.has_entry());
+}
+
+#[test]
+fn r1_a_reaper_finds_an_entry_or_hears_of_it() {
+    model(|| a_reaper_and_a_put(NOW));
+}
+
+#[test]
+fn r1_a_reaper_plans_for_an_entry_or_hears_of_it() {
+    model(|| a_reaper_and_a_put(0));
+}
+
+/// What the bounds say is only read, and the next look has been lowered before: the reaper that takes note of
+/// that sees the bounds lowered, or else the next look says it all.
+#[test]
+fn r1_who_begins_sees_the_bounds_of_who_hurried_before() {
+    model(|| {
+        let look = Arc::new(Look::default());
+        look.begin();
+        // Stands for all bounds.
+        let bound = Arc::new(loom::sync::atomic::AtomicU64::new(LATE));
+        let putter = {
+            let (look, bound) = (Arc::clone(&look), Arc::clone(&bound));
+            thread::spawn(move || {
+                bound.fetch_min(EARLY, Relaxed);
+                look.hurry(EARLY)
+            })
+        };
+        look.begin();
+        let until = look.plan(bound.load(Relaxed));
+        let told = putter.join().unwrap();
+        // Told before it began, it has forgotten that: then the bound must have said it.
+        assert!(until <= EARLY || told && look.plan(LATE) <= EARLY, "it sleeps past the deadline");
     });
 }

@@ -1,0 +1,170 @@
+//! What is claimed, against everything else that wants it: models S6 of the slot map.
+#![cfg(loom)]
+
+use std::sync::{Arc, Mutex};
+
+use cloakroom::Ticket;
+use cloakroom::model::Slots;
+use loom::thread;
+use loom_tests::{bounded_model, model};
+
+const ALICE: u64 = 1;
+/// A deadline that has come at `NOW`.
+const EARLY: u64 = 5;
+const NOW: u64 = 10;
+const LATE: u64 = 100;
+
+fn slots() -> Arc<Slots> {
+    Arc::new(Slots::new())
+}
+
+/// What is put back expires: this sweep finds it, or the next.
+#[test]
+fn s6_a_claim_that_is_put_back_is_found_by_a_sweep() {
+    model(|| {
+        let slots = slots();
+        let ticket = slots.insert(ALICE, 7, EARLY);
+        let claimed = slots.claim(ticket, ALICE).unwrap();
+        let sweeper = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.expire(NOW).count())
+        };
+        assert!(claimed.put_back(), "nobody has cleared");
+        let found = sweeper.join().unwrap();
+        assert_eq!(found + slots.expire(NOW).count(), 1, "expired entries must be found");
+        assert_eq!(slots.len(), 0);
+    });
+}
+
+/// As above, and the claim is made while the sweep is under way.
+#[test]
+fn s6_a_claim_among_two_sweeps() {
+    bounded_model(3, || {
+        let slots = slots();
+        let ticket = slots.insert(ALICE, 7, EARLY);
+        let claimer = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || {
+                slots.claim(ticket, ALICE).is_none_or(|claimed| claimed.put_back())
+            })
+        };
+        let found = slots.expire(NOW);
+        assert!(claimer.join().unwrap(), "nobody has cleared");
+        assert_eq!(found.count() + slots.expire(NOW).count(), 1, "expired entries must be found");
+        drop(found);
+        assert_eq!(slots.len(), 0);
+    });
+}
+
+/// A take, a claim that reads and is put back, and a claim that delivers, all of one entry.
+#[test]
+fn s6_two_claims_and_a_take_deliver_once() {
+    model(|| {
+        let slots = slots();
+        let ticket = slots.insert(ALICE, 7, LATE);
+        let broken = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || {
+                if let Some(claimed) = slots.claim(ticket, ALICE) {
+                    assert_eq!(claimed.payload(), 7);
+                    assert!(claimed.put_back());
+                }
+            })
+        };
+        let deliverer = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.claim(ticket, ALICE).map(|claimed| claimed.deliver()))
+        };
+        let taken = slots.take(ticket, ALICE);
+        broken.join().unwrap();
+        let delivered = deliverer.join().unwrap();
+        // Neither, if both came while it was claimed by the first.
+        let rest = slots.take(ticket, ALICE);
+        let all: Vec<u64> = [taken, delivered, rest].into_iter().flatten().collect();
+        assert_eq!(all, [7], "delivered exactly once");
+        assert_eq!(slots.len(), 0);
+    });
+}
+
+/// As S1, for who claims: whatever order there is between the put and the claim is the slot's.
+#[test]
+fn s6_what_was_put_is_what_is_claimed() {
+    model(|| {
+        let slots = slots();
+        let ticket = Arc::new(Mutex::new(None::<Ticket>));
+        let putter = {
+            let (slots, ticket) = (Arc::clone(&slots), Arc::clone(&ticket));
+            thread::spawn(move || {
+                *ticket.lock().unwrap() = Some(slots.insert(ALICE, 7, LATE));
+            })
+        };
+        thread::yield_now();
+        let seen = *ticket.lock().unwrap();
+        if let Some(claimed) = seen.and_then(|ticket| slots.claim(ticket, ALICE)) {
+            assert_eq!(claimed.payload(), 7);
+            assert!(claimed.put_back());
+        }
+        putter.join().unwrap();
+        assert_eq!(slots.len(), 1);
+    });
+}
+
+/// Cleared once: by the clear, or, claimed when the clear came by, instead of being put back.
+#[test]
+fn s6_a_clear_leaves_nothing_behind_that_is_being_claimed() {
+    model(|| {
+        let slots = slots();
+        let ticket = slots.insert(ALICE, 7, LATE);
+        let claimer = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || {
+                slots.claim(ticket, ALICE).is_some_and(|claimed| !claimed.put_back())
+            })
+        };
+        let cleared = slots.clear().count();
+        let doomed = claimer.join().unwrap();
+        assert_eq!(cleared + usize::from(doomed), 1, "cleared exactly once");
+        assert_eq!(slots.len(), 0, "left behind");
+    });
+}
+
+/// As S3, for a claim: the slot is another's once it is empty.
+#[test]
+fn s6_a_slot_is_reused_when_its_claim_is_delivered() {
+    model(|| {
+        let slots = slots();
+        let ticket = slots.insert(ALICE, 7, LATE);
+        let claimed = slots.claim(ticket, ALICE).unwrap();
+        let reuser = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || {
+                let second = slots.insert(ALICE, 8, LATE);
+                assert_eq!(slots.take(second, ALICE), Some(8));
+            })
+        };
+        assert_eq!(claimed.deliver(), 7);
+        reuser.join().unwrap();
+        assert_eq!(slots.take(ticket, ALICE), None);
+        assert_eq!(slots.len(), 0);
+    });
+}
+
+/// Two clears, and a claim that delivers: a doomed entry is the claimer's all the same.
+#[test]
+fn s6_what_is_claimed_is_delivered_whoever_clears() {
+    model(|| {
+        let slots = slots();
+        let ticket = slots.insert(ALICE, 7, LATE);
+        let claimed = slots.claim(ticket, ALICE).unwrap();
+        let clear = || {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.clear().count())
+        };
+        let clears = [clear(), clear()];
+        assert_eq!(claimed.deliver(), 7);
+        for clear in clears {
+            assert_eq!(clear.join().unwrap(), 0, "it was claimed");
+        }
+        assert_eq!(slots.len(), 0);
+    });
+}
