@@ -127,6 +127,24 @@ impl Client {
         }
     }
 
+    /// Sends a query and waits for its result to be kept: its id, or why there is none. Any other answer is an
+    /// error.
+    pub async fn query_inline(
+        &self,
+        key: &str,
+        request: &Value,
+    ) -> anyhow::Result<Result<String, Refusal>> {
+        let running = match self.query(key, request).await? {
+            Ok(running) => running,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        match running.answer().await? {
+            Answer::Inline { id } => Ok(Ok(id)),
+            Answer::Refused(refusal) => Ok(Err(refusal)),
+            other => bail!("expected an inline result, got {other:?}"),
+        }
+    }
+
     /// Fetches a result by its statement id, following the link if there is one.
     pub async fn fetch(&self, id: &str) -> anyhow::Result<Fetched> {
         self.get(&format!("/api/analytics/arrow-result/{id}")).await

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use futures_util::future::try_join_all;
-use gateway::client::{Answer, Client, Refusal};
+use gateway::client::{Client, Refusal};
 use gateway::config::{Behaviour, Config};
 use gateway::server::Server;
 use reqwest::StatusCode;
@@ -109,13 +109,5 @@ pub(super) async fn run() -> anyhow::Result<usize> {
 
 /// The id of a result, or why there is none.
 async fn ask(client: &Client) -> anyhow::Result<Result<String, Refusal>> {
-    let running = match client.query("orders", &ORDER.request("ARROW_STREAM")).await? {
-        Ok(running) => running,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    match running.answer().await? {
-        Answer::Inline { id } => Ok(Ok(id)),
-        Answer::Refused(refusal) => Ok(Err(refusal)),
-        other => bail!("expected an inline result, got {other:?}"),
-    }
+    client.query_inline("orders", &ORDER.request("ARROW_STREAM")).await
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use futures_util::future::try_join_all;
-use gateway::client::{Answer, Client, Refusal};
+use gateway::client::{Client, Refusal};
 use gateway::config::{Behaviour, Config, StashKind};
 use gateway::server::Server;
 use hdrhistogram::Histogram;
@@ -169,15 +169,7 @@ async fn ask(client: &Client, turn: u32, rows: u32) -> anyhow::Result<Result<Str
     let first = turn * 331 % (SAMPLE_ROWS - LARGE);
     let parameters = json!({ "first": first, "rows": rows });
     let request = json!({ "format": "ARROW_STREAM", "parameters": parameters });
-    let running = match client.query("orders", &request).await? {
-        Ok(running) => running,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    match running.answer().await? {
-        Answer::Inline { id } => Ok(Ok(id)),
-        Answer::Refused(refusal) => Ok(Err(refusal)),
-        other => bail!("expected an inline result, got {other:?}"),
-    }
+    client.query_inline("orders", &request).await
 }
 
 /// From a microsecond to a minute, to three significant digits.
