@@ -164,7 +164,7 @@ impl<'a, P, O, U: Future> Admit<'a, P, O, U> {
                 Err(refusal) if refusal.reason() == Refusal::Full => {}
                 decided => return Poll::Ready(decided),
             }
-            this.acquire.as_mut().set_since(stash.now());
+            this.acquire.set_since(stash.now());
         }
         let Poll::Ready(mut acquired) = this.acquire.as_mut().poll(cx) else {
             *this.step = Step::Queued;

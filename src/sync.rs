@@ -163,13 +163,14 @@ impl Gauge {
         self.0.store(value, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// Makes it at least `value`.
+    /// Makes it at most `value`.
     #[cold]
-    pub(crate) fn raise(&self, value: u64) {
-        // ORDERING: Relaxed [gauge.raise]: a number for people.
-        self.0.fetch_max(value, std::sync::atomic::Ordering::Relaxed);
+    pub(crate) fn lower(&self, value: u64) {
+        // ORDERING: Relaxed [gauge.lower]: a number for people.
+        self.0.fetch_min(value, std::sync::atomic::Ordering::Relaxed);
     }
 
+    /// Wraps around, so that it can be less.
     #[inline]
     pub(crate) fn add(&self, more: u64) {
         // ORDERING: Relaxed [gauge.add]: a number for people.

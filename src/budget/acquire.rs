@@ -27,8 +27,6 @@ pin_project! {
     pub struct Acquire<'a, U = Pending<()>> {
         core: &'a Arc<Core>,
         phase: Phase,
-        // When it joined the line, by the clock of who made it.
-        since: Option<u64>,
         #[pin]
         node: Node,
         #[pin]
@@ -62,7 +60,7 @@ pub(super) enum Phase {
 impl<'a> Acquire<'a> {
     pub(super) fn new(core: &'a Arc<Core>, bytes: u64) -> Self {
         let (node, until) = (Node::new(bytes), std::future::pending());
-        Self { core, phase: Phase::Fresh, since: None, node, until }
+        Self { core, phase: Phase::Fresh, node, until }
     }
 
     /// Gives up, with [`Cancelled`](Refusal::Cancelled), when `until` completes: a timer of whatever
@@ -73,19 +71,19 @@ impl<'a> Acquire<'a> {
     pub fn until<U: Future>(self, until: U) -> Acquire<'a, U> {
         // A `self` by value was never pinned, so never polled: there is no place in line to carry over.
         let node = Node::new(self.node.need());
-        Acquire { core: self.core, phase: Phase::Fresh, since: self.since, node, until }
+        Acquire { core: self.core, phase: Phase::Fresh, node, until }
     }
 }
 
 impl<U> Acquire<'_, U> {
     /// Says when it joins the line, if it does at its next poll.
-    pub(crate) fn set_since(self: Pin<&mut Self>, since: u64) {
-        *self.project().since = Some(since);
+    pub(crate) fn set_since(&self, since: u64) {
+        self.node.set_since(since);
     }
 
     /// When it joined the line, or tried to.
     pub(crate) fn since(&self) -> Option<u64> {
-        self.since
+        self.node.since()
     }
 }
 
@@ -103,7 +101,7 @@ impl<U: Future> Acquire<'_, U> {
         // Cloned before the lock is taken: user code.
         let waker = cx.waker().clone();
         // SAFETY: `PinnedDrop` leaves for a node in phase `Queued`; pinned, it is dropped before it is freed.
-        match unsafe { this.core.join(this.node.as_ref(), waker, *this.since) } {
+        match unsafe { this.core.join(this.node.as_ref(), waker) } {
             Joined::Granted(tier) => Poll::Ready(Ok(tier)),
             Joined::Refused(reason) => Poll::Ready(Err(reason)),
             Joined::Queued => {

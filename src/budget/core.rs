@@ -13,7 +13,7 @@ use crossbeam_utils::CachePadded;
 use super::wait_queue::{Ending, LineStats, Node, Verdict, WaitQueue, WakeBatch};
 use super::word::{MAX_LIMIT, Snapshot, Word};
 use crate::error::{AcquireError, Refusal};
-use crate::sync::{Gauge, Mutex, contain_panic};
+use crate::sync::{Gauge, Mutex, MutexGuard, contain_panic};
 
 /// Where bytes are from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,8 +32,8 @@ pub(super) struct Core {
     /// that what can fit is never called too large.
     limit: Gauge,
     waiting: Gauge,
-    /// The most bytes that were in use at once.
-    peak: Gauge,
+    /// The least room there ever was, as if the limit had always been what it is: limit - room is the peak.
+    least_room: Gauge,
     /// How much of the limit, its upper end, is overflow.
     overflow: u64,
 }
@@ -90,7 +90,7 @@ impl Core {
             line: Mutex::new(line),
             limit: Gauge::new(limit),
             waiting: Gauge::new(0),
-            peak: Gauge::new(0),
+            least_room: Gauge::new(ordered(limit as i64)),
             overflow,
         }
     }
@@ -108,10 +108,8 @@ impl Core {
     #[inline]
     fn note_charge(&self, after: Snapshot) -> Tier {
         let room = after.room();
-        let used = self.limit.get().wrapping_sub(room as u64);
-        // Less than zero in two's complement: the copy of a limit that has moved.
-        if used > self.peak.get() && used <= MAX_LIMIT {
-            self.peak.raise(used);
+        if ordered(room) < self.least_room.get() {
+            self.least_room.lower(ordered(room));
         }
         if room < self.overflow as i64 { Tier::Overflow } else { Tier::Regular }
     }
@@ -131,7 +129,7 @@ impl Core {
     #[inline]
     pub(super) fn release(&self, bytes: u64) {
         if self.word.release(bytes).is_queued() {
-            self.serve();
+            self.serve(self.line.lock());
         }
     }
 
@@ -140,7 +138,7 @@ impl Core {
     /// # Safety
     /// As for [`WaitQueue::join`]: a node that was `Queued` is taken out with [`Core::leave`] before it
     /// is freed, unless its ending was seen.
-    pub(super) unsafe fn join(&self, node: Pin<&Node>, waker: Waker, since: Option<u64>) -> Joined {
+    pub(super) unsafe fn join(&self, node: Pin<&Node>, waker: Waker) -> Joined {
         let bytes = node.need();
         let mut line = self.line.lock();
         let joined = if line.closed {
@@ -158,7 +156,7 @@ impl Core {
             Joined::Refused(Refusal::LineFull)
         } else {
             // SAFETY: the caller's.
-            unsafe { line.queue.join(node, waker, since) };
+            unsafe { line.queue.join(node, waker) };
             self.note_waiting(&line);
             return Joined::Queued;
         };
@@ -174,20 +172,18 @@ impl Core {
     /// # Safety
     /// The node was `Queued` by [`Core::join`].
     pub(super) unsafe fn leave(&self, node: Pin<&Node>) -> Ending {
-        let mut batch = WakeBatch::new();
         let mut line = self.line.lock();
         // SAFETY: the caller's.
         let Some((was_head, waker)) = (unsafe { line.queue.leave(node) }) else {
             drop(line);
             return node.ending();
         };
-        // Behind a head that goes, the next may fit (promise 5).
-        let more = was_head && self.serve_locked(&mut line, &mut batch);
-        self.note_waiting(&line);
-        drop(line);
-        batch.wake_all();
-        if more {
-            self.serve();
+        if was_head {
+            // Behind a head that goes, the next may fit (promise 5).
+            self.serve(line);
+        } else {
+            self.note_waiting(&line);
+            drop(line);
         }
         drop(waker);
         Ending::Left
@@ -221,10 +217,9 @@ impl Core {
     /// Grants, and wakes, as many from the head on as fit. Wakers run with the lock free, and nothing is
     /// carried over from one hold of it to the next (invariant 6).
     #[cold]
-    fn serve(&self) {
+    fn serve<'a>(&'a self, mut line: MutexGuard<'a, Line>) {
         let mut batch = WakeBatch::new();
         loop {
-            let mut line = self.line.lock();
             let more = self.serve_locked(&mut line, &mut batch);
             self.note_waiting(&line);
             drop(line);
@@ -232,6 +227,7 @@ impl Core {
             if !more {
                 return;
             }
+            line = self.line.lock();
         }
     }
 
@@ -271,7 +267,7 @@ impl Core {
         let drained = line.closed && self.word.set_queued().room() == line.limit as i64;
         if !drained {
             // SAFETY: the caller's.
-            unsafe { line.drains.join(node, waker, None) };
+            unsafe { line.drains.join(node, waker) };
             return true;
         }
         if !line.is_watched() {
@@ -296,29 +292,33 @@ impl Core {
     }
 
     pub(super) fn close(&self) -> usize {
-        let waiting = {
-            let mut line = self.line.lock();
-            self.word.close();
-            if !line.drains.is_empty() {
-                self.word.set_queued();
-            }
-            if mem::replace(&mut line.closed, true) { 0 } else { line.queue.len() }
-        };
+        let mut line = self.line.lock();
+        self.word.close();
+        if !line.drains.is_empty() {
+            self.word.set_queued();
+        }
+        let waiting = if mem::replace(&mut line.closed, true) { 0 } else { line.queue.len() };
         // Nobody joins a closed line, so this ends those who wait now and no one else.
-        self.serve();
+        self.serve(line);
         waiting
     }
 
     pub(super) fn set_limit(&self, limit: u64) {
         let limit = limit.min(MAX_LIMIT);
-        {
-            let mut line = self.line.lock();
-            let old = mem::replace(&mut line.limit, limit);
-            self.limit.set(limit.max(old));
-            self.word.resize(old, limit);
-            self.limit.set(limit);
+        let mut line = self.line.lock();
+        let old = mem::replace(&mut line.limit, limit);
+        let more = limit.wrapping_sub(old);
+        self.limit.set(limit.max(old));
+        // A charge that comes between goes unnoticed by the peak; in the other order it would count twice.
+        if limit < old {
+            self.least_room.add(more);
         }
-        self.serve();
+        self.word.resize(old, limit);
+        if limit > old {
+            self.least_room.add(more);
+        }
+        self.limit.set(limit);
+        self.serve(line);
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -335,7 +335,9 @@ impl Core {
     }
 
     pub(super) fn peak(&self) -> u64 {
-        self.peak.get()
+        let peak = ordered(self.limit.get() as i64).wrapping_sub(self.least_room.get());
+        // Less than zero in two's complement: the limit is just being moved.
+        if peak <= MAX_LIMIT { peak } else { 0 }
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -371,6 +373,12 @@ impl Core {
             waiting: self.waiting(),
         }
     }
+}
+
+/// A signed number, so that it is ordered as an unsigned one. Differences stay what they are.
+#[inline]
+const fn ordered(room: i64) -> u64 {
+    room as u64 ^ 1 << 63
 }
 
 impl fmt::Debug for Core {

@@ -1,10 +1,12 @@
 //! Bytes held from a budget, given back on drop.
 
 use std::fmt;
-use std::mem;
+use std::marker::PhantomData;
+use std::mem::{self, ManuallyDrop};
+use std::ptr;
 
 use super::core::Core;
-use super::{Budget, Tier};
+use super::{Budget, MAX_LIMIT, Tier};
 use crate::sync::Arc;
 
 /// Bytes held from a [`Budget`]. Dropping it gives them back and serves the line.
@@ -23,62 +25,60 @@ use crate::sync::Arc;
 /// ```
 #[must_use = "a permit that is dropped gives its bytes back at once"]
 pub struct Permit<'a> {
-    budget: Holder<'a>,
-    bytes: u64,
-    tier: Tier,
+    /// Counted, and ours to drop, if `state` says `OWNED`; else a copy of one that outlives `'a`.
+    core: ManuallyDrop<Arc<Core>>,
+    /// The bytes, and two flags above them: two words are a permit, and dropping one is cheap.
+    state: u64,
+    borrowed: PhantomData<&'a Budget>,
 }
 
-enum Holder<'a> {
-    Borrowed(&'a Arc<Core>),
-    Owned(Arc<Core>),
-}
-
-impl Holder<'_> {
-    fn core(&self) -> &Arc<Core> {
-        match self {
-            Holder::Borrowed(core) => core,
-            Holder::Owned(core) => core,
-        }
-    }
-}
+const OWNED: u64 = 1 << 63;
+/// Some of it was from the overflow.
+const OVERFLOW: u64 = 1 << 62;
+const BYTES: u64 = OVERFLOW - 1;
+const _: () = assert!(MAX_LIMIT <= BYTES);
 
 impl<'a> Permit<'a> {
     /// `bytes` have been charged.
     #[inline]
     pub(super) fn new(core: &'a Arc<Core>, bytes: u64, tier: Tier) -> Self {
-        Self { budget: Holder::Borrowed(core), bytes, tier }
+        let overflow = if tier == Tier::Overflow { OVERFLOW } else { 0 };
+        // SAFETY: the copy is dropped only if it is `OWNED`, and the original outlives it.
+        let core = ManuallyDrop::new(unsafe { ptr::read(core) });
+        Self { core, state: bytes | overflow, borrowed: PhantomData }
     }
 
     /// Where its bytes were from when they were charged.
     #[inline]
     pub(crate) fn tier(&self) -> Tier {
-        self.tier
+        if self.state & OVERFLOW == 0 { Tier::Regular } else { Tier::Overflow }
     }
 
     /// The bytes it holds.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.state & BYTES
     }
 
     /// Gives back all but `to` bytes. Does nothing if it holds no more than that.
     pub fn shrink(&mut self, to: u64) {
-        if let Some(excess) = self.bytes.checked_sub(to) {
-            self.bytes = to;
-            self.budget.core().release(excess);
+        if let Some(excess) = self.bytes().checked_sub(to) {
+            self.state -= excess;
+            self.core.release(excess);
         }
     }
 
     /// Moves `bytes` of it into a permit of their own. `None`, and nothing changes, if it holds fewer.
     pub fn split(&mut self, bytes: u64) -> Option<Permit<'a>> {
-        let rest = self.bytes.checked_sub(bytes)?;
-        let budget = match &self.budget {
-            Holder::Borrowed(core) => Holder::Borrowed(core),
-            Holder::Owned(core) => Holder::Owned(Arc::clone(core)),
-        };
-        self.bytes = rest;
-        Some(Permit { budget, bytes, tier: self.tier })
+        self.bytes().checked_sub(bytes)?;
+        self.state -= bytes;
+        // SAFETY: if it is `OWNED`, it is counted here; else, as in `new`.
+        let core = unsafe { ptr::read(&self.core) };
+        if self.state & OWNED != 0 {
+            mem::forget(Arc::clone(&core));
+        }
+        Some(Permit { core, state: bytes | self.state & !BYTES, borrowed: PhantomData })
     }
 
     /// Takes over the bytes of another permit of the same budget.
@@ -87,49 +87,54 @@ impl<'a> Permit<'a> {
     ///
     /// If `other` is from another budget. Both permits then give their bytes back as usual.
     pub fn merge(&mut self, mut other: Permit<'_>) {
-        assert!(
-            Arc::ptr_eq(self.budget.core(), other.budget.core()),
-            "merged permits of two different budgets"
-        );
-        self.bytes += mem::take(&mut other.bytes);
-        if other.tier == Tier::Overflow {
-            self.tier = Tier::Overflow;
-        }
+        assert!(Arc::ptr_eq(&self.core, &other.core), "merged permits of two different budgets");
+        self.state = (self.state + other.take_bytes()) | other.state & OVERFLOW;
     }
 
     /// Never gives the bytes back: the budget is smaller by them from now on, though they count as used.
     #[inline]
     pub fn forget(mut self) {
-        match self.budget {
-            Holder::Borrowed(_) => mem::forget(self),
-            Holder::Owned(_) => self.bytes = 0,
-        }
+        self.take_bytes();
     }
 
     /// The same permit, without the borrow.
     pub fn into_owned(mut self) -> Permit<'static> {
-        let budget = Holder::Owned(Arc::clone(self.budget.core()));
-        Permit { budget, bytes: mem::take(&mut self.bytes), tier: self.tier }
+        let core = ManuallyDrop::new(Arc::clone(&self.core));
+        let state = self.take_bytes() | self.state & OVERFLOW | OWNED;
+        Permit { core, state, borrowed: PhantomData }
     }
 
     /// The budget it is from.
     #[must_use]
     pub fn budget(&self) -> Budget {
-        Budget { core: Arc::clone(self.budget.core()) }
+        Budget { core: Arc::clone(&self.core) }
+    }
+
+    /// Leaves it with none.
+    #[inline]
+    fn take_bytes(&mut self) -> u64 {
+        let bytes = self.bytes();
+        self.state -= bytes;
+        bytes
     }
 }
 
 impl Drop for Permit<'_> {
     #[inline]
     fn drop(&mut self) {
-        if self.bytes != 0 {
-            self.budget.core().release(self.bytes);
+        let bytes = self.bytes();
+        if bytes != 0 {
+            self.core.release(bytes);
+        }
+        if self.state & OWNED != 0 {
+            // SAFETY: counted, and not used after this.
+            unsafe { ManuallyDrop::drop(&mut self.core) };
         }
     }
 }
 
 impl fmt::Debug for Permit<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Permit").field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Permit").field("bytes", &self.bytes()).finish_non_exhaustive()
     }
 }

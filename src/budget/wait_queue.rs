@@ -24,7 +24,7 @@ use std::task::Waker;
 use super::Tier;
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicU8, Ordering};
-use crate::sync::contain_panic;
+use crate::sync::{Gauge, contain_panic};
 
 /// How a waiter's time in the line ended. Numbered so that an atomic can hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +75,8 @@ pub(super) struct Node {
     ending: AtomicU8,
     /// Bytes asked for. Never changes.
     need: u64,
+    /// When it joined, by its owner's clock; `NEVER` if it has none.
+    since: Gauge,
     links: UnsafeCell<Links>,
     /// The list points at the node: it must not move while it is linked.
     _pinned: PhantomPinned,
@@ -84,9 +86,9 @@ struct Links {
     prev: Option<NonNull<Node>>,
     next: Option<NonNull<Node>>,
     waker: Option<Waker>,
-    /// When it joined, by its owner's clock.
-    since: Option<u64>,
 }
+
+const NEVER: u64 = u64::MAX;
 
 /// The line, for those who watch it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,13 +106,23 @@ impl Node {
         Self {
             ending: AtomicU8::new(Ending::Waiting as u8),
             need,
-            links: UnsafeCell::new(Links { prev: None, next: None, waker: None, since: None }),
+            since: Gauge::new(NEVER),
+            links: UnsafeCell::new(Links { prev: None, next: None, waker: None }),
             _pinned: PhantomPinned,
         }
     }
 
     pub(super) fn need(&self) -> u64 {
         self.need
+    }
+
+    /// For the owner, before it joins.
+    pub(super) fn set_since(&self, since: u64) {
+        self.since.set(since);
+    }
+
+    pub(super) fn since(&self) -> Option<u64> {
+        Some(self.since.get()).filter(|since| *since != NEVER)
     }
 
     /// For the owner, without the lock. Anything but `Waiting` is final.
@@ -165,7 +177,6 @@ impl WakeBatch {
 
     /// Wakes them in the order in which they were granted. No lock may be held: wakers are user code.
     /// One that panics keeps nobody else from being woken (invariant 11).
-    #[inline]
     pub(super) fn wake_all(&mut self) {
         let len = mem::take(&mut self.len);
         for waker in &mut self.wakers[..len] {
@@ -178,8 +189,11 @@ impl WakeBatch {
 
 /// A panic between the push and the wake, of which there is none that we know, would leave some.
 impl Drop for WakeBatch {
+    #[inline]
     fn drop(&mut self) {
-        self.wake_all();
+        if self.len != 0 {
+            self.wake_all();
+        }
     }
 }
 
@@ -236,7 +250,7 @@ impl WaitQueue {
             // SAFETY: linked.
             unsafe {
                 head = Some(node.as_ref().need);
-                head_since = with_links(node, |links| links.since);
+                head_since = node.as_ref().since();
             }
         }
         let waiting_bytes = u64::try_from(self.bytes).unwrap_or(u64::MAX);
@@ -248,7 +262,7 @@ impl WaitQueue {
     /// # Safety
     /// The node was never linked, and its owner takes it out (`leave`) before it frees it, unless it
     /// has seen its ending.
-    pub(super) unsafe fn join(&mut self, node: Pin<&Node>, waker: Waker, since: Option<u64>) {
+    pub(super) unsafe fn join(&mut self, node: Pin<&Node>, waker: Waker) {
         self.bytes += u128::from(node.need);
         let node = NonNull::from(node.get_ref());
         let tail = self.tail.replace(node);
@@ -258,7 +272,6 @@ impl WaitQueue {
             with_links(node, |links| {
                 links.prev = tail;
                 links.waker = Some(waker);
-                links.since = since;
             });
             match tail {
                 Some(tail) => with_links(tail, |links| links.next = Some(node)),
