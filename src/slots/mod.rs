@@ -50,6 +50,8 @@ use crate::ticket::{Secret, Ticket};
 pub(crate) const MAX_TTL: Nanos = 1 << 61;
 /// As many as the bits of a ticket's place that are not the index in a shard.
 const MAX_SHARDS: usize = 1 << (32 - 26);
+/// How many slots a shard may have whatever the others have.
+const RESERVE: u64 = 64;
 
 pub(crate) struct SlotMap<P, O> {
     shards: Box<[CachePadded<Shard<P, O>>]>,
@@ -261,15 +263,27 @@ impl<P, O> SlotMap<P, O> {
         }
     }
 
-    /// Before the shard grows, what others have freed is used: slots in memory are then as many as were
-    /// live at once and a sixteenth more, whichever threads put them (invariant 10).
+    /// Its own shard has no free slot: it grows if it is small, so that threads do not meet at one shard's
+    /// list for good; otherwise what others have freed comes first. Slots in memory are then at most a third
+    /// more than were live at once, `RESERVE` for each shard, and a sixteenth, whichever threads put them
+    /// (invariant 10).
     #[cold]
     fn allocate_elsewhere(&self, own: usize) -> Option<(usize, u32)> {
         let mask = self.shards.len() - 1;
         let from_own = || (0..=mask).map(|step| (own + step) & mask);
         let freed = |number: usize| Some((number, self.shards[number].pop_free()?));
         let grown = |number: usize| Some((number, self.shards[number].take_fresh(Grow::Yes)?));
-        from_own().find_map(freed).or_else(|| from_own().find_map(grown))
+        let reserved = if self.is_small(own) { grown(own) } else { None };
+        reserved.or_else(|| from_own().find_map(freed)).or_else(|| from_own().find_map(grown))
+    }
+
+    /// Whether a shard has less than a quarter of what each would have if all had the same. If all but one
+    /// are so, they have a quarter of everything together.
+    fn is_small(&self, number: usize) -> bool {
+        let slots = |shard: &Shard<P, O>| u64::from(shard.fresh_below());
+        let own = slots(&self.shards[number]);
+        let all = || self.shards.iter().map(|shard| slots(shard)).sum::<u64>();
+        own < RESERVE || 4 * own * (self.shards.len() as u64) < all()
     }
 
     #[inline]
@@ -417,6 +431,25 @@ mod tests {
             drop(map.clear());
         }
         let slots: u32 = map.shards.iter().map(|shard| shard.fresh_below()).sum();
-        assert!(slots < 2 * 10_000, "{slots}");
+        // A third and a sixteenth more, and the reserves.
+        assert!(slots < 10_000 * 4 / 3 * 17 / 16 + 8 * RESERVE as u32, "{slots}");
+    }
+
+    /// However much another thread has left free, a thread uses slots that only it uses.
+    #[test]
+    fn threads_do_not_meet_at_what_one_has_freed() {
+        let map = SlotMap::<Vec<u8>, ()>::new(8, None);
+        let insert = || map.insert((), Vec::new(), 1, || NEVER).unwrap().place() >> INDEX_BITS;
+        let fill = || (0..1_000).map(|_| insert()).max().unwrap();
+        let first = std::thread::scope(|scope| scope.spawn(fill).join().unwrap());
+        drop(map.clear());
+        for _ in 0..8 {
+            let own = || {
+                let own = (thread_number() & 7) as u32;
+                (own, [insert(), insert(), insert()])
+            };
+            let (own, used) = std::thread::scope(|scope| scope.spawn(own).join().unwrap());
+            assert_eq!(used, [own; 3], "and not all in {first}");
+        }
     }
 }
