@@ -1,4 +1,5 @@
-//! Threads that live as long as a comparison does, so that starting them is not measured.
+//! Threads that live as long as a comparison does, so that starting them is not measured. Each has a core of
+//! its own, if there are enough: two that the system puts on the same core for a moment do not meet.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
@@ -18,11 +19,18 @@ impl Crew {
     pub(crate) fn new(size: usize) -> Self {
         let start = Arc::new(Barrier::new(size));
         let (done, from) = channel();
+        let cores = core_affinity::get_core_ids().unwrap_or_default();
+        let core =
+            |number: usize| cores.get(number).copied().filter(|_| size > 1 && size <= cores.len());
         let (to, threads) = (0..size)
             .map(|number| {
                 let (to, jobs) = channel::<Job>();
                 let (start, done) = (Arc::clone(&start), done.clone());
+                let core = core(number);
                 let work = move || {
+                    if let Some(core) = core {
+                        core_affinity::set_for_current(core);
+                    }
                     for job in jobs {
                         start.wait();
                         let took = job(number);

@@ -7,7 +7,12 @@ use cloakroom::{Builder, Event, Observer, PutOptions, Stash, Ticket};
 
 use super::{Owner, Peer};
 
-type Hall = Stash<Bytes, Owner>;
+/// A type of their own, so that the compiler makes `try_put` and `take` for them alone: those that the peers
+/// are compared with have one caller each, as the peers' have.
+#[derive(PartialEq, Eq, Hash)]
+struct User(Owner);
+
+type Hall = Stash<Bytes, User>;
 
 /// A stash by its settings, its put and its take.
 macro_rules! feature {
@@ -20,16 +25,16 @@ macro_rules! feature {
 
             fn new(max_bytes: u64, ttl: Duration) -> Self {
                 let builder = Hall::builder().max_bytes(max_bytes).ttl(ttl).entry_overhead(0);
-                let set: fn(Builder<Bytes, Owner>) -> Builder<Bytes, Owner> = $set;
+                let set: fn(Builder<Bytes, User>) -> Builder<Bytes, User> = $set;
                 Self(set(builder).build().expect("the settings are good"))
             }
 
             fn put(&self, owner: Owner, payload: Bytes) -> Option<Ticket> {
-                $put(&self.0, owner, payload)
+                $put(&self.0, User(owner), payload)
             }
 
             fn take(&self, ticket: Ticket, owner: Owner) -> Option<Bytes> {
-                $take(&self.0, ticket, owner)
+                $take(&self.0, ticket, User(owner))
             }
 
             fn expire(&self) -> Option<usize> {
@@ -49,26 +54,28 @@ impl Observer for Nothing {
 
 const MINUTE: PutOptions = PutOptions::new().ttl(Duration::from_secs(60));
 
-fn put(stash: &Hall, owner: Owner, payload: Bytes) -> Option<Ticket> {
+fn put(stash: &Hall, owner: User, payload: Bytes) -> Option<Ticket> {
     stash.try_put(owner, payload).ok()
 }
 
-fn take(stash: &Hall, ticket: Ticket, owner: Owner) -> Option<Bytes> {
+fn take(stash: &Hall, ticket: Ticket, owner: User) -> Option<Bytes> {
     stash.take(&ticket, &owner)
 }
 
-fn reserve(stash: &Hall, owner: Owner, payload: Bytes) -> Option<Ticket> {
+fn reserve(stash: &Hall, owner: User, payload: Bytes) -> Option<Ticket> {
     stash.try_reserve(payload.len() as u64).ok()?.put(owner, payload).ok()
 }
 
-fn put_for_a_minute(stash: &Hall, owner: Owner, payload: Bytes) -> Option<Ticket> {
+fn put_for_a_minute(stash: &Hall, owner: User, payload: Bytes) -> Option<Ticket> {
     stash.try_put_with(owner, payload, MINUTE).ok()
 }
 
-fn claim(stash: &Hall, ticket: Ticket, owner: Owner) -> Option<Bytes> {
+fn claim(stash: &Hall, ticket: Ticket, owner: User) -> Option<Bytes> {
     Some(stash.claim(&ticket, &owner)?.into_inner())
 }
 
+// What the others are compared with.
+feature!(Plain, "cloakroom", |b| b, put, take);
 feature!(Observed, "cloakroom, observed", |b| b.observer(Nothing), put, take);
 feature!(Limited, "cloakroom, a limit per owner", |b| b.max_bytes_per_owner(1 << 39), put, take);
 feature!(

@@ -24,7 +24,7 @@ use crossbeam_utils::CachePadded;
 use rand::Rng;
 
 pub(crate) use self::cloakroom::Cloakroom;
-pub(crate) use self::features::{Claimed, Limited, Observed, Overflow, OwnTtl, Reserved};
+pub(crate) use self::features::{Claimed, Limited, Observed, Overflow, OwnTtl, Plain, Reserved};
 pub(crate) use self::first_fit::FirstFit;
 pub(crate) use self::floor::Floor;
 pub(crate) use self::glue::{Glue, GlueFoldhash};

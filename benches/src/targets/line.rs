@@ -51,7 +51,13 @@ pub(super) const TIMED: &[Timed] = &[
     Timed {
         target: "T8",
         title: "join and leave at the end of a line",
-        candidates: |quick| by_waiters(quick, |waiters| everyone!(join_leave(waiters))),
+        candidates: |quick| {
+            by_waiters(quick, |waiters| {
+                let mut all = everyone!(join_leave(waiters));
+                all.push(lock_twice(waiters));
+                all
+            })
+        },
     },
     Timed {
         target: "T8",
@@ -153,6 +159,22 @@ fn join_leave<S: Semaphore>(waiters: usize) -> Candidate {
         }
     };
     Candidate::new(S::NAME, make).at(waiters as u64)
+}
+
+/// What a line under one lock cannot beat: a lock to join, and a lock to leave.
+fn lock_twice(waiters: usize) -> Candidate {
+    Candidate::new("floor: two locks", || {
+        let line = parking_lot::Mutex::new(0_u64);
+        move |operations| {
+            let started = Instant::now();
+            for _ in 0..operations {
+                *black_box(&line).lock() += 1;
+                *black_box(&line).lock() -= 1;
+            }
+            started.elapsed()
+        }
+    })
+    .at(waiters as u64)
 }
 
 /// Its neighbours in the line have not been touched for long, so with many of them this waits for memory.

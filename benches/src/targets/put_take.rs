@@ -9,7 +9,7 @@ use super::{DAY, ROOMY, Timed, payload, small_payload};
 use crate::crew::{Crew, Job};
 use crate::peers::{
     Claimed, Cloakroom, Floor, Glue, GlueFoldhash, Limited, Moka, Observed, Overflow, OwnTtl,
-    Owner, ParkingLotMutex, Peer, Reserved, Scc, ShardedSlab, StdMutex,
+    Owner, ParkingLotMutex, Peer, Plain, Reserved, Scc, ShardedSlab, StdMutex,
 };
 use crate::rounds::Candidate;
 
@@ -25,7 +25,7 @@ pub(super) const TIMED: &[Timed] = &[
         candidates: |_| {
             let crew = Rc::new(Crew::new(1));
             vec![
-                put_take::<Cloakroom>(&crew, 1, 0),
+                put_take::<Plain>(&crew, 1, 0),
                 put_take::<Overflow>(&crew, 1, 0),
                 put_take::<OwnTtl>(&crew, 1, 0),
                 put_take::<Observed>(&crew, 1, 0),
