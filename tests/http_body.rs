@@ -361,7 +361,9 @@ fn b3_a_body_may_be_boxed() {
     }
     let stash: Stash<Arc<[u8]>, u64> = Stash::builder().max_bytes(1 << 10).build().unwrap();
     let ticket = stash.try_put(7, [7; 10].into()).unwrap();
-    let boxed = fits(stash.claim(&ticket, &7).unwrap().into_body()).boxed();
+    let body = fits(stash.claim(&ticket, &7).unwrap().into_body());
+    assert_eq!(format!("{body:?}"), "ClaimBody { rest: 10, .. }");
+    let boxed = body.boxed();
     assert_eq!(boxed.size_hint().exact(), Some(10));
     drop(boxed);
     assert_eq!(stash.len(), 1);
