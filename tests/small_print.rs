@@ -78,10 +78,8 @@ fn claims_and_reservations_can_be_printed_without_their_secrets() {
     assert_eq!(text, expected.replace("Ticket(00000000-..)", place));
     assert!(!text.contains(&ticket.to_string()));
     let admit = "Admit { acquire: Acquire { bytes: 7, phase: Fresh, .. }, .. }";
-    let waiting = [
-        format!("{:?}", stash.reserve(7)),
-        format!("{:?}", stash.put(0, "7 bytes".to_owned())),
-    ];
+    let waiting =
+        [format!("{:?}", stash.reserve(7)), format!("{:?}", stash.put(0, "7 bytes".to_owned()))];
     let expected = ["Reserve", "Put"].map(|name| format!("{name} {{ admit: {admit}, .. }}"));
     assert_eq!(waiting, expected);
 }
