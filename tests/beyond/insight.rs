@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cloakroom::{OnDrop, PutOptions, Refusal, Reservation};
+use cloakroom::{Clock, OnDrop, Permit, PutOptions, Refusal, Reservation};
 
 use super::support::{TTL, acquire_task, must_come_back, poll_once, put_task, queue, ready};
 use super::*;
@@ -68,6 +68,51 @@ impl Sums {
                 _ => panic!("an event that is not counted: {event:?}"),
             }
         }
+    }
+}
+
+/// Gives back what it holds when it is asked for the so-manieth time.
+struct GivingClock(Arc<Mutex<(usize, Option<Permit<'static>>)>>);
+
+impl Clock for GivingClock {
+    fn now(&self) -> Duration {
+        let mut guard = self.0.lock().unwrap();
+        let (asked, held) = &mut *guard;
+        let given = asked.checked_sub(1).map_or_else(
+            || held.take(),
+            |left| {
+                *asked = left;
+                None
+            },
+        );
+        drop(guard);
+        drop(given);
+        Duration::ZERO
+    }
+}
+
+/// Wherever between its first look and the line the room comes from: it was not in line.
+#[test]
+fn b10_what_is_granted_at_its_first_poll_has_not_waited() {
+    for asked in 0..5 {
+        let held = Arc::new(Mutex::new((usize::MAX, None)));
+        let diary = Diary::default();
+        let stash = Stash::<Vec<u8>, u8>::builder()
+            .max_bytes(100)
+            .entry_overhead(0)
+            .clock(GivingClock(Arc::clone(&held)))
+            .observer(diary.clone())
+            .build()
+            .unwrap();
+        let all = stash.budget().try_acquire(100).unwrap().into_owned();
+        *held.lock().unwrap() = (asked, Some(all));
+        let mut put = put_task(&stash, 0, vec![0; 60]);
+        let at_once = poll_once(&mut put).is_ready();
+        let given = held.lock().unwrap().1.take().is_none();
+        assert_eq!(at_once, given, "asked {asked} times before");
+        assert!(given || asked > 1, "the clock is asked twice: for the sweep, and for the line");
+        assert_eq!(stash.stats().waited, 0);
+        assert!(diary.read().iter().all(|event| matches!(event, Event::Stored { .. })));
     }
 }
 
