@@ -28,7 +28,8 @@ use crate::sync::{Gauge, Mutex};
 pub struct Stats {
     /// Bytes charged now: [`Stash::used_bytes`].
     pub used_bytes: u64,
-    /// The most bytes that were charged at once.
+    /// The most bytes that were charged at once. Can be off, by what the limit moved, from a
+    /// [`set_max_bytes`](Stash::set_max_bytes) on that others charged during.
     pub peak_bytes: u64,
     /// The limit, without the overflow.
     pub max_bytes: u64,

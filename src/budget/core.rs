@@ -309,7 +309,7 @@ impl Core {
         let old = mem::replace(&mut line.limit, limit);
         let more = limit.wrapping_sub(old);
         self.limit.set(limit.max(old));
-        // A charge that comes between goes unnoticed by the peak; in the other order it would count twice.
+        // A charge that comes between is overlooked here; in the other order the peak would count it twice.
         if limit < old {
             self.least_room.add(more);
         }
@@ -317,6 +317,8 @@ impl Core {
         if limit > old {
             self.least_room.add(more);
         }
+        // What is charged by now is not.
+        self.note_charge(self.word.load());
         self.limit.set(limit);
         self.serve(line);
     }
@@ -336,7 +338,7 @@ impl Core {
 
     pub(super) fn peak(&self) -> u64 {
         let peak = ordered(self.limit.get() as i64).wrapping_sub(self.least_room.get());
-        // Less than zero in two's complement: the limit is just being moved.
+        // The limit is just being moved; less than zero, in two's complement.
         if peak <= MAX_LIMIT { peak } else { 0 }
     }
 

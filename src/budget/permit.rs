@@ -48,7 +48,7 @@ impl<'a> Permit<'a> {
         Self { core, state: bytes | overflow, borrowed: PhantomData }
     }
 
-    /// Where its bytes were from when they were charged.
+    /// Where its bytes were from when they were charged, of a permit as it was given out.
     #[inline]
     pub(crate) fn tier(&self) -> Tier {
         if self.state & OVERFLOW == 0 { Tier::Regular } else { Tier::Overflow }
@@ -78,7 +78,7 @@ impl<'a> Permit<'a> {
         if self.state & OWNED != 0 {
             mem::forget(Arc::clone(&core));
         }
-        Some(Permit { core, state: bytes | self.state & !BYTES, borrowed: PhantomData })
+        Some(Permit { core, state: bytes | self.state & OWNED, borrowed: PhantomData })
     }
 
     /// Takes over the bytes of another permit of the same budget.
@@ -88,7 +88,7 @@ impl<'a> Permit<'a> {
     /// If `other` is from another budget. Both permits then give their bytes back as usual.
     pub fn merge(&mut self, mut other: Permit<'_>) {
         assert!(Arc::ptr_eq(&self.core, &other.core), "merged permits of two different budgets");
-        self.state = (self.state + other.take_bytes()) | other.state & OVERFLOW;
+        self.state += other.take_bytes();
     }
 
     /// Never gives the bytes back: the budget is smaller by them from now on, though they count as used.
@@ -100,7 +100,7 @@ impl<'a> Permit<'a> {
     /// The same permit, without the borrow.
     pub fn into_owned(mut self) -> Permit<'static> {
         let core = ManuallyDrop::new(Arc::clone(&self.core));
-        let state = self.take_bytes() | self.state & OVERFLOW | OWNED;
+        let state = self.take_bytes() | OWNED;
         Permit { core, state, borrowed: PhantomData }
     }
 

@@ -221,7 +221,7 @@ pub(super) struct WaitQueue {
 unsafe impl Send for WaitQueue {}
 
 // SAFETY: `links` is touched by the owner before the node is linked and under the queue's lock while it
-// is; the rest of the node is an atomic and an integer that never changes.
+// is; the rest of the node are atomics and an integer that never changes.
 unsafe impl Sync for Node {}
 // SAFETY: as above; a node that is not linked holds nothing that belongs to a thread.
 unsafe impl Send for Node {}
