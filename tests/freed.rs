@@ -60,8 +60,9 @@ fn a_budget_is_freed_with_its_last_handle_or_owned_permit() {
             .map(|_| {
                 let budget = Budget::new(10);
                 let mut all = budget.try_acquire(6).unwrap().into_owned();
-                all.merge(budget.try_acquire(2).unwrap());
-                all.merge(budget.try_acquire(2).unwrap().into_owned());
+                let mut borrowed = budget.try_acquire(4).unwrap();
+                all.merge(borrowed.split(2).unwrap());
+                all.merge(borrowed.into_owned());
                 let split = [all.split(3).unwrap(), all.split(3).unwrap()];
                 (all, split)
             })
