@@ -444,7 +444,9 @@ mod tests {
         for _ in 0..8 {
             let own = || ((thread_number() & 7) as u32, fill(RESERVE));
             let (own, used) = std::thread::scope(|scope| scope.spawn(own).join().unwrap());
-            assert_eq!(used, [own; RESERVE as usize]);
+            assert!(used.iter().all(|shard| *shard == own), "{own}: {:?}", used.last());
+            // Other tests' threads are numbered, too: two of these may have the same shard.
+            drop(map.clear());
         }
     }
 }
