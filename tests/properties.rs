@@ -26,7 +26,7 @@ fn config() -> Config {
     let asked = std::env::var_os("PROPTEST_CASES").is_some();
     let cases = match asked {
         true => config.cases,
-        false if cfg!(miri) => 8,
+        false if cfg!(miri) => 4,
         false => 500,
     };
     Config { rng_seed, cases, failure_persistence: None, ..config }
@@ -194,7 +194,7 @@ proptest! {
 
 proptest! {
     // Each has all kinds of steps.
-    #![proptest_config(Config { cases: 20, ..config() })]
+    #![proptest_config(Config { cases: config().cases.min(20), ..config() })]
 
     #[test]
     fn a_script_survives_as_bytes(
