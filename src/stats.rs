@@ -8,7 +8,7 @@ use crate::sync::{Gauge, Mutex};
 
 /// How a stash is doing, from [`Stash::stats`]: numbers of now, and totals since it was built.
 ///
-/// Each number is exact when nobody uses the stash; while it is in use each is from a moment of its own
+/// Each number is exact when nobody uses the stash (but for the peak, see there); while it is in use each is from a moment of its own
 /// during the call, so they can be off against each other by what happened meanwhile. Except that
 /// the line's four are from one moment, and that
 /// `stored = entries + delivered + expired + cleared` always holds: `delivered` is counted by that equation,
@@ -28,8 +28,9 @@ use crate::sync::{Gauge, Mutex};
 pub struct Stats {
     /// Bytes charged now: [`Stash::used_bytes`].
     pub used_bytes: u64,
-    /// The most bytes that were charged at once. Can be off, by what the limit moved, from a
-    /// [`set_max_bytes`](Stash::set_max_bytes) on that others charged during.
+    /// The most bytes that were charged at once. What others charge while
+    /// [`set_max_bytes`](Stash::set_max_bytes) moves the limit can leave it off for good, by as much as the
+    /// limit moved.
     pub peak_bytes: u64,
     /// The limit, without the overflow.
     pub max_bytes: u64,

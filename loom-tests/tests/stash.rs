@@ -1,5 +1,5 @@
 //! The whole stash: models L15 and E1, the two sentences that the project stands on; claims (S6); reservations,
-//! owners' accounts and the overflow (E2 to E4).
+//! owners' accounts, the overflow and the peak (E2 to E5).
 #![cfg(loom)]
 
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use cloakroom::Stash;
 use loom::thread;
 use loom_tests::{
-    Boxed, CountingWaker, Now, Payload, Putting, Waiter, bounded_model, model, poll, put,
+    Boxed, CountingWaker, Now, Payload, Putting, Waiter, bounded_model, hold, model, poll, put,
 };
 
 const TTL: u64 = 10;
@@ -486,4 +486,24 @@ fn e4_a_grant_knows_its_tier() {
         assert!(stash.take(&ticket, &()).is_none(), "it outlives the overflow's time to live");
         settled(&stash, 0);
     });
+}
+
+/// What is charged while the limit is moved, either way, is in the peak when all is quiet.
+#[test]
+fn e5_the_peak_is_no_less_than_what_is_in_use_when_the_limit_has_moved() {
+    for limit in [1, 4] {
+        model(move || {
+            let stash = stash(2, &Now::default());
+            let charger = {
+                let budget = stash.budget().clone();
+                thread::spawn(move || hold(&budget, 1))
+            };
+            stash.set_max_bytes(limit);
+            let held = charger.join().unwrap();
+            let stats = stash.stats();
+            assert_eq!((stats.used_bytes, stats.peak_bytes), (1, 1));
+            drop(held);
+            settled(&stash, 0);
+        });
+    }
 }

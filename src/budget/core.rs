@@ -317,8 +317,6 @@ impl Core {
         if limit > old {
             self.least_room.add(more);
         }
-        // What is charged by now is not.
-        self.note_charge(self.word.load());
         self.limit.set(limit);
         self.serve(line);
     }

@@ -277,11 +277,11 @@ impl<P, O> SlotMap<P, O> {
         // All of them together then come to a quarter of the largest.
         let share = 4 * self.shards.len() as u64;
         let small = |beside| slots(own) < RESERVE || slots(own) * share < slots(beside);
-        let freed_or_own = |number| match small(number) {
-            true => grown(own).or_else(|| freed(number)),
-            false => freed(number),
+        let own_or_freed = |number| {
+            let own = if small(number) { grown(own) } else { None };
+            own.or_else(|| freed(number))
         };
-        from_own().find_map(freed_or_own).or_else(|| from_own().find_map(grown))
+        from_own().find_map(own_or_freed).or_else(|| from_own().find_map(grown))
     }
 
     #[inline]

@@ -26,7 +26,7 @@ All candidates of a comparison run in one process, in turns, in many rounds; a r
 round, and what is given is the median of the ratios and, in brackets, their quartiles. Times are of a
 machine that is shared: read the ratios. Each peer does the same work: a ticket of at least 90 random bits
 from a CSPRNG, the owner checked, a deadline stored and checked, the bytes counted and limited, the payload
-moved. `benches/src/peers` has them, a file each.
+moved. `benches/src/peers` has them, a file each. Where there are two threads, each has a core of its own.
 ";
 
 /// What no measurement says.
