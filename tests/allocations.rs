@@ -126,7 +126,7 @@ fn a_refused_put_and_a_failed_take_allocate_nothing() {
 }
 
 #[test]
-fn a_wait_in_line_allocates_nothing() {
+fn a_wait_in_the_queue_allocates_nothing() {
     let budget = Budget::new(100);
     let mut cx = Context::from_waker(Waker::noop());
     let mut wait = || {

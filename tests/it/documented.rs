@@ -65,7 +65,7 @@ fn a_reaper_does_not_sleep_while_more_is_due() {
 #[test]
 fn claims_and_reservations_can_be_printed_without_their_secrets() {
     let (stash, _clock) = stash_of::<String, u8>(100);
-    let ticket = stash.try_put(0, "coat".to_owned()).unwrap();
+    let ticket = stash.try_put(0, "text".to_owned()).unwrap();
     let claim = stash.claim(&ticket, &0).unwrap();
     let text = format!("{claim:?} {:?}", stash.try_reserve(7).unwrap());
     let expected = "Claim { ticket: Ticket(00000000-..), charge: Some(4), on_drop: PutBack, .. } \
@@ -85,6 +85,6 @@ fn claims_and_reservations_can_be_printed_without_their_secrets() {
 fn a_reservation_that_is_too_small_says_so_and_not_that_the_stash_is() {
     let (stash, _clock) = stash_of::<String, u8>(100);
     let _ = stash.try_put(0, "x".repeat(60)).unwrap();
-    let refused = stash.try_reserve(3).unwrap().put(0, "coat".to_owned()).unwrap_err();
+    let refused = stash.try_reserve(3).unwrap().put(0, "text".to_owned()).unwrap_err();
     assert_eq!(refused.to_string(), "larger than the reservation: 4 bytes needed, 3 reserved");
 }

@@ -9,20 +9,20 @@ use cloakroom::{Builder, Event, ManualClock, Observer, Stash, Stats, Ticket};
 use crate::support::{TTL, stash_of};
 
 /// Owners are numbers: 1 is alice, 2 is bob.
-pub(crate) type Hall = Stash<Vec<u8>, u8>;
+pub(crate) type TestStash = Stash<Vec<u8>, u8>;
 
 pub(crate) const ALICE: u8 = 1;
 pub(crate) const BOB: u8 = 2;
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-pub(crate) fn hall() -> (Hall, ManualClock) {
+pub(crate) fn test_stash() -> (TestStash, ManualClock) {
     stash_of(100)
 }
 
 /// A hall with further settings.
-pub(crate) fn hall_with(
+pub(crate) fn stash_with(
     set: impl FnOnce(Builder<Vec<u8>, u8>) -> Builder<Vec<u8>, u8>,
-) -> (Hall, ManualClock) {
+) -> (TestStash, ManualClock) {
     let clock = ManualClock::new();
     let builder = Stash::builder().max_bytes(100).entry_overhead(0).ttl(TTL).clock(clock.clone());
     (set(builder).build().unwrap(), clock)
@@ -33,16 +33,16 @@ pub(crate) fn payload(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at + size) as u8).collect()
 }
 
-pub(crate) fn put(stash: &Hall, size: usize) -> Ticket {
+pub(crate) fn put(stash: &TestStash, size: usize) -> Ticket {
     stash.try_put(ALICE, payload(size)).unwrap()
 }
 
 /// As `put`, when nobody will take it.
-pub(crate) fn fill(stash: &Hall, size: usize) {
+pub(crate) fn fill(stash: &TestStash, size: usize) {
     let _ = put(stash, size);
 }
 
-pub(crate) fn take(stash: &Hall, ticket: Ticket) -> Option<Vec<u8>> {
+pub(crate) fn take(stash: &TestStash, ticket: Ticket) -> Option<Vec<u8>> {
     stash.take(&ticket, &ALICE)
 }
 
@@ -66,16 +66,16 @@ pub(crate) fn checked_stats<P, O>(stash: &Stash<P, O>) -> Stats {
 
 /// Writes down what happens.
 #[derive(Clone, Default)]
-pub(crate) struct Diary(Arc<Mutex<Vec<Event>>>);
+pub(crate) struct EventLog(Arc<Mutex<Vec<Event>>>);
 
-impl Diary {
+impl EventLog {
     /// What happened since the last call.
     pub(crate) fn read(&self) -> Vec<Event> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
 
-impl Observer for Diary {
+impl Observer for EventLog {
     fn event(&self, event: Event) {
         self.0.lock().unwrap().push(event);
     }

@@ -7,17 +7,17 @@ use std::time::Duration;
 use cloakroom::{Budget, Refusal};
 
 use crate::executors::{Executor, Task};
-use crate::fixtures::{ALICE, Hall, fill, hall, payload, put, state, take};
+use crate::fixtures::{ALICE, TestStash, fill, payload, put, state, take, test_stash};
 use crate::support::{TTL, must_come_back, poll_once, put_task, queue, ready};
 
-fn drained(executor: &impl Executor, stash: &Hall) -> Task<()> {
+fn drained(executor: &impl Executor, stash: &TestStash) -> Task<()> {
     let handle = stash.clone();
     executor.start(async move { handle.drained().await })
 }
 
 on_every_executor! {
     fn b9_drained_when_the_last_of_everything_is_gone(executor) {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let (entry, claimed) = (put(&stash, 10), put(&stash, 10));
         let claim = stash.claim(&claimed, &ALICE).unwrap();
         let room = stash.try_reserve(10).unwrap();
@@ -46,7 +46,7 @@ on_every_executor! {
 
 on_every_executor! {
     fn b9_empty_is_not_enough_it_must_be_closed(executor) {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let early = drained(executor, &stash);
         let ticket = put(&stash, 100);
         assert!(take(&stash, ticket).is_some());
@@ -60,8 +60,8 @@ on_every_executor! {
 }
 
 on_every_executor! {
-    fn b9_close_sends_the_line_away_and_clear_drains(executor) {
-        let (stash, clock) = hall();
+    fn b9_close_refuses_all_waiters_and_clear_drains(executor) {
+        let (stash, clock) = test_stash();
         fill(&stash, 100);
         let handle = stash.clone();
         let waiter = executor.start(async move { handle.put(ALICE, payload(20)).await });
@@ -76,7 +76,7 @@ on_every_executor! {
         // By expiry, with a reaper and no call.
         let (reaper, timer) = (stash.reaper(), clock.clone());
         let _reaper = executor.start(reaper.run(move |duration| timer.sleep(duration)));
-        let (stash, clock) = hall();
+        let (stash, clock) = test_stash();
         let (reaper, timer) = (stash.reaper(), clock.clone());
         let reaper = executor.start(reaper.run(move |duration| timer.sleep(duration)));
         fill(&stash, 100);
@@ -90,8 +90,8 @@ on_every_executor! {
 
 on_every_executor! {
     /// More than are woken in one hold of the lock.
-    fn b9_all_who_wait_for_it_hear(executor) {
-        let (stash, _) = hall();
+    fn b9_all_tasks_that_wait_for_drained_are_woken(executor) {
+        let (stash, _) = test_stash();
         let ticket = put(&stash, 1);
         let early: Vec<_> = (0..40).map(|_| drained(executor, &stash)).collect();
         stash.close();
@@ -104,28 +104,28 @@ on_every_executor! {
 
 #[test]
 fn b9_futures_that_are_dropped_strand_nobody() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let ticket = put(&stash, 100);
     drop(Box::pin(stash.drained()));
-    let mut line: Vec<_> = (0..5).map(|_| Box::pin(stash.drained())).collect();
-    line.iter_mut().for_each(|drained| drop(queue(drained)));
-    drop(line.swap_remove(0));
+    let mut waiters: Vec<_> = (0..5).map(|_| Box::pin(stash.drained())).collect();
+    waiters.iter_mut().for_each(|drained| drop(queue(drained)));
+    drop(waiters.swap_remove(0));
     // Not closed: a line can stand and be served as if nobody waited to drain.
     let mut put = put_task(&stash, ALICE, payload(60));
     let woken = queue(&mut put);
-    drop(line.swap_remove(0));
+    drop(waiters.swap_remove(0));
     assert!(take(&stash, ticket).is_some());
     assert_eq!(woken.get(), 1);
     let ticket = ready(&mut put).unwrap();
     assert!(stash.try_put(ALICE, payload(40)).is_ok());
     stash.close();
-    drop(line.swap_remove(1));
+    drop(waiters.swap_remove(1));
     assert!(take(&stash, ticket).is_some());
-    assert!(line.iter_mut().all(|drained| poll_once(drained).is_pending()));
+    assert!(waiters.iter_mut().all(|drained| poll_once(drained).is_pending()));
     assert_eq!(stash.clear(), 1);
-    line.iter_mut().for_each(ready);
+    waiters.iter_mut().for_each(ready);
     // All gone before the end: the last release finds nobody.
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let room = stash.try_reserve(100).unwrap();
     stash.close();
     let mut drained = Box::pin(stash.drained());
@@ -138,7 +138,7 @@ fn b9_futures_that_are_dropped_strand_nobody() {
 
 #[test]
 fn b9_a_task_that_moves_is_woken_where_it_is() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let room = stash.try_reserve(100).unwrap();
     let mut drained = Box::pin(stash.drained());
     let (first, second) = (queue(&mut drained), queue(&mut drained));
@@ -152,7 +152,7 @@ fn b9_a_task_that_moves_is_woken_where_it_is() {
 #[test]
 fn b9_blocking_it_says_whether_it_came_to_that() {
     must_come_back(|| {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         assert!(!stash.drained_timeout(Duration::ZERO), "not closed");
         let ticket = put(&stash, 100);
         stash.close();
@@ -171,7 +171,7 @@ fn b9_blocking_it_says_whether_it_came_to_that() {
 
 #[test]
 fn b9_a_limit_that_moves_meanwhile_changes_nothing() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let ticket = put(&stash, 60);
     stash.close();
     let mut drained = Box::pin(stash.drained());
@@ -185,8 +185,8 @@ fn b9_a_limit_that_moves_meanwhile_changes_nothing() {
 }
 
 #[test]
-fn b9_what_is_granted_and_not_yet_stored_is_waited_for() {
-    let (stash, _) = hall();
+fn b9_drained_waits_for_a_grant_that_is_not_yet_stored() {
+    let (stash, _) = test_stash();
     let ticket = put(&stash, 100);
     let mut put = put_task(&stash, ALICE, payload(50));
     queue(&mut put);
@@ -224,7 +224,7 @@ fn b9_a_bare_budget_drains_too() {
 fn b9_no_race_is_missed() {
     must_come_back(|| {
         for round in 0..200_u64 {
-            let (stash, _) = hall();
+            let (stash, _) = test_stash();
             let rooms = [0; 3].map(|_| stash.try_reserve(30).unwrap());
             thread::scope(|scope| {
                 for room in rooms {

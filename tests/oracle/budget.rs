@@ -164,7 +164,7 @@ pub fn run_budget(script: Vec<BudgetStep>) -> Result<(), Disagreement> {
         agree!(*log.lock().unwrap(), model.woken);
         agree!((budget.used(), budget.is_closed()), (model.used, model.closed));
         agree!(budget.limit(), model.limit);
-        agree!(budget.waiting(), model.line.len());
+        agree!(budget.waiting(), model.queue.len());
         for (permit, bytes) in permits.iter().zip(&held) {
             agree!(permit.bytes(), *bytes);
         }

@@ -51,7 +51,7 @@ pub(super) struct ModelBudget {
     pub(super) used: u64,
     pub(super) peak: u64,
     pub(super) closed: bool,
-    pub(super) line: VecDeque<usize>,
+    pub(super) queue: VecDeque<usize>,
     pub(super) waiters: Vec<ModelWaiter>,
     drain_line: Vec<usize>,
     drains: Vec<Drain>,
@@ -75,7 +75,7 @@ impl ModelBudget {
             used: 0,
             peak: 0,
             closed: false,
-            line: VecDeque::new(),
+            queue: VecDeque::new(),
             waiters: Vec::new(),
             drain_line: Vec::new(),
             drains: Vec::new(),
@@ -93,7 +93,7 @@ impl ModelBudget {
             Err(Refusal::Closed)
         } else if need > self.limit {
             Err(Refusal::TooLarge)
-        } else if !self.line.is_empty() || !self.fits(need) {
+        } else if !self.queue.is_empty() || !self.fits(need) {
             Err(Refusal::Full)
         } else {
             Ok(())
@@ -113,16 +113,16 @@ impl ModelBudget {
 
     /// What all who are in line ask for.
     pub(super) fn waiting_bytes(&self) -> u64 {
-        self.line.iter().map(|&waiter| self.waiters[waiter].need).sum()
+        self.queue.iter().map(|&waiter| self.waiters[waiter].need).sum()
     }
 
     fn line_is_full_for(&self, need: u64) -> bool {
-        self.line.len() >= self.max_waiting || self.waiting_bytes() + need > self.max_waiting_bytes
+        self.queue.len() >= self.max_waiting || self.waiting_bytes() + need > self.max_waiting_bytes
     }
 
     /// From the head on, everybody whose wait is over; then, if nothing is left, who waits for that.
     pub(super) fn serve(&mut self) {
-        while let Some(&head) = self.line.front() {
+        while let Some(&head) = self.queue.front() {
             let need = self.waiters[head].need;
             let outcome = if self.closed {
                 Err(Refusal::Closed)
@@ -133,7 +133,7 @@ impl ModelBudget {
             } else {
                 return;
             };
-            self.line.pop_front();
+            self.queue.pop_front();
             self.waiters[head].state = State::Ended(outcome);
             self.woken.push((Who::Waiter(head), self.waiters[head].edition));
         }
@@ -166,7 +166,7 @@ impl ModelBudget {
     }
 
     fn leave(&mut self, waiter: usize) {
-        self.line.retain(|&other| other != waiter);
+        self.queue.retain(|&other| other != waiter);
         self.serve();
     }
 
@@ -178,7 +178,7 @@ impl ModelBudget {
                 Err(Refusal::Full) if fired => Some(Err(Refusal::Cancelled)),
                 Err(Refusal::Full) if self.line_is_full_for(need) => Some(Err(Refusal::LineFull)),
                 Err(Refusal::Full) => {
-                    self.line.push_back(waiter);
+                    self.queue.push_back(waiter);
                     self.waiters[waiter].state = State::InLine;
                     None
                 }
@@ -217,7 +217,7 @@ impl ModelBudget {
 
     pub(super) fn close(&mut self) -> usize {
         self.closed = true;
-        let sent_away = self.line.len();
+        let sent_away = self.queue.len();
         self.serve();
         sent_away
     }
@@ -256,6 +256,6 @@ impl ModelBudget {
 
     /// The numbers that a refusal must come with.
     pub(super) fn numbers(&self, reason: Refusal, requested: u64) -> Numbers {
-        (reason, requested, self.used, self.limit, self.line.len())
+        (reason, requested, self.used, self.limit, self.queue.len())
     }
 }

@@ -17,7 +17,7 @@ enum Phase {
 struct ModelEntry {
     ticket: Ticket,
     owner: u8,
-    coat: usize,
+    serial: usize,
     charge: u64,
     deadline: u64,
     phase: Phase,
@@ -25,15 +25,15 @@ struct ModelEntry {
 
 /// What is on its way into an entry.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Luggage {
+pub(super) struct PutContext {
     pub(super) owner: u8,
-    pub(super) coat: usize,
+    pub(super) serial: usize,
     pub(super) ttl: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Request {
-    Put(Luggage),
+    Put(PutContext),
     /// For an owner, if for one.
     Reserve(Option<u8>),
     /// The budget's, past the stash.
@@ -44,7 +44,7 @@ impl Request {
     /// Whose account it is charged to.
     fn account(self) -> Option<u8> {
         match self {
-            Request::Put(luggage) => Some(luggage.owner),
+            Request::Put(context) => Some(context.owner),
             Request::Reserve(owner) => owner,
             Request::Permit => None,
         }
@@ -125,13 +125,13 @@ impl ModelStash {
         }
         let entries = self.entries.iter().filter(|entry| entry.owner == owner);
         let reservations = self.reservations.iter().filter(|room| room.account == Some(owner));
-        let line = self.budget.waiters.iter().zip(&self.requests).filter(|(waiter, request)| {
+        let queue = self.budget.waiters.iter().zip(&self.requests).filter(|(waiter, request)| {
             request.0.account() == Some(owner)
                 && matches!(waiter.state, State::InLine | State::Ended(_))
         });
         entries.map(|entry| entry.charge).sum::<u64>()
             + reservations.map(|room| room.charge).sum::<u64>()
-            + line.map(|(waiter, _)| waiter.need).sum::<u64>()
+            + queue.map(|(waiter, _)| waiter.need).sum::<u64>()
     }
 
     /// Whether the account has room for so much; what has expired is no reason to refuse. `good_for_all`:
@@ -155,7 +155,7 @@ impl ModelStash {
                 _ => {}
             }
             if self.gc() == 0 {
-                let waiting = self.budget.line.len();
+                let waiting = self.budget.queue.len();
                 return Err((Refusal::OwnerFull, charge, used, limit, waiting));
             }
         }
@@ -225,12 +225,12 @@ impl ModelStash {
         }))
     }
 
-    pub(super) fn store(&mut self, ticket: Ticket, luggage: Luggage, charge: u64, tier: Tier) {
-        let Luggage { owner, coat, ttl } = luggage;
+    pub(super) fn store(&mut self, ticket: Ticket, context: PutContext, charge: u64, tier: Tier) {
+        let PutContext { owner, serial, ttl } = context;
         let ttl = ttl.unwrap_or(TTL_TICKS);
         let ttl = if tier == Tier::Overflow { ttl.min(OVERFLOW_TTL_TICKS) } else { ttl };
         let (deadline, phase) = (self.now + ttl, Phase::Live);
-        self.entries.push(ModelEntry { ticket, owner, coat, charge, deadline, phase });
+        self.entries.push(ModelEntry { ticket, owner, serial, charge, deadline, phase });
         self.totals.stored += 1;
     }
 
@@ -288,13 +288,13 @@ impl ModelStash {
     /// Coat and charge of what is claimed.
     pub(super) fn claimed(&self, ticket: Ticket) -> (usize, u64) {
         let entry = &self.entries[self.find(ticket).expect("claimed")];
-        (entry.coat, entry.charge)
+        (entry.serial, entry.charge)
     }
 
     fn end(&mut self, at: usize) -> usize {
         let entry = self.entries.remove(at);
         self.budget.release(entry.charge);
-        entry.coat
+        entry.serial
     }
 
     /// Where the entry is, if the ticket is good. It goes if its time is up.
@@ -365,18 +365,18 @@ impl ModelStash {
 
     pub(super) fn stats(&self) -> Stats {
         let mut stats = self.totals;
-        let line = &self.budget;
-        stats.used_bytes = line.used;
-        stats.peak_bytes = line.peak;
-        stats.max_bytes = line.limit - line.overflow;
-        stats.overflow_bytes = line.overflow;
+        let queue = &self.budget;
+        stats.used_bytes = queue.used;
+        stats.peak_bytes = queue.peak;
+        stats.max_bytes = queue.limit - queue.overflow;
+        stats.overflow_bytes = queue.overflow;
         stats.entries = self.entries.len() as u64;
         stats.claims =
             self.entries.iter().filter(|entry| entry.phase != Phase::Live).count() as u64;
-        stats.waiting = line.line.len();
-        stats.waiting_bytes = line.waiting_bytes();
-        stats.head_bytes = line.line.front().map(|&head| line.waiters[head].need);
-        stats.oldest_wait = line.line.front().and_then(|&head| match self.requests[head] {
+        stats.waiting = queue.queue.len();
+        stats.waiting_bytes = queue.waiting_bytes();
+        stats.head_bytes = queue.queue.front().map(|&head| queue.waiters[head].need);
+        stats.oldest_wait = queue.queue.front().and_then(|&head| match self.requests[head] {
             (Request::Permit, _) => None,
             (_, since) => Some(ticks(self.now - since)),
         });

@@ -30,7 +30,7 @@ figures!(
     full,
     too_large,
     owner_full,
-    line_full,
+    queue_full,
     refused,
     timed_out,
     cancelled_by_until,

@@ -10,9 +10,9 @@ use cloakroom::Payload;
 use super::Hook;
 
 /// Repeatable random numbers (SplitMix64). One for each thread, so that threads share nothing.
-pub struct Dice(u64);
+pub struct Rng(u64);
 
-impl Dice {
+impl Rng {
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
@@ -70,11 +70,11 @@ impl Ledger {
         Arc::default()
     }
 
-    pub fn parcel(self: &Arc<Self>, size: u64) -> Parcel {
+    pub fn tracked(self: &Arc<Self>, size: u64) -> Tracked {
         self.made.fetch_add(1, Ordering::Relaxed);
         let (fate, stored) = (AtomicU8::new(Fate::Alive as u8), AtomicBool::new(false));
         let record = Record { ledger: Arc::clone(self), fate, stored };
-        Parcel { size: size as usize, record: Arc::new(record), on_swept: None }
+        Tracked { size: size as usize, record: Arc::new(record), on_swept: None }
     }
 
     pub fn made(&self) -> u64 {
@@ -134,13 +134,13 @@ impl Record {
 }
 
 /// A payload that knows its record.
-pub struct Parcel {
+pub struct Tracked {
     pub size: usize,
     record: Arc<Record>,
     on_swept: Option<Hook>,
 }
 
-impl Parcel {
+impl Tracked {
     /// What to do when the stash drops it.
     pub fn on_swept(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_swept = Some(Box::new(hook));
@@ -162,21 +162,21 @@ impl Parcel {
     }
 }
 
-impl Payload for Parcel {
+impl Payload for Tracked {
     fn size(&self) -> usize {
         self.size
     }
 }
 
 /// As many bytes as it says, up to some thousands.
-impl AsRef<[u8]> for Parcel {
+impl AsRef<[u8]> for Tracked {
     fn as_ref(&self) -> &[u8] {
         const ZEROS: &[u8] = &[0; 1 << 14];
         &ZEROS[..self.size.min(ZEROS.len())]
     }
 }
 
-impl Drop for Parcel {
+impl Drop for Tracked {
     fn drop(&mut self) {
         self.record.ledger.dropped.fetch_add(1, Ordering::Relaxed);
         if self.record.fate() != Fate::Alive {

@@ -176,9 +176,9 @@ pub fn acquire_task(budget: &Budget, bytes: u64) -> Request {
 }
 
 /// A future that somebody else may poll, finish or drop: a waker, a payload's drop.
-pub struct Shelf<T>(Mutex<Option<Task<T>>>);
+pub struct SharedTask<T>(Mutex<Option<Task<T>>>);
 
-impl<T> Shelf<T> {
+impl<T> SharedTask<T> {
     pub fn new(task: Task<T>) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Some(task))))
     }
@@ -220,40 +220,40 @@ impl Live {
         self.0.load(Ordering::SeqCst)
     }
 
-    pub fn coat(&self, size: usize) -> Coat {
+    pub fn counted(&self, size: usize) -> Counted {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Coat { size, live: self.clone(), on_drop: None }
+        Counted { size, live: self.clone(), on_drop: None }
     }
 }
 
 /// A payload that is counted while it lives, and may do something when it is dropped.
-pub struct Coat {
+pub struct Counted {
     pub size: usize,
     live: Live,
     on_drop: Option<Hook>,
 }
 
-impl Coat {
+impl Counted {
     pub fn on_drop(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_drop = Some(Box::new(hook));
         self
     }
 }
 
-impl Payload for Coat {
+impl Payload for Counted {
     fn size(&self) -> usize {
         self.size
     }
 }
 
-impl Drop for Coat {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.live.0.fetch_sub(1, Ordering::SeqCst);
         run(&self.on_drop);
     }
 }
 
-impl std::fmt::Debug for Coat {
+impl std::fmt::Debug for Counted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "Coat({})", self.size)
     }
