@@ -177,7 +177,7 @@ fn a_blocking_wait_that_times_out_allocates_nothing() {
     assert_eq!(count, 0);
 }
 
-/// On both sides: who waits, and who releases and so wakes.
+/// On both sides: the waiter, and the releaser that wakes it.
 #[test]
 fn a_blocking_wait_that_is_granted_allocates_nothing() {
     const WAITS: u64 = 200;

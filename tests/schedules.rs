@@ -27,7 +27,8 @@ use cloakroom::{Budget, ManualClock, Permit, PutError, Refusal, Stash, Ticket};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, MaxSteps, Runner, future, thread};
 
-use self::support::ledger::{Fate, Ledger, Record, Rng, Tracked};
+use self::support::ledger::{Fate, Ledger, Record, Tracked};
+use self::support::random::Rng;
 use self::support::{Count, Hooks, Request, Task, acquire_task, counting, poll, put_task};
 
 // ---- Running ---------------------------------------------------------------------------------------
@@ -38,7 +39,7 @@ fn setting<T: FromStr>(name: &str, otherwise: T) -> T {
 }
 
 /// Runs `body` under `SCHEDULES` random schedules (1,000 unless set) and half as many of PCT's, from
-/// `SCHEDULES_SEED` on. `body` gets dice that are other ones at each schedule.
+/// `SCHEDULES_SEED` on. `body` gets other random numbers at each schedule.
 fn explore(name: &str, body: impl Fn(u64) + Send + Sync + 'static) {
     let iterations: usize = setting("SCHEDULES", 1_000);
     let seed: u64 = setting("SCHEDULES_SEED", 0xC0A7);
@@ -98,7 +99,7 @@ struct Waiting {
     count: Arc<Count>,
 }
 
-/// First polls it. Whoever has to wait is in the list.
+/// Polls it once. A request that has to wait is added to the list.
 fn request(
     budget: &Budget,
     bytes: u64,
@@ -116,13 +117,17 @@ fn request(
     }
 }
 
-/// After everything: nobody waits who could be let in; and when all is given back, nobody waits.
+/// Checks the end: no waiter is left that could be granted, and none at all once all bytes are back.
 fn nobody_is_forgotten(budget: &Budget, waiting: Vec<Waiting>, permits: Vec<Permit<'static>>) {
     let (mut waiting, granted): (Vec<_>, Vec<_>) =
         waiting.into_iter().partition(|waiting| waiting.count.get() == 0);
     assert!(granted.iter().all(|waiting| waiting.count.get() == 1), "woken once");
-    assert_eq!(budget.waiting(), waiting.len(), "who is in line, and who was not woken");
-    // This moves nothing and serves the line: whoever it lets in should have been in already.
+    assert_eq!(
+        budget.waiting(),
+        waiting.len(),
+        "waiters in the queue, and waiters that were not woken"
+    );
+    // Changes no limit but grants waiters: a waiter granted here should have been granted before.
     budget.set_limit(budget.limit());
     assert!(waiting.iter().all(|waiting| waiting.count.get() == 0), "forgotten: {budget:?}");
     budget.set_limit(LIMIT);
@@ -199,7 +204,7 @@ fn grants_come_in_the_order_of_joining() {
             if number < 2 {
                 for _ in 0..3 {
                     if let Ok(permit) = again.try_acquire(1) {
-                        // It was not in line: somebody who had joined before must not be waiting.
+                        // It was not queued: no request that joined before may be waiting.
                         drop(permit);
                     }
                 }
@@ -219,7 +224,7 @@ fn grants_come_in_the_order_of_joining() {
                 Poll::Ready(permit) => permit,
                 Poll::Pending => future::block_on(future),
             };
-            // The permit is still held: nobody else is granted before this is noted.
+            // The permit is still held: no other request is granted before this is recorded.
             with(&granted, |grants| grants.push(number));
             drop(permit.unwrap());
         });
@@ -258,7 +263,7 @@ fn who_fits_does_not_pass_who_came_first() {
                 with(&granted, |log| log.push(number));
             }
             let ended = now.fetch_add(1, Ordering::SeqCst);
-            // What is granted is kept: nobody but the releaser gives back.
+            // Grants are kept: only the releaser gives bytes back.
             (began, ended, request, first)
         });
         releaser.join().unwrap();
@@ -288,7 +293,7 @@ fn sums_are_exact() {
                     let mut future = acquire_task(&again, bytes);
                     match poll(&mut future, Waker::noop()) {
                         Poll::Ready(permit) => Some(permit.unwrap()),
-                        // Dropped in line, or with a grant.
+                        // Dropped while waiting, or with a grant.
                         Poll::Pending => None,
                     }
                 }
@@ -442,7 +447,7 @@ impl Hands {
     }
 }
 
-/// Ten tasks do everything that a stash can do. In the end those who still wait are let in one after the
+/// Ten tasks do everything that a stash can do. In the end the remaining waiters are granted one after the
 /// other, and every payload went exactly one way.
 #[test]
 fn every_payload_goes_exactly_one_way() {
@@ -462,7 +467,7 @@ fn every_payload_goes_exactly_one_way() {
             all.waiting.extend(hands.waiting);
             all.gone.extend(hands.gone);
         }
-        // Each turn makes room: with nothing stored, somebody who waits has been let in.
+        // Each turn makes room: with nothing stored, a waiter has been granted.
         while !(all.waiting.is_empty() && all.checks.is_empty()) {
             for check in std::mem::take(&mut all.checks) {
                 all.take(&stash, check);

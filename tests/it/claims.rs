@@ -1,4 +1,4 @@
-//! B2: charged until delivered; put back, or gone.
+//! B2: a claimed entry is charged until it is delivered, put back or removed.
 
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use cloakroom::{ManualClock, OnDrop, PutOptions, Stash};
+use cloakroom::{Claim, ManualClock, OnDrop, PutOptions, Stash};
 
 use crate::executors::Executor;
 use crate::fixtures::{
     ALICE, BOB, EventLog, SECOND, checked_stats, payload, put, stash_with, state, take, test_stash,
 };
-use crate::stats_and_events::Rng;
+use crate::support::random::Rng;
 use crate::support::{
     Counted, Live, TTL, counting, must_come_back, poll, put_task, queue, ready, stash_of,
 };
@@ -108,7 +108,7 @@ fn b2_put_back_it_is_swept_on_time() {
 }
 
 on_every_executor! {
-    /// Nobody is left who would look for it otherwise: the reaper's look came while it was claimed.
+    /// Without the put back, no sweep would come: the reaper swept while the entry was claimed.
     fn b2_an_entry_put_back_after_a_sweep_is_reaped_on_time(executor) {
         let (stash, clock) = test_stash();
         let (reaper, timer) = (stash.reaper(), clock.clone());
@@ -133,6 +133,15 @@ on_every_executor! {
     }
 }
 
+/// Ends the claim of an entry that was removed meanwhile, by its drop or by `put_back`.
+fn ends_without_put_back(claim: Claim<Vec<u8>, u8>, drops: bool) {
+    if drops {
+        drop(claim);
+    } else {
+        assert!(!claim.put_back());
+    }
+}
+
 on_every_executor! {
     fn b2_expired_while_claimed_it_is_not_put_back(executor) {
         for drops in [false, true] {
@@ -143,11 +152,7 @@ on_every_executor! {
             let head = executor.start(async move { handle.put(BOB, payload(100)).await });
             clock.advance(TTL);
             assert!(head.is_pending());
-            if drops {
-                drop(claim);
-            } else {
-                assert!(!claim.put_back());
-            }
+            ends_without_put_back(claim, drops);
             assert!(take(&stash, ticket).is_none());
             assert!(head.output().is_ok());
             let stats = checked_stats(&stash);
@@ -168,11 +173,7 @@ on_every_executor! {
             assert_eq!((stash.clear(), stash.clear()), (1, 0), "what is claimed stays");
             assert!(head.is_pending());
             assert_eq!((*claim == payload(60), take(&stash, other)), (true, None));
-            if drops {
-                drop(claim);
-            } else {
-                assert!(!claim.put_back());
-            }
+            ends_without_put_back(claim, drops);
             assert!(take(&stash, ticket).is_none());
             assert!(head.output().is_ok());
             let stats = checked_stats(&stash);
@@ -360,16 +361,16 @@ fn b2_in_every_race_each_payload_ends_once_and_all_bytes_come_back() {
                 let (stash, live, clock, tickets) = (&stash, &live, &clock, &tickets);
                 let (stored, delivered) = (&stored, &delivered);
                 scope.spawn(move || {
-                    let mut rng = Rng(seed + 1);
+                    let mut rng = Rng::new(seed + 1);
                     for _ in 0..4_000 {
                         let picked = {
                             let mut tickets = tickets.lock().unwrap();
                             let count: usize = tickets.len();
                             if count > 16 {
-                                tickets.swap_remove(rng.below(16))
+                                tickets.swap_remove(rng.index(16))
                             } else {
                                 if let Ok(ticket) =
-                                    stash.try_put(ALICE, live.counted(rng.below(20)))
+                                    stash.try_put(ALICE, live.counted(rng.index(20)))
                                 {
                                     stored.fetch_add(1, Ordering::SeqCst);
                                     tickets.push(ticket);
@@ -379,7 +380,7 @@ fn b2_in_every_race_each_payload_ends_once_and_all_bytes_come_back() {
                             }
                         };
                         let claim = || stash.claim(&picked, &ALICE);
-                        let done = match rng.below(12) {
+                        let done = match rng.index(12) {
                             0..3 => claim().map(|claim| drop(claim.into_inner())),
                             3..5 => stash.take(&picked, &ALICE).map(drop),
                             5..8 => {

@@ -1,5 +1,5 @@
-//! The contract's scenarios by number: C1 to C17, and the original's defects D1 to D6, which must be
-//! impossible here. Sizes are bytes, the limit is 100 and the entry overhead 0 unless said.
+//! Scenarios C1 to C17, and the defects D1 to D6 of the original, which must be impossible here. Sizes are
+//! bytes, the limit is 100 and the entry overhead 0 unless said.
 //!
 //! What waits is run on three executors: tokio, smol, and one that polls inside `wake`.
 
@@ -48,7 +48,7 @@ impl Fixture {
         self.stash.take(&ticket, "alice")
     }
 
-    /// A task that puts, waiting in line.
+    /// Starts a task that puts, and waits if the stash is full.
     fn start_put<E: Executor>(&self, executor: &E, size: usize) -> Task<PutResult> {
         self.start_put_until(executor, size, pending::<()>())
     }
@@ -153,7 +153,7 @@ on_every_executor! {
             refused(blocking, Refusal::TooLarge, 200);
             let _ = fixture.stash.try_put(alice(), payload(100));
         }
-        // Not even a line keeps it waiting.
+        // It does not wait behind other waiters either.
         let waiting = fixture.start_put(executor, 50);
         refused(fixture.start_put(executor, 200).output(), Refusal::TooLarge, 200);
         refused(fixture.stash.try_put(alice(), payload(200)), Refusal::TooLarge, 200);
@@ -398,7 +398,7 @@ on_every_executor! {
         let late = fixture.put(70);
         let head = fixture.start_put(executor, 70);
         let next = fixture.start_put(executor, 80);
-        // Expired now, but nobody has looked; then a take wakes the head.
+        // Expired now, but not swept yet; then a take wakes the head.
         fixture.clock.advance(TTL / 2);
         assert_eq!(fixture.take(stored), None, "expired");
         assert!(head.is_pending(), "30 are free");
@@ -431,7 +431,7 @@ thread_local! {
     static LOOKS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// An owner that counts how often anybody looks at it.
+/// An owner that counts how often it is hashed or compared.
 #[derive(Clone)]
 struct Watched(u64);
 

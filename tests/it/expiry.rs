@@ -1,4 +1,4 @@
-//! B4, the overflow, and B5, a time to live of an entry's own: expiry stays exact.
+//! B4, the overflow, and B5, a time to live for one entry: expiry stays exact.
 
 use std::pin::Pin;
 use std::sync::mpsc::channel;
@@ -12,7 +12,7 @@ use crate::fixtures::{
     ALICE, BOB, EventLog, SECOND, TestStash, checked_stats, fill, payload, put, stash_with, state,
     take, test_stash,
 };
-use crate::stats_and_events::Rng;
+use crate::support::random::Rng;
 use crate::support::{Count, TTL, must_come_back, poll_once, put_task, queue, ready};
 
 /// 100 and 50 above them, which live for a second.
@@ -367,7 +367,7 @@ fn b5_a_spawned_reaper_is_called_too() {
     });
 }
 
-/// Puts with all sorts of short times and claims that are put back, while reapers look, come and go. What is
+/// Puts with all sorts of short times and claims that are put back, while reapers sweep, come and go. What is
 /// forgotten would stay for ten minutes.
 #[test]
 fn b5_under_traffic_nothing_is_forgotten() {
@@ -380,11 +380,11 @@ fn b5_under_traffic_nothing_is_forgotten() {
                 for seed in 0..3_u64 {
                     let stash = &stash;
                     scope.spawn(move || {
-                        let mut rng = Rng(round * 3 + seed);
+                        let mut rng = Rng::new(round * 3 + seed);
                         for _ in 0..100 {
-                            let time = ttl(Duration::from_micros(rng.below(5_000) as u64));
+                            let time = ttl(Duration::from_micros(rng.index(5_000) as u64));
                             let ticket = stash.try_put_with(ALICE, payload(1), time).unwrap();
-                            match rng.below(3) {
+                            match rng.index(3) {
                                 0 => drop(stash.claim(&ticket, &ALICE)),
                                 1 => drop(stash.reaper()),
                                 _ => {}

@@ -19,7 +19,7 @@ pub(crate) fn test_stash() -> (TestStash, ManualClock) {
     stash_of(100)
 }
 
-/// A hall with further settings.
+/// A test stash with further settings.
 pub(crate) fn stash_with(
     set: impl FnOnce(Builder<Vec<u8>, u8>) -> Builder<Vec<u8>, u8>,
 ) -> (TestStash, ManualClock) {
@@ -28,7 +28,7 @@ pub(crate) fn stash_with(
     (set(builder).build().unwrap(), clock)
 }
 
-/// Distinguishable by size.
+/// Content that differs for every size.
 pub(crate) fn payload(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at + size) as u8).collect()
 }
@@ -37,7 +37,7 @@ pub(crate) fn put(stash: &TestStash, size: usize) -> Ticket {
     stash.try_put(ALICE, payload(size)).unwrap()
 }
 
-/// As `put`, when nobody will take it.
+/// Puts an entry whose ticket is not needed.
 pub(crate) fn fill(stash: &TestStash, size: usize) {
     let _ = put(stash, size);
 }
@@ -46,12 +46,12 @@ pub(crate) fn take(stash: &TestStash, ticket: Ticket) -> Option<Vec<u8>> {
     stash.take(&ticket, &ALICE)
 }
 
-/// Entries, bytes, and who waits.
+/// The numbers of entries, used bytes and waiters.
 pub(crate) fn state<P, O>(stash: &Stash<P, O>) -> (usize, u64, usize) {
     (stash.len(), stash.used_bytes(), stash.waiting())
 }
 
-/// The statistics, which must add up.
+/// Returns the statistics, after checking that they add up.
 #[track_caller]
 pub(crate) fn checked_stats<P, O>(stash: &Stash<P, O>) -> Stats {
     let stats = stash.stats();
@@ -64,12 +64,12 @@ pub(crate) fn checked_stats<P, O>(stash: &Stash<P, O>) -> Stats {
     stats
 }
 
-/// Writes down what happens.
+/// Records every event.
 #[derive(Clone, Default)]
 pub(crate) struct EventLog(Arc<Mutex<Vec<Event>>>);
 
 impl EventLog {
-    /// What happened since the last call.
+    /// Returns the events since the last call.
     pub(crate) fn read(&self) -> Vec<Event> {
         std::mem::take(&mut self.0.lock().unwrap())
     }

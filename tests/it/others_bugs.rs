@@ -187,7 +187,7 @@ fn neighbours_come_and_go_between_two_polls_of_one() {
     assert_eq!((budget.used(), budget.waiting()), (0, 0));
 }
 
-/// Joins when the first of a crowd is woken, and says what became of those who were there before.
+/// Joins when the first of many waiters is woken, and returns how the earlier waiters ended.
 fn joined_meanwhile(serve: fn(&Budget, Permit<'static>)) -> (usize, Poll<Option<Refusal>>) {
     let crowd = 40;
     let budget = Budget::new(crowd);
@@ -227,9 +227,9 @@ fn joined_meanwhile(serve: fn(&Budget, Permit<'static>)) -> (usize, Poll<Option<
 #[test]
 fn waking_all_spares_waiters_that_join_meanwhile() {
     must_come_back(|| {
-        // The bytes are for those who were there, though they are served batch by batch.
+        // The bytes go to the earlier waiters, though they are granted batch by batch.
         assert_eq!(joined_meanwhile(|_, full| drop(full)), (0, Poll::Pending));
-        // Sent away at the door, not from the line.
+        // Refused at entry, not from the queue.
         let sent_away = joined_meanwhile(|budget, full| {
             assert_eq!(budget.close(), 40);
             drop(full);
@@ -273,8 +273,8 @@ fn closed_stays_closed_whatever_is_counted_afterwards() {
     assert_eq!((budget.used(), budget.waiting()), (0, 0));
 }
 
-// smol-rs/event-listener#138: an early way out for "nobody waits" that overlooks one who is about to. A lost
-// wakeup would leave both threads blocked for good.
+// smol-rs/event-listener#138: an early return for "nothing waits" that overlooks a thread about to wait. A lost
+// wakeup would leave both threads blocked forever.
 #[test]
 fn two_threads_that_take_turns_never_miss_each_other() {
     must_come_back(|| {
@@ -297,7 +297,7 @@ fn two_threads_that_take_turns_never_miss_each_other() {
     });
 }
 
-// Refused at entry, where it would never fit and everybody would stand behind it.
+// Refused at entry: it would never fit, and block every later request.
 #[test]
 fn request_above_capacity_blocks_nobody() {
     let (stash, _) = stash_of::<Counted, u8>(100);
@@ -354,7 +354,7 @@ fn a_grant_that_nobody_polls_holds_its_bytes_until_its_future_is_dropped() {
     assert_eq!(next_woken.get(), 1);
 }
 
-// A wake that goes to a task which no longer polls the future: the last who polled is the one to be woken.
+// A wake that goes to a task which no longer polls the future: the wake must go to the task that polled last.
 #[test]
 fn the_last_task_that_polled_is_the_one_that_is_woken() {
     let budget = Budget::new(10);

@@ -1,4 +1,4 @@
-//! B6: what one owner may hold.
+//! B6: the limit per owner.
 
 use std::future::pending;
 use std::time::Duration;
@@ -58,7 +58,7 @@ fn b6_which_refusal_comes_first() {
 }
 
 on_every_executor! {
-    /// Refused at once, though there is a line that others stand in.
+    /// Refused at once, although others wait in the queue.
     fn b6_an_owner_at_its_limit_blocks_no_other_owner(executor) {
         let (stash, _) = limited();
         let full = [put(&stash, 60), stash.try_put(BOB, payload(40)).unwrap()];
@@ -257,7 +257,7 @@ fn b6_overhead_counts_and_nothing_is_kept_when_off() {
     assert_eq!(off.owner_used_bytes(&ALICE), 0);
 }
 
-/// In line for the ticket's room while somebody else's waits too: first come first served, as ever.
+/// Waits for the ticket's bytes while another owner's put waits too: granted in order of arrival.
 #[test]
 fn b6_waiting_owners_are_granted_in_order() {
     let (stash, _) = limited();

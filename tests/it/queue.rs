@@ -1,4 +1,4 @@
-//! B7, a bound on the line itself, and B8, a limit that moves.
+//! B7, the bounds of the wait queue, and B8, a limit that moves.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::fixtures::{
 };
 use crate::support::{TTL, acquire_task, put_task, queue, ready};
 
-// ---- The line's own limits -------------------------------------------------------------------------
+// ---- The bounds of the wait queue -----------------------------------------------------------------
 
 #[test]
 fn b7_one_more_is_refused_before_it_joins() {
@@ -26,7 +26,7 @@ fn b7_one_more_is_refused_before_it_joins() {
         refused.to_string().contains("line is full") && refused.to_string().contains("2 waiting")
     );
     assert_eq!(refused.into_payload(), payload(7));
-    // Who does not want to wait hears the usual.
+    // `try_put` gets the usual refusal.
     let refused = stash.try_put(BOB, payload(7)).unwrap_err();
     assert_eq!((refused.reason(), refused.place()), (Refusal::Full, Some(3)));
     assert_eq!(checked_stats(&stash).refused.line_full, 1);
@@ -71,7 +71,7 @@ fn b7_with_an_empty_queue_bound_no_request_waits_and_fitting_ones_are_admitted()
         (refused.reason(), refused.place(), refused.waiting()),
         (Refusal::LineFull, Some(1), 0)
     );
-    // Nobody is left behind who would keep others from what fits.
+    // No waiter is left that would block requests that fit.
     assert!(stash.try_put(ALICE, payload(40)).is_ok());
     assert!(ready(&mut put_task(&stash, ALICE, payload(1))).is_err());
     clock.advance(TTL);

@@ -1,4 +1,4 @@
-//! B1: room before there is a payload.
+//! B1: reservations, which acquire bytes before there is a payload.
 
 use std::future::ready as at_once;
 use std::panic::{AssertUnwindSafe, catch_unwind};

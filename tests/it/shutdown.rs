@@ -1,4 +1,4 @@
-//! B9: closed, and then empty.
+//! B9: `close`, and waiting until the stash is drained.
 
 use std::future::ready as at_once;
 use std::thread;
@@ -51,7 +51,7 @@ on_every_executor! {
         let ticket = put(&stash, 100);
         assert!(take(&stash, ticket).is_some());
         assert!(early.is_pending());
-        // Those who wait to drain are not in line.
+        // Tasks that wait to drain are not in the wait queue.
         assert_eq!(stash.waiting(), 0);
         assert!(stash.try_put(ALICE, payload(100)).is_ok());
         assert_eq!((stash.clear(), stash.close()), (1, 0));
@@ -110,7 +110,7 @@ fn b9_futures_that_are_dropped_strand_nobody() {
     let mut waiters: Vec<_> = (0..5).map(|_| Box::pin(stash.drained())).collect();
     waiters.iter_mut().for_each(|drained| drop(queue(drained)));
     drop(waiters.swap_remove(0));
-    // Not closed: a line can stand and be served as if nobody waited to drain.
+    // Not closed: waiters queue and are granted as if no task waited to drain.
     let mut put = put_task(&stash, ALICE, payload(60));
     let woken = queue(&mut put);
     drop(waiters.swap_remove(0));
@@ -124,7 +124,7 @@ fn b9_futures_that_are_dropped_strand_nobody() {
     assert!(waiters.iter_mut().all(|drained| poll_once(drained).is_pending()));
     assert_eq!(stash.clear(), 1);
     waiters.iter_mut().for_each(ready);
-    // All gone before the end: the last release finds nobody.
+    // All are dropped before the end: the last release has no task to wake.
     let (stash, _) = test_stash();
     let room = stash.try_reserve(100).unwrap();
     stash.close();

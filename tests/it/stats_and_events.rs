@@ -1,4 +1,4 @@
-//! B10: the numbers add up, and the observer hears everything, with nothing held.
+//! B10: the statistics add up, and the observer receives every event, with no lock held.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -13,19 +13,8 @@ use crate::fixtures::{
     ALICE, BOB, EventLog, SECOND, TestStash, checked_stats, fill, payload, put, stash_with, state,
     take, test_stash,
 };
+use crate::support::random::Rng;
 use crate::support::{TTL, acquire_task, must_come_back, poll_once, put_task, queue, ready};
-
-/// The same throws at every run.
-pub(super) struct Rng(pub(super) u64);
-
-impl Rng {
-    pub(super) fn below(&mut self, sides: usize) -> usize {
-        // Knuth's MMIX generator; its high bits are good.
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % sides
-    }
-}
 
 fn observed(
     set: impl FnOnce(Builder<Vec<u8>, u8>) -> Builder<Vec<u8>, u8>,
@@ -35,7 +24,7 @@ fn observed(
     (stash, clock, log)
 }
 
-/// What the events of a diary come to.
+/// The totals of recorded events.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sums {
     stored: u64,
@@ -78,7 +67,7 @@ impl Sums {
     }
 }
 
-/// Gives back what it holds when it is asked for the so-manieth time.
+/// Releases its permit when it has been asked for the time often enough.
 struct GivingClock(Arc<Mutex<(usize, Option<Permit<'static>>)>>);
 
 impl Clock for GivingClock {
@@ -98,7 +87,7 @@ impl Clock for GivingClock {
     }
 }
 
-/// Wherever between its first look and the line the room comes from: it was not in line.
+/// The room may come anywhere between the first attempt and the queue: the request was not queued.
 #[test]
 fn b10_a_request_granted_at_its_first_poll_has_not_waited() {
     for asked in 0..5 {
@@ -134,7 +123,7 @@ fn b10_everything_adds_up_after_every_step_of_any_script() {
 }
 
 fn script(seed: u64) {
-    let mut rng = Rng(seed);
+    let mut rng = Rng::new(seed);
     let (stash, clock, log) = observed(|builder| {
         let builder = builder.entry_overhead(3).max_bytes_per_owner(70).max_waiting(2);
         builder.overflow(20, SECOND)
@@ -144,14 +133,14 @@ fn script(seed: u64) {
     let (mut claims, mut rooms, mut waiting, mut permits) =
         (Vec::new(), Vec::<(u8, Reservation<_, _>)>::new(), Vec::new(), Vec::new());
     for step in 0..150 {
-        let owner = [ALICE, BOB, 3][rng.below(3)];
-        let size = rng.below(60);
-        let options = match rng.below(4) {
-            0 => PutOptions::new().ttl(SECOND * rng.below(3) as u32),
+        let owner = [ALICE, BOB, 3][rng.index(3)];
+        let size = rng.index(60);
+        let options = match rng.index(4) {
+            0 => PutOptions::new().ttl(SECOND * rng.index(3) as u32),
             _ => PutOptions::new(),
         };
-        let pick = |rng: &mut Rng, len: usize| (len > 0).then(|| rng.below(len));
-        match rng.below(16) {
+        let pick = |rng: &mut Rng, len: usize| (len > 0).then(|| rng.index(len));
+        match rng.index(16) {
             0..3 => {
                 if let Ok(ticket) = stash.try_put_with(owner, payload(size), options) {
                     tickets.push((owner, ticket));
@@ -171,7 +160,7 @@ fn script(seed: u64) {
                     match poll_once(&mut put) {
                         std::task::Poll::Ready(Ok(ticket)) => tickets.push((owner, ticket)),
                         std::task::Poll::Ready(Err(_)) => {}
-                        std::task::Poll::Pending if rng.below(2) == 0 => drop(put),
+                        std::task::Poll::Pending if rng.index(2) == 0 => drop(put),
                         std::task::Poll::Pending => waiting.push((owner, charge, put)),
                     }
                 }
@@ -191,7 +180,7 @@ fn script(seed: u64) {
             9..11 => {
                 if let Some(at) = pick(&mut rng, claims.len()) {
                     let (_, claim) = claims.swap_remove(at);
-                    match rng.below(4) {
+                    match rng.index(4) {
                         0 => drop(claim.into_inner()),
                         1 => drop(claim.into_bytes()),
                         2 => drop(claim.on_drop(OnDrop::Finish)),
@@ -207,8 +196,8 @@ fn script(seed: u64) {
             12 => {
                 if let Some(at) = pick(&mut rng, rooms.len()) {
                     let (reserved_for, mut room) = rooms.swap_remove(at);
-                    room.shrink(rng.below(60) as u64);
-                    match room.put_with(owner, payload(rng.below(60)), options) {
+                    room.shrink(rng.index(60) as u64);
+                    match room.put_with(owner, payload(rng.index(60)), options) {
                         Ok(ticket) => tickets.push((owner, ticket)),
                         Err(refused) => rooms.push((reserved_for, refused.into_parts().1)),
                     }
@@ -218,12 +207,12 @@ fn script(seed: u64) {
                 if let Some(at) = pick(&mut rng, rooms.len() + permits.len()) {
                     if at < rooms.len() { drop(rooms.swap_remove(at)) } else { permits.clear() }
                 }
-                permits.extend(stash.budget().try_acquire(rng.below(20) as u64));
+                permits.extend(stash.budget().try_acquire(rng.index(20) as u64));
             }
-            14 => clock.advance(Duration::from_millis(rng.below(3_000) as u64)),
-            _ => match rng.below(4) {
+            14 => clock.advance(Duration::from_millis(rng.index(3_000) as u64)),
+            _ => match rng.index(4) {
                 0 => drop(stash.clear()),
-                1 => stash.set_max_bytes(40 + rng.below(80) as u64),
+                1 => stash.set_max_bytes(40 + rng.index(80) as u64),
                 _ => drop(stash.gc()),
             },
         }
@@ -468,7 +457,7 @@ fn b10_two_observers_one_after_the_other() {
     assert_eq!(other.read().len(), 1);
 }
 
-/// An observer that looks at the statistics whenever something happens.
+/// An observer that reads the statistics at every event.
 #[test]
 fn b10_an_observer_sees_numbers_that_add_up() {
     struct Looks(std::sync::Arc<OnceLock<TestStash>>);
@@ -486,7 +475,7 @@ fn b10_an_observer_sees_numbers_that_add_up() {
                 Event::Cleared { .. } => assert_eq!((stats.cleared, stats.entries), (1, 0)),
                 _ => {}
             }
-            // A failed look is a panic that does not reach the caller: so it is counted.
+            // A failed check is a panic that does not reach the caller, so it is counted.
             LOOKS.with(|looks| looks.set(looks.get() + 1));
         }
     }

@@ -7,7 +7,7 @@ use cloakroom::{Budget, Permit, Refusal};
 
 use crate::recording::{Recorder, check_rounds, slow_waker};
 use crate::search::{Call, Model};
-use crate::support::ledger::Rng;
+use crate::support::random::Rng;
 use crate::support::{Request, acquire_task, poll};
 
 #[derive(Clone, Debug)]
@@ -38,7 +38,7 @@ pub(crate) struct BudgetModel {
     used: u64,
     closed: bool,
     queue: VecDeque<(u64, u64)>,
-    /// Requests that have left the line and do not know, and whether they have bytes.
+    /// Requests that have left the queue and have not been polled since, with the bytes of those granted.
     pub(crate) ended: BTreeMap<u64, Option<u64>>,
 }
 
@@ -60,7 +60,7 @@ impl BudgetModel {
         }
     }
 
-    /// Ends the wait of one at the head, if it is over. Others may look before the next one's is.
+    /// Ends the wait of the head, if it is over. Other calls may come before the next wait ends.
     fn serve(mut self) -> (Self, bool) {
         let Some(&(request, bytes)) = self.queue.front() else { return (self, true) };
         let granted = !self.closed && bytes <= self.limit;

@@ -12,7 +12,7 @@ use cloakroom::Clock;
 
 use crate::search::{Call, Model, is_right};
 use crate::support::Hooks;
-use crate::support::ledger::Rng;
+use crate::support::random::Rng;
 
 pub(crate) struct Recorder<Op> {
     pub(crate) time: AtomicU64,
@@ -27,7 +27,7 @@ impl<Op> Recorder<Op> {
         Self { time, calls, ready, threads }
     }
 
-    /// All threads leave together. They spin first: who yields comes back late.
+    /// Starts all threads together. They spin first: a thread that yields comes back late.
     pub(crate) fn start_together(&self) {
         self.ready.fetch_add(1, Ordering::SeqCst);
         let mut spins = 0;
@@ -55,7 +55,7 @@ impl<Op> Recorder<Op> {
     }
 }
 
-/// In user code that the calls run, so that they last and meet: before a request joins the line, after
+/// In user code that the calls run, so that they last and meet: before a request joins the queue, after
 /// a grant, between a put's charge and its entry, between a removal and its bytes.
 pub(crate) fn yield_now() {
     thread::yield_now();

@@ -8,7 +8,7 @@ use cloakroom::{Payload, Refusal, Stash, Ticket};
 
 use crate::recording::{Recorder, SlowClock, check_rounds, yield_now};
 use crate::search::{Call, Model};
-use crate::support::ledger::Rng;
+use crate::support::random::Rng;
 
 #[derive(Clone, Debug)]
 pub(crate) enum StashOp {
@@ -169,7 +169,7 @@ pub(crate) fn on_stash(
                 tickets.lock().unwrap().extend(ticket.map(|ticket| (entry, size, ticket)));
             }
             5..9 => {
-                // Stays on the board: another may be at it too.
+                // Stays in the list: another thread may take it at the same time.
                 let chosen = {
                     let tickets = tickets.lock().unwrap();
                     let newest = tickets.len().saturating_sub(3);

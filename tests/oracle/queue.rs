@@ -1,4 +1,4 @@
-//! The model of the budget and its line.
+//! The model of the budget and its wait queue.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ pub(super) enum State {
     /// Never polled.
     Fresh,
     InLine,
-    /// Ended while in line, and not polled since.
+    /// Ended while it waited, and not polled since.
     Ended(Result<Tier, Refusal>),
     /// Completed or dropped.
     Gone,
@@ -32,7 +32,7 @@ pub(super) struct ModelWaiter {
     edition: usize,
 }
 
-/// Somebody who waits for the budget to be closed and empty.
+/// A task that waits for the budget to be closed and empty.
 #[derive(Debug, PartialEq)]
 enum Drain {
     Fresh,
@@ -87,7 +87,7 @@ impl ModelBudget {
         self.used <= self.limit && need <= self.limit - self.used
     }
 
-    /// Whether somebody who is not in the line may have the bytes now.
+    /// Whether a request that is not in the queue may have the bytes now.
     pub(super) fn admits(&self, need: u64) -> Result<(), Refusal> {
         if self.closed {
             Err(Refusal::Closed)
@@ -111,7 +111,7 @@ impl ModelBudget {
         Ok(self.charge(need))
     }
 
-    /// What all who are in line ask for.
+    /// The bytes that all waiters ask for.
     pub(super) fn waiting_bytes(&self) -> u64 {
         self.queue.iter().map(|&waiter| self.waiters[waiter].need).sum()
     }
@@ -120,7 +120,7 @@ impl ModelBudget {
         self.queue.len() >= self.max_waiting || self.waiting_bytes() + need > self.max_waiting_bytes
     }
 
-    /// From the head on, everybody whose wait is over; then, if nothing is left, who waits for that.
+    /// Ends every wait that is over, from the head on; then, if nothing is left, the waits to drain.
     pub(super) fn serve(&mut self) {
         while let Some(&head) = self.queue.front() {
             let need = self.waiters[head].need;

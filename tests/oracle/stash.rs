@@ -18,7 +18,7 @@ use super::stash_model::{ModelStash, PutContext, Request};
 use super::{Disagreement, Fired, Index, LIMIT, Waiter, WakeLog, Who, agree};
 use crate::support::{Counted, Live};
 
-/// A coat that knows its number, so that it can be told apart from others of its size.
+/// A payload with a serial number, so that it differs from others of its size.
 struct Numbered(usize, Counted);
 
 impl cloakroom::Payload for Numbered {
@@ -35,7 +35,7 @@ impl AsRef<[u8]> for Numbered {
 
 type TestStash = Stash<Numbered, u8>;
 
-/// What came of somebody who asked for room.
+/// How a request ended.
 #[derive(Debug)]
 enum Ended<'a> {
     Put(Result<Ticket, PutError<Numbered>>),

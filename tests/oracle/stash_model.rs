@@ -64,7 +64,7 @@ pub(super) struct ModelStash {
     pub(super) now: u64,
     entries: Vec<ModelEntry>,
     pub(super) reservations: Vec<ModelReservation>,
-    /// What each of the budget's waiters asks for, and when it joined the line.
+    /// What each of the budget's waiters asks for, and when it joined the queue.
     pub(super) requests: Vec<(Request, u64)>,
     /// Only the totals of it.
     totals: Stats,
@@ -285,7 +285,7 @@ impl ModelStash {
         self.find(ticket).is_some()
     }
 
-    /// Coat and charge of what is claimed.
+    /// Serial number and charge of the claimed payload.
     pub(super) fn claimed(&self, ticket: Ticket) -> (usize, u64) {
         let entry = &self.entries[self.find(ticket).expect("claimed")];
         (entry.serial, entry.charge)
@@ -312,7 +312,7 @@ impl ModelStash {
         }
     }
 
-    /// The coat that is given out, if one is.
+    /// The serial number of the delivered payload, if one is delivered.
     pub(super) fn take(&mut self, ticket: Ticket, owner: u8) -> Option<usize> {
         let at = self.find_for(ticket, owner)?;
         self.totals.delivered += 1;

@@ -62,7 +62,7 @@ impl Soak {
         while self.drop_download() {}
     }
 
-    /// Waits for as long as it takes: a lost wakeup would hold it up for good.
+    /// Puts without a timeout: a lost wakeup would block this thread forever.
     pub(crate) fn patient_puts(self: &Arc<Self>) {
         let stash = self.stash().unwrap();
         while self.running() {
@@ -103,7 +103,7 @@ impl Soak {
                 }
             };
             let mut put = pin!(put.until(until));
-            // Dropped before the put, whoever drops this task.
+            // Dropped before the put, wherever this task is dropped.
             let mut cancel = CancelOnDrop(Some(context));
             let impatient = once_in(3);
             let impatience = async {

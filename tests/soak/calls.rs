@@ -86,7 +86,7 @@ impl PutContext {
 }
 
 pub(crate) struct Soak {
-    /// Taken out at the end: wakers, payloads and owners have the hall.
+    /// Taken out at the end, because wakers, payloads and owners hold this struct.
     pub(crate) stash: RwLock<Option<SoakStash>>,
     pub(crate) clock: ManualClock,
     pub(crate) ledger: Arc<Ledger>,
@@ -96,7 +96,7 @@ pub(crate) struct Soak {
     pub(crate) gone: Mutex<Vec<Arc<Record>>>,
     /// On their way out: charged until the last clone is dropped, by whatever thread.
     pub(crate) downloads: Mutex<Vec<Bytes>>,
-    /// Held while the stash's limit moves: who looks meanwhile sees the old and the new.
+    /// Held while the stash's limit moves: a reader in between would see the old or the new limit.
     pub(crate) moving: Mutex<()>,
     pub(crate) clears_begun: AtomicU64,
     pub(crate) clears_done: AtomicU64,
@@ -302,7 +302,7 @@ impl Soak {
         self.guarded(|| drop(put));
     }
 
-    /// Polls who was woken, and sometimes others, with another waker.
+    /// Polls the puts that were woken, and sometimes others, with a new waker.
     pub(crate) fn poll_some(self: &Arc<Self>, list: &mut Vec<Waiting>) {
         for mut waiting in std::mem::take(list) {
             let woken = waiting.count.get();
@@ -370,7 +370,8 @@ impl Soak {
 
     pub(crate) fn denied(&self, entry: Entry) {
         if entry.moody && entry.record.fate() == Fate::Alive {
-            // Perhaps another was comparing the owner. It is still to be had, or gone by then.
+            // Another take may have been comparing the owner. The entry is still there, or the next take
+            // finds it gone.
             self.entries.lock().unwrap().push(entry);
             return;
         }

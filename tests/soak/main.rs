@@ -1,4 +1,4 @@
-//! Everything at once, for minutes: threads and tasks over one stash and one budget, with cancels,
+//! Runs everything at once, for minutes: threads and tasks over one stash and one budget, with cancels,
 //! timeouts, wakers that panic or call back, payloads and owners that do, a clock that jumps, clears,
 //! reservations, claims that are put back or delivered elsewhere and late, limits of all kinds that are hit
 //! or moved, an observer that calls back.
@@ -6,9 +6,9 @@
 //!     SOAK_MINUTES=10 SOAK_SEED=7 cargo test --release --test soak -- --ignored --nocapture
 //!
 //! The seed repeats what the threads choose, not how they interleave. What is asserted holds whatever the
-//! schedule was: the limit at every sample; at the end nothing is used, nobody waits, and every payload
+//! schedule was: the limit at every sample; at the end nothing is used, nothing waits, and every payload
 //! went exactly one way. What was swept had expired or met a clear, and what had expired was not
-//! delivered. A blocked thread that has all the patience in the world must come back, too.
+//! delivered. A thread that blocks without a timeout must come back, too.
 #![cfg(not(any(loom, shuttle)))]
 
 mod actors;
@@ -140,7 +140,7 @@ fn everything_at_once() {
             }
         }
         soak.stop.store(true, Ordering::SeqCst);
-        // Who waits with all the patience in the world gets room now.
+        // The puts that wait without a timeout get room now.
         let stopped = Instant::now();
         let mut tasks_done = false;
         while !(tasks_done && threads.iter().all(|thread| thread.is_finished())) {
@@ -148,7 +148,7 @@ fn everything_at_once() {
             soak.clear(&stash);
             thread::sleep(Duration::from_millis(1));
             if stopped.elapsed() > Duration::from_secs(60) {
-                // Not a panic: the scope would wait for who waits for good.
+                // Not a panic: the scope would wait forever for the blocked thread.
                 eprintln!("somebody waits for good: {stash:?}, {moved:?}, {steady:?}");
                 std::process::abort();
             }

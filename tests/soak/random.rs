@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::support::ledger::Rng;
+use crate::support::random::Rng;
 use crate::{LIMIT, OVERHEAD};
 
 pub(crate) struct OnPurpose;

@@ -18,7 +18,7 @@ use crate::{LOWEST, MAX_WAITING, MAX_WAITING_BYTES, OVERFLOW, OVERHEAD, OWNERS};
 pub(crate) type SoakReservation = Reservation<Tracked, MoodyOwner>;
 pub(crate) type Claimed = (Claim<Tracked, MoodyOwner>, Entry);
 
-// ---- Somebody who counts ---------------------------------------------------------------------------
+// ---- The observer ----------------------------------------------------------------------------------
 
 /// Counts what happens, and now and then calls the stash or panics.
 #[derive(Default)]
@@ -318,7 +318,7 @@ impl Soak {
         }
     }
 
-    /// Nobody is about: everybody's counts must agree.
+    /// Compares all counts, now that no other thread calls.
     pub(crate) fn check_in_the_end(
         &self,
         stash: &Stash<Tracked, MoodyOwner>,

@@ -11,7 +11,7 @@ use cloakroom::{Budget, Permit, Refusal};
 use super::{LIMIT, THREADS, on_threads, rounds, size};
 use crate::support::{acquire_task, counting, must_come_back, poll};
 
-use crate::support::ledger::Rng;
+use crate::support::random::Rng;
 
 /// What is held by test threads must never pass the limit: the bytes are counted while they are held.
 #[derive(Default)]
@@ -28,7 +28,7 @@ impl Held {
     }
 }
 
-/// Nothing is used, nobody waits, and all of it can be had, once.
+/// Nothing is used, nothing waits, and the whole limit can be acquired once.
 fn settled(budget: &Budget) {
     assert_eq!((budget.used(), budget.waiting()), (0, 0));
     let all = budget.try_acquire(budget.limit()).expect("all of it is free");
@@ -86,7 +86,7 @@ fn waiting_blocking_and_cancelling() {
                         }
                     }
                     _ => {
-                        // A grant that nobody takes note of would hold up everybody, this thread too.
+                        // A grant that is not polled would block all threads, this one too.
                         waiting.retain_mut(|(request, count)| {
                             if count.get() == 0 {
                                 return true;
@@ -109,7 +109,7 @@ fn waiting_blocking_and_cancelling() {
     });
 }
 
-/// All who wait are granted in the end, with no call but the drop of permits.
+/// All waiters are granted in the end, with no call but the drop of permits.
 #[test]
 fn blocked_threads_are_all_granted_in_the_end() {
     must_come_back(|| {
@@ -159,8 +159,8 @@ fn the_limit_moves_while_threads_wait() {
     });
 }
 
-/// After a burst of everything, all threads at rest and nobody about to call: nobody waits who could be
-/// let in.
+/// After a burst of everything, with all threads at rest, no waiter is left that could be
+/// granted.
 #[test]
 fn at_rest_nobody_is_forgotten() {
     for round in 0..rounds(1_000) {
@@ -193,18 +193,22 @@ fn at_rest_nobody_is_forgotten() {
         // Nothing is dropped here: that would give bytes back.
         let (mut waiting, granted): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|(_, count)| count.get() == 0);
-        assert_eq!(budget.waiting(), waiting.len(), "who is in line, and who was not woken");
-        // This moves nothing and serves the line: whoever it lets in should have been in already.
+        assert_eq!(
+            budget.waiting(),
+            waiting.len(),
+            "waiters in the queue, and waiters that were not woken"
+        );
+        // Changes no limit but grants waiters: a waiter granted here should have been granted before.
         budget.set_limit(budget.limit());
         assert!(waiting.iter().all(|(_, count)| count.get() == 0), "forgotten: {budget:?}");
-        // With all bytes back, nobody waits.
+        // With all bytes back, nothing waits.
         budget.set_limit(LIMIT);
         permits.into_inner().unwrap().clear();
         drop(granted);
         while !waiting.is_empty() {
             let before = waiting.len();
             waiting.retain(|(_, count)| count.get() == 0);
-            assert!(waiting.len() < before, "somebody waits for nobody: {budget:?}");
+            assert!(waiting.len() < before, "a waiter is left over: {budget:?}");
         }
         settled(&budget);
     }

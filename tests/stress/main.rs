@@ -1,7 +1,7 @@
-//! Threads on the real thing, for a moment: as part of `cargo test`, under sanitizers and under Miri.
+//! Real threads, for a moment: as part of `cargo test`, under sanitizers and under Miri.
 //! `STRESS_SCALE` multiplies the rounds; under Miri they are few.
 //!
-//! What is asserted holds whatever the schedule was: at the end nothing is used, nobody waits, and every
+//! What is asserted holds whatever the schedule was: at the end nothing is used, nothing waits, and every
 //! payload went exactly one way. No test asserts a time.
 #![cfg(not(any(loom, shuttle)))]
 
@@ -13,7 +13,7 @@ mod support;
 use std::env;
 use std::thread;
 
-use self::support::ledger::Rng;
+use self::support::random::Rng;
 
 const THREADS: u64 = 4;
 const LIMIT: u64 = 100;
@@ -23,7 +23,7 @@ fn rounds(debug: u64) -> u64 {
     if cfg!(miri) { (debug / 400).max(5) * scale } else { debug * scale }
 }
 
-/// Runs `body` on several threads, each with its number and dice.
+/// Runs `body` on several threads, each with its number and random numbers.
 fn on_threads(body: impl Fn(u64, &mut Rng) + Sync) {
     thread::scope(|scope| {
         for number in 0..THREADS {

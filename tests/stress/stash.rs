@@ -12,7 +12,8 @@ use super::{LIMIT, THREADS, on_threads, rounds, size};
 use crate::support::{Count, counting, must_come_back, poll, put_task};
 
 use crate::support::Task;
-use crate::support::ledger::{Fate, Ledger, Record, Rng, Tracked};
+use crate::support::ledger::{Fate, Ledger, Record, Tracked};
+use crate::support::random::Rng;
 
 type TestStash = Stash<Tracked, u64>;
 type PutResult = Result<Ticket, PutError<Tracked>>;
@@ -28,7 +29,7 @@ struct Harness {
     clock: ManualClock,
     ledger: Arc<Ledger>,
     entries: Mutex<Vec<Entry>>,
-    /// What was not to be had any more. A sweep that has won an entry drops its payload a moment later,
+    /// Records of tickets that were denied. A sweep that has won an entry drops its payload a moment later,
     /// so this is looked at in the end.
     gone: Mutex<Vec<Arc<Record>>>,
 }
@@ -170,7 +171,7 @@ fn every_payload_goes_exactly_one_way() {
     });
 }
 
-/// Those who put and those who take are different threads, and the tickets go from one to the other.
+/// Different threads put and take, and the tickets go from one to the other.
 #[test]
 fn tickets_from_hand_to_hand() {
     must_come_back(|| {
@@ -225,7 +226,7 @@ fn one_of_many_takers_gets_it() {
     harness.leave();
 }
 
-/// `clear` and `close` in the middle of everything: those in line get their payloads back.
+/// `clear` and `close` in the middle of everything: waiting puts get their payloads back.
 #[test]
 fn closing_a_stash_gives_payloads_back() {
     must_come_back(|| {
@@ -343,7 +344,7 @@ fn reservations_against_waiters() {
     });
 }
 
-/// Closed in the middle of everything: whoever waits for it to be empty is told when it is, and not before.
+/// Closes in the middle of everything: a thread that waits for it to drain is woken then, and not before.
 #[test]
 fn drained_at_the_end_of_a_shutdown() {
     must_come_back(|| {

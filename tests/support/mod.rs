@@ -1,7 +1,8 @@
-//! What several of the test files need.
+//! Helpers that several test targets share.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod ledger;
+pub mod random;
 
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -175,7 +176,7 @@ pub fn acquire_task(budget: &Budget, bytes: u64) -> Request {
     Box::pin(async move { budget.acquire(bytes).await.map(Permit::into_owned) })
 }
 
-/// A future that somebody else may poll, finish or drop: a waker, a payload's drop.
+/// A future that other code may poll, finish or drop, such as a waker or a payload's drop.
 pub struct SharedTask<T>(Mutex<Option<Task<T>>>);
 
 impl<T> SharedTask<T> {
@@ -183,8 +184,8 @@ impl<T> SharedTask<T> {
         Arc::new(Self(Mutex::new(Some(task))))
     }
 
-    /// Polls the future if it is there. It is taken off the shelf meanwhile, so that no lock of the test's
-    /// is held while it runs.
+    /// Polls the future if it is there. It is moved out meanwhile, so that the test holds no lock while it
+    /// runs.
     pub fn poll(&self, waker: &Waker) -> Option<T> {
         let mut task = self.0.lock().unwrap().take()?;
         match poll(&mut task, waker) {
@@ -255,7 +256,7 @@ impl Drop for Counted {
 
 impl std::fmt::Debug for Counted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Coat({})", self.size)
+        write!(f, "Counted({})", self.size)
     }
 }
 

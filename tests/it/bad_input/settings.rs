@@ -156,7 +156,7 @@ fn the_limit_per_owner_must_leave_room_for_an_entry() {
     assert!(exact.try_put(0, String::new()).is_ok());
     assert_eq!(exact.try_put(0, String::new()).unwrap_err().reason(), Refusal::OwnerFull);
     assert!(exact.try_put(1, String::new()).is_ok());
-    // More than there is limits nobody.
+    // A limit per owner above the limit has no effect.
     let all = with(|builder| builder.max_bytes_per_owner(u64::MAX)).unwrap();
     assert!(all.try_put(0, "x".repeat(100)).is_ok());
     assert_eq!(all.try_put(0, "x".to_owned()).unwrap_err().reason(), Refusal::Full);

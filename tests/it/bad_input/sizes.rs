@@ -74,7 +74,7 @@ fn the_charged_bytes_are_returned_whatever_size_the_payload_reports_later() {
         assert_eq!(stash.used_bytes(), 40);
         clock.advance(TTL);
         assert_eq!((stash.gc(), stash.used_bytes()), (1, 0));
-        // In line, too: what it asked for when it was put is what it gets.
+        // A waiting put, too, gets the bytes that it asked for at first.
         let full = stash.try_put(0, reports(100)).unwrap();
         let mut put = put_task(&stash, 0, changing());
         queue(&mut put);
@@ -92,7 +92,7 @@ fn a_size_of_zero_fits_in_the_last_byte_and_beyond() {
     let nothing = stash.try_put(0, reports(0)).unwrap();
     assert_eq!((stash.len(), stash.used_bytes()), (2, 10));
     assert!(stash.take(&nothing, &0).is_some());
-    // But not past somebody who waits.
+    // But it does not overtake a waiter.
     let mut put = put_task(&stash, 0, reports(1));
     queue(&mut put);
     assert_eq!(stash.try_put(0, reports(0)).unwrap_err().reason(), Refusal::Full);

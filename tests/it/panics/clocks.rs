@@ -100,7 +100,7 @@ fn a_clock_that_panics_in_put_back_puts_back_all_the_same() {
             reaches_the_caller(|| drop(stash.claim(&ticket, &ALICE)));
             clock.set_panics(false);
         }
-        // Its time is up and nobody could tell: the next look can.
+        // The entry has expired while the clock panicked: the next take finds that.
         let claim = stash.claim(&ticket, &ALICE).unwrap();
         clock.time.advance(TTL);
         clock.set_panics(true);

@@ -179,7 +179,7 @@ fn an_owners_hash_that_panics_reserves_and_claims_nothing() {
     });
 }
 
-/// Whichever of the times that it is hashed: for the account, for the slot.
+/// At each of the two times that it is hashed: for the owner charge, and for the slot.
 #[test]
 fn an_owners_hash_that_panics_on_the_way_in_costs_no_bytes() {
     must_come_back(|| {

@@ -52,7 +52,7 @@ fn payloads_whose_drop_panics_in_the_sweep_of_a_put_do_not_fail_the_put() {
         drop_many(|stash, clock| {
             clock.advance(TTL);
             let refused = stash.try_put(2, Live::new().counted(1)).unwrap_err();
-            // Others were in line for what the sweep freed.
+            // Others waited for what the sweep freed.
             assert_eq!(refused.reason(), Refusal::Full);
         });
     });
@@ -171,7 +171,7 @@ fn a_claimed_payload_whose_drop_panics_is_gone_and_its_bytes_are_free() {
     });
 }
 
-/// Whatever it is asked for by a claim's last step: it has not been delivered.
+/// Whichever last step of a claim reads it: the payload has not been delivered.
 #[test]
 fn a_payload_that_panics_when_it_is_read_is_put_back() {
     struct Sealed(Arc<AtomicBool>);

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use super::{boom, reaches_the_caller};
 use crate::support::{Counted, Live, must_come_back, poll_once, put_task, queue, ready, stash_of};
 
-/// Pends for some polls, and panics at the next; after that it pends for good.
+/// Pends for some polls, panics at the next, and pends forever after that.
 struct PanickingFuture(u32);
 
 impl Future for PanickingFuture {

@@ -15,7 +15,7 @@ use crate::support::{
     queue, ready, stash_of,
 };
 
-/// Many in line for a byte each; every `nth` panics when it is woken.
+/// Queues many requests for a byte each; every `nth` waker panics when it is woken.
 fn waiters_with_panicking_wakers(budget: &Budget, nth: usize) -> Vec<(Request, Arc<Count>)> {
     (0..MANY)
         .map(|n| {
@@ -33,7 +33,7 @@ fn waiters_with_panicking_wakers(budget: &Budget, nth: usize) -> Vec<(Request, A
 fn wakers_that_panic_keep_nobody_from_being_woken() {
     must_come_back(|| {
         let budget = Budget::new(MANY as u64);
-        // Different places in the batches, and everybody.
+        // Different positions in the batches, and all.
         for nth in [1, 2, 3, 16, 17, MANY] {
             let full = budget.try_acquire(MANY as u64).unwrap();
             let mut waiters = waiters_with_panicking_wakers(&budget, nth);
@@ -137,7 +137,7 @@ fn a_waker_whose_clone_panics_while_waiting_leaves_the_old_one_in_place() {
     });
 }
 
-/// In line with a waker whose clone in the line panics when it is dropped.
+/// Queues with a waker whose clone in the queue panics when it is dropped.
 fn queue_with_panicking_drop<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Arc<Count> {
     let (count, waker) = Hooks::new().on_drop(boom).waker();
     // Not this one.
@@ -185,7 +185,7 @@ fn a_waker_whose_drop_panics_does_not_cost_a_grant_that_comes_at_once() {
     must_come_back(|| {
         let budget = Budget::new(10);
         let full = Cell::new(Some(budget.try_acquire(10).unwrap().into_owned()));
-        // Room comes after the first look, so that the waker is cloned for a line that it does not join.
+        // Room comes after the first attempt, so that the waker is cloned for a queue that it does not join.
         let freed = std::sync::Mutex::new(full.take());
         let (_, waker) =
             Hooks::new().on_clone(move || drop(freed.lock().unwrap().take())).on_drop(boom).waker();

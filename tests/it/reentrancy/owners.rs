@@ -56,7 +56,7 @@ fn all_ran() -> bool {
     ON_EQ.with_borrow(Option::is_none) && ON_HASH.with_borrow(Option::is_none)
 }
 
-/// Takes with a hook that takes the same ticket, and says how many got the coat.
+/// Takes with a hook that takes the same ticket, and returns how many got the payload.
 fn taken_twice(set: fn(Box<dyn Fn()>)) -> u32 {
     let (stash, _) = stash_of::<Counted, CallingOwner>(100);
     let live = Live::new();
@@ -158,7 +158,7 @@ fn an_expired_entry_whose_owner_sweeps_in_its_eq_is_freed_once() {
     });
 }
 
-/// All of them hash alike, as `Hash` may: then it is `Eq` alone that tells the rightful owner.
+/// All of them have the same hash, as `Hash` allows: then `Eq` alone identifies the owner.
 #[derive(Debug)]
 struct SameHash(u8);
 
@@ -182,7 +182,7 @@ fn owners_with_the_same_hash_are_told_apart() {
     assert!(stash.take(&ticket, &SameHash(2)).is_none());
     assert_eq!((stash.len(), stash.used_bytes()), (1, 40));
     clock.advance(TTL);
-    // The look of the wrong owner has not hidden it from the sweep.
+    // The attempt of the wrong owner has not hidden it from the sweep.
     assert!(stash.take(&ticket, &SameHash(2)).is_none());
     assert_eq!(stash.gc(), 1);
     assert_eq!((stash.len(), stash.used_bytes(), live.get()), (0, 0, 0));

@@ -28,7 +28,7 @@ fn a_waker_may_call_anything_when_it_is_cloned_or_dropped() {
         let mut a = put_task(stash, 1, live.counted(60));
         let mut b = put_task(stash, 1, live.counted(60));
         for _ in 0..3 {
-            // Joins the line, and then has its waker replaced by another.
+            // Joins the queue, and then has its waker replaced by another.
             let (_, waker) = hooked();
             if poll(&mut a, &waker).is_ready() {
                 // `clear` made room.
@@ -37,7 +37,7 @@ fn a_waker_may_call_anything_when_it_is_cloned_or_dropped() {
             let (_, waker) = hooked();
             assert!(poll(&mut b, &waker).is_pending());
         }
-        // One leaves with its waker in line, the other is granted.
+        // One leaves with its waker in the queue, the other is granted.
         drop(a);
         drop(stash.take(&full, &0));
         assert!(ready(&mut b).is_ok());
@@ -53,7 +53,7 @@ fn room_made_while_the_waker_is_cloned_for_the_queue_is_seen() {
         let again = stash.clone();
         let (woken, waker) = Hooks::new().on_clone(move || drop(again.take(&full, &0))).waker();
         let mut put = put_task(&stash, 1, live.counted(50));
-        // Too late for the first look, and too early for the line: nobody would wake it.
+        // Too late for the first attempt, and too early for the queue: no release would wake it.
         let Poll::Ready(Ok(ticket)) = poll(&mut put, &waker) else { panic!("room was overlooked") };
         assert_eq!((woken.get(), stash.waiting(), stash.used_bytes()), (0, 0, 50));
         drop(stash.take(&ticket, &1));
@@ -87,7 +87,7 @@ fn room_made_by_the_drop_of_a_waker_that_leaves_goes_to_the_next() {
         let mut a = put_task(&stash, 1, live.counted(50));
         let again = stash.clone();
         let (a_woken, waker) = Hooks::new().on_drop(move || drop(again.take(&full, &0))).waker();
-        // The one that stays in the line is the clone; this one must not be dropped yet.
+        // The queue holds the clone; this one must not be dropped yet.
         assert!(poll(&mut a, &waker).is_pending());
         let mut b = put_task(&stash, 1, live.counted(50));
         let b_woken = queue(&mut b);

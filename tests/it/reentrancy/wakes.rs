@@ -9,8 +9,8 @@ use cloakroom::{Budget, Permit, Refusal};
 use super::with_each_call;
 use crate::fixtures::{ALICE, BOB};
 use crate::support::{
-    Count, Counted, Hooks, Live, SharedTask, TTL, acquire_task, counting, must_come_back, poll,
-    put_task, queue, ready, stash_of,
+    Count, Counted, Hooks, Live, Request, SharedTask, TTL, acquire_task, counting, must_come_back,
+    poll, put_task, queue, ready, stash_of,
 };
 
 #[test]
@@ -196,24 +196,34 @@ fn a_wake_may_poll_everybody_else_and_nobody_gets_ahead() {
     });
 }
 
+/// Frees 100 bytes for three requests: a and c for 50, b for `b_bytes`. The wake of a drops the future of b.
+/// Returns a, c and how often each of the three was woken.
+fn second_is_dropped_in_the_wake_of_the_first(
+    budget: &Budget,
+    b_bytes: u64,
+) -> (Request, Request, [usize; 3]) {
+    let full = budget.try_acquire(100).unwrap();
+    let mut a = acquire_task(budget, 50);
+    let b = SharedTask::new(acquire_task(budget, b_bytes));
+    let mut c = acquire_task(budget, 50);
+    let victim = Arc::clone(&b);
+    let (a_woken, waker) = Hooks::new().on_wake(move || victim.discard()).waker();
+    assert!(poll(&mut a, &waker).is_pending());
+    let (b_woken, waker) = counting();
+    assert!(b.poll(&waker).is_none());
+    let c_woken = queue(&mut c);
+    drop(full);
+    (a, c, [a_woken, b_woken, c_woken].map(|woken| woken.get()))
+}
+
+/// Grants a and b; a's wake frees b's future before b's waker is woken.
 #[test]
 fn a_wake_may_drop_a_future_that_was_granted_with_it() {
     must_come_back(|| {
         let budget = Budget::new(100);
-        let full = budget.try_acquire(100).unwrap();
-        let mut a = acquire_task(&budget, 50);
-        let b = SharedTask::new(acquire_task(&budget, 50));
-        let mut c = acquire_task(&budget, 50);
-        let victim = Arc::clone(&b);
-        let (a_woken, waker) = Hooks::new().on_wake(move || victim.discard()).waker();
-        assert!(poll(&mut a, &waker).is_pending());
-        let (b_woken, waker) = counting();
-        assert!(b.poll(&waker).is_none());
-        let c_woken = queue(&mut c);
-        // Grants a and b; a's wake frees b's future, whose waker is still to be woken by then.
-        drop(full);
-        assert_eq!((a_woken.get(), c_woken.get()), (1, 1), "b's bytes went on to c");
-        assert!(b_woken.get() <= 1);
+        let (mut a, mut c, woken) = second_is_dropped_in_the_wake_of_the_first(&budget, 50);
+        assert_eq!((woken[0], woken[2]), (1, 1), "b's bytes went on to c");
+        assert!(woken[1] <= 1);
         let (a, c) = (ready(&mut a).unwrap(), ready(&mut c).unwrap());
         assert_eq!((budget.used(), budget.waiting()), (100, 0));
         drop((a, c));
@@ -225,18 +235,8 @@ fn a_wake_may_drop_a_future_that_was_granted_with_it() {
 fn a_wake_may_drop_the_future_of_another_waiter() {
     must_come_back(|| {
         let budget = Budget::new(100);
-        let full = budget.try_acquire(100).unwrap();
-        let mut a = acquire_task(&budget, 50);
-        let b = SharedTask::new(acquire_task(&budget, 80));
-        let mut c = acquire_task(&budget, 50);
-        let victim = Arc::clone(&b);
-        let (a_woken, waker) = Hooks::new().on_wake(move || victim.discard()).waker();
-        assert!(poll(&mut a, &waker).is_pending());
-        let (b_woken, waker) = counting();
-        assert!(b.poll(&waker).is_none());
-        let c_woken = queue(&mut c);
-        drop(full);
-        assert_eq!((a_woken.get(), b_woken.get(), c_woken.get()), (1, 0, 1));
+        let (mut a, mut c, woken) = second_is_dropped_in_the_wake_of_the_first(&budget, 80);
+        assert_eq!(woken, [1, 0, 1]);
         drop((ready(&mut a), ready(&mut c)));
         assert_eq!((budget.used(), budget.waiting()), (0, 0));
     });
@@ -343,7 +343,7 @@ fn a_wake_may_change_the_limit_and_the_order_is_kept() {
     });
 }
 
-/// Closes and clears in the wake of one who was granted: it has its bytes all the same.
+/// Closes and clears in the wake of a granted waiter, which keeps its bytes.
 #[test]
 fn a_reservation_granted_in_a_wake_that_closes_is_valid() {
     must_come_back(|| {
