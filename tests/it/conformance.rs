@@ -384,7 +384,7 @@ on_every_executor! {
         assert!(head.is_pending() && next.is_pending());
         cancel.send(()).unwrap();
         refused(head.output(), Refusal::Cancelled, 80);
-        assert!(next.output().is_ok(), "40 are free and it is first in line now");
+        assert!(next.output().is_ok(), "40 are free and it is the head now");
         assert_eq!(fixture.state(), (2, 90, 0));
     }
 }
@@ -428,7 +428,7 @@ on_every_executor! {
 }
 
 thread_local! {
-    static LOOKS: Cell<usize> = const { Cell::new(0) };
+    static OWNER_CALLS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// An owner that counts how often it is hashed or compared.
@@ -437,7 +437,7 @@ struct Watched(u64);
 
 impl PartialEq for Watched {
     fn eq(&self, other: &Self) -> bool {
-        LOOKS.set(LOOKS.get() + 1);
+        OWNER_CALLS.set(OWNER_CALLS.get() + 1);
         self.0 == other.0
     }
 }
@@ -446,7 +446,7 @@ impl Eq for Watched {}
 
 impl Hash for Watched {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        LOOKS.set(LOOKS.get() + 1);
+        OWNER_CALLS.set(OWNER_CALLS.get() + 1);
         self.0.hash(state);
     }
 }
@@ -455,19 +455,19 @@ impl Hash for Watched {
 /// asserted is that no entry but the one asked for is looked at.
 #[test]
 fn d5_work_does_not_depend_on_how_many_entries_are_held() {
-    let looks_with = |held: u64| {
+    let owner_calls_with = |held: u64| {
         let stash: Stash<Payload, Watched> = Stash::builder().max_bytes(1 << 30).build().unwrap();
         for owner in 0..held {
             let _ = stash.try_put(Watched(owner), payload(10)).unwrap();
         }
-        LOOKS.set(0);
+        OWNER_CALLS.set(0);
         let ticket = stash.try_put(Watched(held), payload(10)).unwrap();
         assert!(stash.take(&ticket, &Watched(held)).is_some());
-        LOOKS.get()
+        OWNER_CALLS.get()
     };
-    let looks = looks_with(0);
-    assert_eq!(looks, 3, "one hash to put, one hash and one comparison to take");
-    assert_eq!(looks_with(if cfg!(miri) { 100 } else { 10_000 }), looks);
+    let calls = owner_calls_with(0);
+    assert_eq!(calls, 3, "one hash to put, one hash and one comparison to take");
+    assert_eq!(owner_calls_with(if cfg!(miri) { 100 } else { 10_000 }), calls);
 }
 
 #[test]

@@ -295,10 +295,10 @@ fn b5_of_two_reapers_one_is_dropped() {
         assert_eq!(woken.get(), 1, "both are told");
         let woken = queue(&mut stays);
         drop(dropped);
-        assert_eq!(woken.get(), 1, "perhaps only the other had planned to look");
+        assert_eq!(woken.get(), 1, "perhaps only the other had planned a sweep");
         let woken = queue(&mut stays);
         let _ = stash.try_put_with(ALICE, payload(10), ttl(2 * SECOND)).unwrap();
-        assert_eq!(woken.get(), 0, "it looks before that anyway");
+        assert_eq!(woken.get(), 0, "it sweeps before that anyway");
         clock.advance(SECOND);
         assert_eq!(woken.get(), 1);
         let woken = queue(&mut stays);

@@ -139,7 +139,7 @@ fn close_wakes_outside_the_lock() {
                     victim.discard();
                     let mut late = acquire_task(&again, 5);
                     let Poll::Ready(Err(refused)) = poll_once(&mut late) else {
-                        panic!("it joined a line that is closed");
+                        panic!("it joined the queue of a closed budget");
                     };
                     log.lock().unwrap().push(refused.reason());
                 })
@@ -326,7 +326,7 @@ fn request_above_a_lowered_limit_blocks_nobody() {
     let woken: Vec<_> = waiters.iter_mut().map(queue).collect();
     let counts = || Vec::from_iter(woken.iter().map(|count| count.get()));
     budget.set_limit(50);
-    // The head is sent away; the 70 waits for its turn to be.
+    // The head is refused; the request for 70 is refused when it becomes the head.
     assert_eq!((counts(), budget.waiting()), (vec![1, 0, 0, 0], 3));
     assert_eq!(ready(&mut waiters[0]).unwrap_err().reason(), Refusal::TooLarge);
     drop(held);

@@ -68,7 +68,7 @@ on_every_executor! {
         let handle = stash.clone();
         let bobs = executor.start(async move { handle.put(BOB, payload(20)).await });
         assert!(bobs.is_pending());
-        assert_eq!(held(&stash), (60, 60), "what is in line counts");
+        assert_eq!(held(&stash), (60, 60), "waiting puts count");
         let handle = stash.clone();
         let more = executor.start(async move { handle.reserve_for(&BOB, 1).await.map(drop) });
         assert_eq!(more.output().unwrap_err().reason(), Refusal::OwnerFull);

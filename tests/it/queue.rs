@@ -124,7 +124,7 @@ fn b7_a_budgets_wait_queue_can_be_bounded_while_requests_wait() {
     let mut waiters: Vec<_> = (0..3).map(|_| put_task(&stash, ALICE, payload(10))).collect();
     waiters.iter_mut().for_each(|put| drop(queue(put)));
     stash.budget().set_max_waiting(1);
-    assert_eq!(stash.waiting(), 3, "who is in it stays");
+    assert_eq!(stash.waiting(), 3, "requests that wait stay");
     drop(waiters.pop());
     drop(waiters.pop());
     assert!(ready(&mut put_task(&stash, ALICE, payload(1))).is_err());

@@ -106,7 +106,7 @@ fn b10_a_request_granted_at_its_first_poll_has_not_waited() {
         let at_once = poll_once(&mut put).is_ready();
         let given = held.lock().unwrap().1.take().is_none();
         assert_eq!(at_once, given, "asked {asked} times before");
-        assert!(given || asked > 1, "the clock is asked twice: for the sweep, and for the line");
+        assert!(given || asked > 1, "the clock is asked twice: for the sweep, and for the queue");
         assert_eq!(stash.stats().waited, 0);
         assert!(log.read().iter().all(|event| matches!(event, Event::Stored { .. })));
     }

@@ -231,7 +231,7 @@ pub(crate) fn trying_and_releasing_and_closing() {
 /// Grants come in the order of joining, whatever is released, dropped and tried meanwhile.
 #[test]
 pub(crate) fn the_wait_queue() {
-    check_rounds("line", 3, 1_000, new_budget, |budget, recorder, calls, thread, rng| {
+    check_rounds("queue", 3, 1_000, new_budget, |budget, recorder, calls, thread, rng| {
         on_budget(budget, recorder, calls, thread, rng, &[0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4]);
     });
 }

@@ -444,7 +444,7 @@ impl<'a> Run<'a> {
 
     fn compare(&self) -> Result<(), Disagreement> {
         let (stash, model) = (self.stash, &self.model);
-        agree!(*self.log.lock().unwrap(), model.budget.woken, "who was woken");
+        agree!(*self.log.lock().unwrap(), model.budget.woken, "wakers that were woken");
         agree!(stash.used_bytes(), model.budget.used);
         agree!(stash.is_closed(), model.budget.closed);
         agree!(stash.waiting(), model.budget.queue.len());

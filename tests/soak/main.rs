@@ -149,7 +149,7 @@ fn everything_at_once() {
             thread::sleep(Duration::from_millis(1));
             if stopped.elapsed() > Duration::from_secs(60) {
                 // Not a panic: the scope would wait forever for the blocked thread.
-                eprintln!("somebody waits for good: {stash:?}, {moved:?}, {steady:?}");
+                eprintln!("a thread never comes back: {stash:?}, {moved:?}, {steady:?}");
                 std::process::abort();
             }
         }

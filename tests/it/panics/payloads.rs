@@ -22,7 +22,7 @@ fn drop_many(remove: impl FnOnce(&Stash<Counted, u8>, &ManualClock)) {
     let woken: Vec<_> = waiters.iter_mut().map(queue).collect();
     remove(&stash, &clock);
     assert!(woken.iter().all(|count| count.get() == 1));
-    assert_eq!(live.get(), MANY as isize, "only those who waited");
+    assert_eq!(live.get(), MANY as isize, "only the payloads that waited");
     for put in &mut waiters {
         assert!(ready(put).is_ok());
     }

@@ -106,7 +106,7 @@ const CLAIM_CALLS: &[(&str, Call)] = &[
             drop(stash.take(&ticket, &9));
         }
     }),
-    ("wait in line and leave", |stash, live| {
+    ("wait and leave", |stash, live| {
         let mut put = put_task(stash, 9, live.counted(50));
         let _ = poll_once(&mut put).map(|done| drop(done.map(|ticket| stash.take(&ticket, &9))));
         let mut room = Box::pin(stash.reserve(50));
