@@ -197,10 +197,11 @@ impl Semaphore {
     pub(super) unsafe fn update_waker(&self, node: Pin<&Node>, waker: &Waker) {
         {
             let queues = self.queues.lock();
-            // SAFETY: queued and, under the lock, still waiting: linked.
-            if node.outcome() != WaitOutcome::Waiting
-                || unsafe { queues.waiters.will_wake(node, waker) }
-            {
+            let is_current = || {
+                // SAFETY: still waiting, and under the lock: linked.
+                unsafe { queues.waiters.will_wake(node, waker) }
+            };
+            if node.outcome() != WaitOutcome::Waiting || is_current() {
                 return;
             }
         }

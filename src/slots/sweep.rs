@@ -200,22 +200,22 @@ mod tests {
                 });
             });
         }
-        let mut removed = 0;
+        let mut count = 0;
         let left = loop {
             let (removed, left) = map.expire(5);
-            removed += removed.count();
+            count += removed.count();
             if left > 5 {
                 break left;
             }
         };
-        assert_eq!((removed, left, map.len()), (4 * SWEEP_BATCH, NEVER, 0));
+        assert_eq!((count, left, map.len()), (4 * SWEEP_BATCH, NEVER, 0));
     }
 
     #[test]
     fn what_is_being_looked_at_is_not_forgotten_by_a_sweep() {
         let map = SlotMap::<Vec<u8>, ()>::new(1, None);
         let ticket = map.insert((), Vec::new(), 1, || 5).unwrap();
-        let (shard, index) = map.find(ticket.queue_position()).unwrap();
+        let (shard, index) = map.find(ticket.location()).unwrap();
         let fingerprint = map.fingerprint(ticket.secret(), &());
         let guard = shard.segments.slot(index).unwrap().guard(fingerprint).unwrap();
         assert_eq!(map.expire(7).1, 5, "it may be put back");
