@@ -241,12 +241,12 @@ struct Link(AtomicU64);
 
 impl Links for Vec<Link> {
     fn link(&self, index: u32) -> u64 {
-        // ORDERING: Relaxed [slot.word.get]: stands for the slot's.
+        // ORDERING: Relaxed [slot.charge_or_link.get]: stands for the slot's.
         self[index as usize].0.load(Ordering::Relaxed)
     }
 
     fn set_link(&self, index: u32, link: u64) {
-        // ORDERING: Relaxed [slot.word.set]: stands for the slot's.
+        // ORDERING: Relaxed [slot.charge_or_link.set]: stands for the slot's.
         self[index as usize].0.store(link, Ordering::Relaxed);
     }
 }

@@ -1,14 +1,14 @@
-//! Any bytes as a script of steps, run against the crate and against the model of the property tests.
+//! Any bytes as a script of steps, run against the crate and against the sequential model of the property tests.
 #![no_main]
 
-#[path = "../../tests/model/mod.rs"]
-mod model;
+#[path = "../../tests/oracle/mod.rs"]
+mod oracle;
 #[path = "../../tests/support/mod.rs"]
 mod support;
 
 use libfuzzer_sys::fuzz_target;
 
-use self::model::bytes::Script;
+use self::oracle::bytes::Script;
 
 fuzz_target!(|bytes: &[u8]| {
     let script = Script::decode(bytes);

@@ -50,7 +50,7 @@ pin_project! {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
     /// Not polled yet: the node is in no line, and the future may still be moved.
-    Unpolled,
+    Fresh,
     /// The node is or was linked, and its outcome has not been taken note of.
     Queued,
     /// The future has completed.
@@ -60,7 +60,7 @@ pub(super) enum Phase {
 impl<'a> Acquire<'a> {
     pub(super) fn new(semaphore: &'a Arc<Semaphore>, bytes: u64) -> Self {
         let (node, until) = (Node::new(bytes), std::future::pending());
-        Self { semaphore, phase: Phase::Unpolled, node, until }
+        Self { semaphore, phase: Phase::Fresh, node, until }
     }
 
     /// Gives up, with [`Cancelled`](Refusal::Cancelled), when `until` completes: a timer of whatever
@@ -71,7 +71,7 @@ impl<'a> Acquire<'a> {
     pub fn until<U: Future>(self, until: U) -> Acquire<'a, U> {
         // A `self` by value was never pinned, so never polled: there is no place in line to carry over.
         let node = Node::new(self.node.need());
-        Acquire { semaphore: self.semaphore, phase: Phase::Unpolled, node, until }
+        Acquire { semaphore: self.semaphore, phase: Phase::Fresh, node, until }
     }
 }
 
@@ -89,7 +89,7 @@ impl<U> Acquire<'_, U> {
 
 impl<U: Future> Acquire<'_, U> {
     /// First poll: the bytes at once, or the line.
-    fn poll_unpolled(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Tier, Refusal>> {
+    fn poll_fresh(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Tier, Refusal>> {
         let this = self.project();
         match this.semaphore.try_acquire(this.node.need()) {
             Err(Refusal::Full) => {}
@@ -149,7 +149,7 @@ impl<'a, U: Future> Future for Acquire<'a, U> {
     /// If it is polled again after it has completed.
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = match self.phase {
-            Phase::Unpolled => ready!(self.as_mut().poll_unpolled(cx)),
+            Phase::Fresh => ready!(self.as_mut().poll_fresh(cx)),
             Phase::Queued => ready!(self.as_mut().poll_queued(cx)),
             Phase::Done => panic!("polled after it had completed"),
         };

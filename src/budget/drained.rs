@@ -40,7 +40,7 @@ pin_project! {
 
 impl<'a> Drained<'a> {
     pub(super) fn new(semaphore: &'a Arc<Semaphore>) -> Self {
-        Self { semaphore, phase: Phase::Unpolled, node: Node::new(0) }
+        Self { semaphore, phase: Phase::Fresh, node: Node::new(0) }
     }
 }
 
@@ -54,7 +54,7 @@ impl Future for Drained<'_> {
         let this = self.project();
         let node = this.node.as_ref();
         let waits = match *this.phase {
-            Phase::Unpolled => {
+            Phase::Fresh => {
                 // Cloned before the lock is taken: user code.
                 let waker = cx.waker().clone();
                 // SAFETY: `PinnedDrop` leaves for a node in phase `Queued`; pinned, it is dropped before it is

@@ -204,7 +204,7 @@ pin_project! {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
     /// It has not looked for room yet.
-    Unpolled,
+    Fresh,
     /// It is in line.
     Queued,
     /// It has been decided.
@@ -214,7 +214,7 @@ enum Step {
 impl<'a, P, O> Admit<'a, P, O> {
     pub(super) fn new(inner: &'a Inner<P, O>, key: Option<OwnerKey>, charge: u64) -> Self {
         let acquire = inner.budget.acquire(charge);
-        let (step, gives_up_as) = (Step::Unpolled, Refusal::Cancelled);
+        let (step, gives_up_as) = (Step::Fresh, Refusal::Cancelled);
         Self { inner, key, charge, step, gives_up_as, acquire, account: None }
     }
 
@@ -240,7 +240,7 @@ impl<'a, P, O, U: Future> Admit<'a, P, O, U> {
         let mut this = self.project();
         let (inner, step) = (*this.inner, *this.step);
         assert!(step != Step::Done, "polled after it had completed");
-        if step == Step::Unpolled {
+        if step == Step::Fresh {
             // Open already if the first poll panicked further down.
             if let (Some(key), None) = (*this.key, &this.account) {
                 *this.account = Some(OwnerCharge::open(inner, key, *this.charge)?);

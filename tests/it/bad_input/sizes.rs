@@ -1,0 +1,99 @@
+//! Payloads with extreme sizes, or whose size changes.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use cloakroom::{Budget, Payload, Refusal, Stash};
+
+use crate::support::{TTL, put_task, queue, ready, stash_of};
+
+/// Says what it is told to, each time something else if wished.
+struct Says(Cell<usize>, usize);
+
+impl Payload for Says {
+    fn size(&self) -> usize {
+        let said = self.0.get();
+        self.0.set(said.wrapping_add(self.1));
+        said
+    }
+}
+
+fn says(size: usize) -> Says {
+    Says(Cell::new(size), 0)
+}
+
+#[test]
+fn sizes_that_overflow_the_counter_are_too_large() {
+    let max = Budget::MAX_LIMIT;
+    for overhead in [0, 1, max] {
+        let stash: Stash<Says, u8> =
+            Stash::builder().max_bytes(max).entry_overhead(overhead).build().unwrap();
+        // With and without wrapping around, in the sum with the overhead and in the counter's units.
+        for size in [usize::MAX, usize::MAX - 1, 1 << 63, 1 << 62, 1 << 61] {
+            let charge = (size as u64).saturating_add(overhead);
+            let refused = stash.try_put(0, says(size)).unwrap_err();
+            assert_eq!((refused.reason(), refused.requested()), (Refusal::TooLarge, charge));
+            assert_eq!(refused.into_payload().0.get(), size, "the payload comes back");
+            let refused = ready(&mut put_task(&stash, 0, says(size))).unwrap_err();
+            assert_eq!(refused.reason(), Refusal::TooLarge, "and does not wait");
+            let refused = stash.put_timeout(0, says(size), Duration::MAX).unwrap_err();
+            assert_eq!(refused.reason(), Refusal::TooLarge, "and does not block");
+        }
+        assert_eq!((stash.used_bytes(), stash.waiting(), stash.len()), (0, 0, 0));
+    }
+    let budget = Budget::new(max);
+    for bytes in [max + 1, 1 << 62, 1 << 63, u64::MAX] {
+        assert_eq!(budget.try_acquire(bytes).unwrap_err().reason(), Refusal::TooLarge);
+        assert_eq!(
+            budget.acquire_timeout(bytes, Duration::MAX).unwrap_err().reason(),
+            Refusal::TooLarge
+        );
+    }
+    assert_eq!((budget.used(), budget.waiting()), (0, 0));
+}
+
+#[test]
+fn a_large_refusal_does_not_look_at_who_else_is_there() {
+    let (stash, _) = stash_of::<Says, u8>(100);
+    let _ = stash.try_put(0, says(100)).unwrap();
+    assert_eq!(stash.try_put(0, says(101)).unwrap_err().reason(), Refusal::TooLarge);
+    assert_eq!(stash.try_put(0, says(100)).unwrap_err().reason(), Refusal::Full);
+    stash.close();
+    assert_eq!(stash.try_put(0, says(101)).unwrap_err().reason(), Refusal::Closed);
+}
+
+#[test]
+fn what_was_charged_is_returned_whatever_the_payload_says_later() {
+    for step in [7, usize::MAX, 1 << 40] {
+        let (stash, clock) = stash_of::<Says, u8>(100);
+        let changing = || Says(Cell::new(40), step);
+        let taken = stash.try_put(0, changing()).unwrap();
+        let _ = stash.try_put(0, changing()).unwrap();
+        assert_eq!(stash.used_bytes(), 80);
+        assert!(stash.take(&taken, &0).is_some());
+        assert_eq!(stash.used_bytes(), 40);
+        clock.advance(TTL);
+        assert_eq!((stash.gc(), stash.used_bytes()), (1, 0));
+        // In line, too: what it asked for when it was put is what it gets.
+        let full = stash.try_put(0, says(100)).unwrap();
+        let mut put = put_task(&stash, 0, changing());
+        queue(&mut put);
+        assert!(stash.take(&full, &0).is_some());
+        assert!(ready(&mut put).is_ok());
+        assert_eq!(stash.used_bytes(), 40);
+        assert_eq!((stash.clear(), stash.used_bytes()), (1, 0));
+    }
+}
+
+#[test]
+fn a_size_of_zero_fits_in_the_last_byte_and_beyond() {
+    let (stash, _) = stash_of::<Says, u8>(10);
+    let _ = stash.try_put(0, says(10)).unwrap();
+    let nothing = stash.try_put(0, says(0)).unwrap();
+    assert_eq!((stash.len(), stash.used_bytes()), (2, 10));
+    assert!(stash.take(&nothing, &0).is_some());
+    // But not past somebody who waits.
+    let mut put = put_task(&stash, 0, says(1));
+    queue(&mut put);
+    assert_eq!(stash.try_put(0, says(0)).unwrap_err().reason(), Refusal::Full);
+}

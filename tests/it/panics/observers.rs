@@ -1,0 +1,38 @@
+//! Observers that panic when they receive an event.
+
+use cloakroom::{Event, Observer};
+
+use super::boom;
+use crate::fixtures::{ALICE, BOB, checked_stats, fill, hall_with, payload, put, state};
+use crate::support::{TTL, must_come_back, put_task, queue, ready};
+
+#[test]
+fn an_observer_that_panics_changes_nothing() {
+    struct Faints;
+    impl Observer for Faints {
+        fn event(&self, _: Event) {
+            boom();
+        }
+    }
+    must_come_back(|| {
+        let (stash, clock) = hall_with(|builder| builder.max_bytes_per_owner(100).observer(Faints));
+        let ticket = put(&stash, 100);
+        assert!(stash.try_put(BOB, payload(1)).is_err());
+        assert!(stash.claim(&ticket, &ALICE).unwrap().put_back());
+        let mut next = put_task(&stash, BOB, payload(100));
+        queue(&mut next);
+        assert_eq!(stash.claim(&ticket, &ALICE).unwrap().into_inner(), payload(100));
+        let ticket = ready(&mut next).unwrap();
+        let claim = stash.claim(&ticket, &BOB).unwrap();
+        clock.advance(TTL);
+        assert!(!claim.put_back());
+        fill(&stash, 10);
+        clock.advance(TTL);
+        assert_eq!(stash.gc(), 1);
+        fill(&stash, 10);
+        assert_eq!(stash.clear(), 1);
+        drop(stash.try_reserve(10).unwrap());
+        assert_eq!((state(&stash), checked_stats(&stash).stored), ((0, 0, 0), 4));
+        assert_eq!((stash.owner_used_bytes(&ALICE), stash.owner_used_bytes(&BOB)), (0, 0));
+    });
+}

@@ -1,0 +1,250 @@
+//! B9: closed, and then empty.
+
+use std::future::ready as at_once;
+use std::thread;
+use std::time::Duration;
+
+use cloakroom::{Budget, Refusal};
+
+use crate::executors::{Executor, Task};
+use crate::fixtures::{ALICE, Hall, fill, hall, payload, put, state, take};
+use crate::support::{TTL, must_come_back, poll_once, put_task, queue, ready};
+
+fn drained(executor: &impl Executor, stash: &Hall) -> Task<()> {
+    let handle = stash.clone();
+    executor.start(async move { handle.drained().await })
+}
+
+on_every_executor! {
+    fn b9_drained_when_the_last_of_everything_is_gone(executor) {
+        let (stash, _) = hall();
+        let (entry, claimed) = (put(&stash, 10), put(&stash, 10));
+        let claim = stash.claim(&claimed, &ALICE).unwrap();
+        let room = stash.try_reserve(10).unwrap();
+        let permit = stash.budget().try_acquire(10).unwrap();
+        let before = drained(executor, &stash);
+        assert_eq!(stash.close(), 0);
+        let after = drained(executor, &stash);
+        let pending = |what: &str| assert!(before.is_pending() && after.is_pending(), "{what}");
+        pending("all of it");
+        assert!(take(&stash, entry).is_some());
+        pending("a claim, a reservation, a permit");
+        let late = room.put(ALICE, payload(5)).unwrap();
+        pending("what was reserved");
+        assert!(take(&stash, late).is_some());
+        pending("a claim and a permit");
+        drop(permit);
+        pending("a claim");
+        let bytes = claim.into_bytes();
+        pending("bytes");
+        drop(bytes);
+        before.output();
+        after.output();
+        drained(executor, &stash).output();
+    }
+}
+
+on_every_executor! {
+    fn b9_empty_is_not_enough_it_must_be_closed(executor) {
+        let (stash, _) = hall();
+        let early = drained(executor, &stash);
+        let ticket = put(&stash, 100);
+        assert!(take(&stash, ticket).is_some());
+        assert!(early.is_pending());
+        // Those who wait to drain are not in line.
+        assert_eq!(stash.waiting(), 0);
+        assert!(stash.try_put(ALICE, payload(100)).is_ok());
+        assert_eq!((stash.clear(), stash.close()), (1, 0));
+        early.output();
+    }
+}
+
+on_every_executor! {
+    fn b9_close_sends_the_line_away_and_clear_drains(executor) {
+        let (stash, clock) = hall();
+        fill(&stash, 100);
+        let handle = stash.clone();
+        let waiter = executor.start(async move { handle.put(ALICE, payload(20)).await });
+        let waits = drained(executor, &stash);
+        assert_eq!((stash.close(), stash.close()), (1, 0));
+        let refused = waiter.output().unwrap_err();
+        assert_eq!((refused.reason(), refused.into_payload()), (Refusal::Closed, payload(20)));
+        assert!(waits.is_pending());
+        assert_eq!(stash.clear(), 1);
+        waits.output();
+
+        // By expiry, with a reaper and no call.
+        let (reaper, timer) = (stash.reaper(), clock.clone());
+        let _reaper = executor.start(reaper.run(move |duration| timer.sleep(duration)));
+        let (stash, clock) = hall();
+        let (reaper, timer) = (stash.reaper(), clock.clone());
+        let reaper = executor.start(reaper.run(move |duration| timer.sleep(duration)));
+        fill(&stash, 100);
+        stash.close();
+        let waits = drained(executor, &stash);
+        clock.advance(TTL);
+        assert!(reaper.is_pending());
+        waits.output();
+    }
+}
+
+on_every_executor! {
+    /// More than are woken in one hold of the lock.
+    fn b9_all_who_wait_for_it_hear(executor) {
+        let (stash, _) = hall();
+        let ticket = put(&stash, 1);
+        let early: Vec<_> = (0..40).map(|_| drained(executor, &stash)).collect();
+        stash.close();
+        let late: Vec<_> = (0..40).map(|_| drained(executor, &stash)).collect();
+        assert!(early.iter().chain(&late).all(Task::is_pending));
+        assert!(take(&stash, ticket).is_some());
+        early.into_iter().chain(late).for_each(Task::output);
+    }
+}
+
+#[test]
+fn b9_futures_that_are_dropped_strand_nobody() {
+    let (stash, _) = hall();
+    let ticket = put(&stash, 100);
+    drop(Box::pin(stash.drained()));
+    let mut line: Vec<_> = (0..5).map(|_| Box::pin(stash.drained())).collect();
+    line.iter_mut().for_each(|drained| drop(queue(drained)));
+    drop(line.swap_remove(0));
+    // Not closed: a line can stand and be served as if nobody waited to drain.
+    let mut put = put_task(&stash, ALICE, payload(60));
+    let woken = queue(&mut put);
+    drop(line.swap_remove(0));
+    assert!(take(&stash, ticket).is_some());
+    assert_eq!(woken.get(), 1);
+    let ticket = ready(&mut put).unwrap();
+    assert!(stash.try_put(ALICE, payload(40)).is_ok());
+    stash.close();
+    drop(line.swap_remove(1));
+    assert!(take(&stash, ticket).is_some());
+    assert!(line.iter_mut().all(|drained| poll_once(drained).is_pending()));
+    assert_eq!(stash.clear(), 1);
+    line.iter_mut().for_each(ready);
+    // All gone before the end: the last release finds nobody.
+    let (stash, _) = hall();
+    let room = stash.try_reserve(100).unwrap();
+    stash.close();
+    let mut drained = Box::pin(stash.drained());
+    queue(&mut drained);
+    drop(drained);
+    drop(room);
+    assert_eq!(state(&stash), (0, 0, 0));
+    ready(&mut Box::pin(stash.drained()));
+}
+
+#[test]
+fn b9_a_task_that_moves_is_woken_where_it_is() {
+    let (stash, _) = hall();
+    let room = stash.try_reserve(100).unwrap();
+    let mut drained = Box::pin(stash.drained());
+    let (first, second) = (queue(&mut drained), queue(&mut drained));
+    stash.close();
+    let third = queue(&mut drained);
+    drop(room);
+    assert_eq!((first.get(), second.get(), third.get()), (0, 0, 1));
+    ready(&mut drained);
+}
+
+#[test]
+fn b9_blocking_it_says_whether_it_came_to_that() {
+    must_come_back(|| {
+        let (stash, _) = hall();
+        assert!(!stash.drained_timeout(Duration::ZERO), "not closed");
+        let ticket = put(&stash, 100);
+        stash.close();
+        assert!(!stash.drained_timeout(Duration::ZERO));
+        assert!(!stash.drained_timeout(Duration::from_millis(5)));
+        let waits = [Duration::MAX, Duration::from_secs(3_600)].map(|patience| {
+            let handle = stash.clone();
+            thread::spawn(move || handle.drained_timeout(patience))
+        });
+        thread::sleep(Duration::from_millis(5));
+        assert!(take(&stash, ticket).is_some());
+        assert!(waits.into_iter().all(|wait| wait.join().unwrap()));
+        assert!(stash.drained_timeout(Duration::ZERO), "it stays so");
+    });
+}
+
+#[test]
+fn b9_a_limit_that_moves_meanwhile_changes_nothing() {
+    let (stash, _) = hall();
+    let ticket = put(&stash, 60);
+    stash.close();
+    let mut drained = Box::pin(stash.drained());
+    queue(&mut drained);
+    for max in [0, 60, 59, u64::MAX, 40] {
+        stash.set_max_bytes(max);
+        assert!(poll_once(&mut drained).is_pending());
+    }
+    assert!(take(&stash, ticket).is_some());
+    ready(&mut drained);
+}
+
+#[test]
+fn b9_what_is_granted_and_not_yet_stored_is_waited_for() {
+    let (stash, _) = hall();
+    let ticket = put(&stash, 100);
+    let mut put = put_task(&stash, ALICE, payload(50));
+    queue(&mut put);
+    assert!(take(&stash, ticket).is_some());
+    stash.close();
+    let mut drained = Box::pin(stash.drained());
+    let woken = queue(&mut drained);
+    let ticket = ready(&mut put).expect("granted before the close");
+    assert_eq!(woken.get(), 0);
+    assert!(take(&stash, ticket).is_some());
+    assert_eq!(woken.get(), 1);
+    ready(&mut drained);
+}
+
+#[test]
+fn b9_a_bare_budget_drains_too() {
+    let budget = Budget::new(10);
+    let mut permit = budget.try_acquire(10).unwrap();
+    let mut drained = Box::pin(budget.drained());
+    let woken = queue(&mut drained);
+    budget.close();
+    permit.shrink(1);
+    assert_eq!(woken.get(), 0);
+    permit.shrink(0);
+    assert_eq!((woken.get(), permit.bytes()), (1, 0));
+    ready(&mut drained);
+    assert!(budget.drained_timeout(Duration::ZERO));
+    // In a select with something that is ready, it is only ever dropped.
+    let never = Budget::new(10);
+    ready(&mut Box::pin(futures_lite::future::or(never.drained(), at_once(()))));
+}
+
+/// Releases and the close come from other threads, at no agreed time.
+#[test]
+fn b9_no_race_is_missed() {
+    must_come_back(|| {
+        for round in 0..200_u64 {
+            let (stash, _) = hall();
+            let rooms = [0; 3].map(|_| stash.try_reserve(30).unwrap());
+            thread::scope(|scope| {
+                for room in rooms {
+                    scope.spawn(move || drop(room));
+                }
+                scope.spawn(|| {
+                    for _ in 0..round % 7 {
+                        thread::yield_now();
+                    }
+                    stash.close();
+                });
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let mut dropped = Box::pin(stash.drained());
+                        let _ = poll_once(&mut dropped);
+                        assert!(stash.drained_timeout(Duration::from_secs(50)));
+                    });
+                }
+            });
+            assert_eq!(state(&stash), (0, 0, 0));
+        }
+    });
+}

@@ -1,0 +1,27 @@
+//! What threads saw, checked against a model that does one thing after the other.
+//!
+//! Threads call the real thing and note when each call began and ended. A history is right if there is an
+//! order of all the calls, each between its beginning and its end, in which the sequential model gives
+//! the same results: the search is J. Wing and C. Gong's (*Testing and verifying concurrent objects*, 1993)
+//! with the states that were seen before cut off (G. Lowe, *Testing for linearizability*, 2017).
+//!
+//! Some calls are not *one* step by design. The model takes them in the steps that are documented, in
+//! their order, with other calls in between:
+//!
+//! - a put charges, then its entry is there: `clear` does not see what is between;
+//! - a `take` removes the entry, then gives its bytes back: who finds it gone may still be refused;
+//! - `clear` removes entries one by one and gives their bytes back all at once afterwards. It removes
+//!   everything that was there when it began, unless others did, and of what came meanwhile any part;
+//! - a permit's drop, and a future's, gives bytes back, then serves the line, as everybody does who is
+//!   serving at that time.
+//!
+//! Left out are `len` and `waiting`, which are exact only while nobody else calls, and `gc`, which is
+//! `clear` with a condition. `used` is one step while the limit stays.
+#![cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+
+mod budget;
+mod recording;
+mod search;
+mod stash;
+#[path = "../support/mod.rs"]
+mod support;
