@@ -1,4 +1,4 @@
-//! Time, so that it can be replaced: every time rule is tested without sleeping.
+//! ClockSource, so that it can be replaced: every time rule is tested without sleeping.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::slots::{NEVER, Nanos};
 use crate::sync::{Mutex, contain_panic};
 
-/// A source of time for deadlines.
+/// A source of time for bounds.
 ///
 /// The stash calls it at each put, take and sweep, and holds nothing meanwhile, so it may even call the
 /// stash. It should not go backwards; if it does, what was put before lives longer, and what is put in
@@ -41,40 +41,40 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 }
 
 /// The clock in use. The real one needs no virtual call.
-pub(crate) enum Time {
-    Real(RealTime),
+pub(crate) enum ClockSource {
+    Real(RealClock),
     Other(Box<dyn Clock>),
 }
 
-impl Time {
+impl ClockSource {
     pub(crate) fn real() -> Self {
-        Time::Real(RealTime::new())
+        ClockSource::Real(RealClock::new())
     }
 
     #[inline]
     pub(crate) fn now(&self) -> Nanos {
         match self {
-            Time::Real(time) => time.now(),
-            Time::Other(clock) => nanos(clock.now()),
+            ClockSource::Real(time) => time.now(),
+            ClockSource::Other(clock) => nanos(clock.now()),
         }
     }
 }
 
-pub(crate) use self::real::RealTime;
+pub(crate) use self::real::RealClock;
 
 /// By the processor's counter, if it runs evenly (`quanta` knows), else by the system's monotonic clock.
-#[cfg(all(feature = "quanta", not(any(loom, miri))))]
+#[cfg(all(feature = "quanta", not(any(cloakroom_loom, miri))))]
 mod real {
     use crate::slots::{NEVER, Nanos};
 
-    pub(crate) struct RealTime {
+    pub(crate) struct RealClock {
         clock: quanta::Clock,
         origin: u64,
         /// Nanoseconds in 2^32 ticks: a multiplication and a shift by a constant.
         scale: u64,
     }
 
-    impl RealTime {
+    impl RealClock {
         pub(super) fn new() -> Self {
             let clock = quanta::Clock::new();
             let (origin, scale) = (clock.raw(), clock.delta_as_nanos(0, 1 << 32));
@@ -91,16 +91,16 @@ mod real {
     }
 }
 
-#[cfg(not(all(feature = "quanta", not(any(loom, miri)))))]
+#[cfg(not(all(feature = "quanta", not(any(cloakroom_loom, miri)))))]
 mod real {
     use std::time::Instant;
 
     use super::nanos;
     use crate::slots::Nanos;
 
-    pub(crate) struct RealTime(Instant);
+    pub(crate) struct RealClock(Instant);
 
-    impl RealTime {
+    impl RealClock {
         pub(super) fn new() -> Self {
             Self(Instant::now())
         }
@@ -233,7 +233,7 @@ impl Drop for Sleep {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(cloakroom_loom)))]
 mod tests {
     use super::*;
 

@@ -21,7 +21,7 @@ pub enum Refusal {
     /// [`requested`](AcquireError::requested) is above [`limit`](AcquireError::limit), it can never fit.
     OwnerFull,
     /// It would have to wait, and the line is as long as it may be.
-    LineFull,
+    QueueFull,
 }
 
 impl Refusal {
@@ -32,7 +32,7 @@ impl Refusal {
         Self::Cancelled,
         Self::Closed,
         Self::OwnerFull,
-        Self::LineFull,
+        Self::QueueFull,
     ];
 
     /// Its name in metrics.
@@ -45,7 +45,7 @@ impl Refusal {
             Refusal::Cancelled => "cancelled",
             Refusal::Closed => "closed",
             Refusal::OwnerFull => "owner_full",
-            Refusal::LineFull => "line_full",
+            Refusal::QueueFull => "queue_full",
         }
     }
 
@@ -64,7 +64,7 @@ impl fmt::Display for Refusal {
             Refusal::Cancelled => "gave up in line",
             Refusal::Closed => "closed",
             Refusal::OwnerFull => "its owner holds too much",
-            Refusal::LineFull => "the line is full",
+            Refusal::QueueFull => "the line is full",
         })
     }
 }
@@ -122,8 +122,8 @@ impl AcquireError {
     /// The place in line that it was refused, counted from 1 at the head. `None` if it was not refused for
     /// want of a place.
     #[must_use]
-    pub fn place(&self) -> Option<usize> {
-        matches!(self.reason, Refusal::Full | Refusal::LineFull).then(|| self.waiting + 1)
+    pub fn queue_position(&self) -> Option<usize> {
+        matches!(self.reason, Refusal::Full | Refusal::QueueFull).then(|| self.waiting + 1)
     }
 
     /// For blocking calls, whose `until` is their deadline.
@@ -200,15 +200,15 @@ impl<P> PutError<P> {
         self.refusal.waiting
     }
 
-    /// The place in line that it was refused, counted from 1 at the head: see [`AcquireError::place`].
+    /// The place in line that it was refused, counted from 1 at the head: see [`AcquireError::queue_position`].
     #[must_use]
-    pub fn place(&self) -> Option<usize> {
-        self.refusal.place()
+    pub fn queue_position(&self) -> Option<usize> {
+        self.refusal.queue_position()
     }
 
     /// All of the above, without the payload.
     #[must_use]
-    pub fn refusal(&self) -> &AcquireError {
+    pub fn details(&self) -> &AcquireError {
         &self.refusal
     }
 }

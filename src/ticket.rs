@@ -61,7 +61,7 @@ impl Secret {
 /// ```text
 ///   127                     80 79  76 75        64 63  62 61                     0
 ///  +--------------------------+------+------------+------+------------------------+
-///  | place 32, secret 16 bits | 1000 | secret, 12 | 10   | secret, 62 bits        |
+///  | location 32, secret 16 bits | 1000 | secret, 12 | 10   | secret, 62 bits        |
 ///  +--------------------------+------+------------+------+------------------------+
 /// ```
 const VERSION: u128 = 0x8 << 76;
@@ -75,10 +75,10 @@ const fn mask(bits: u32) -> u128 {
 
 impl Ticket {
     #[inline]
-    pub(crate) fn new(place: u32, secret: Secret) -> Self {
+    pub(crate) fn new(location: u32, secret: Secret) -> Self {
         let secret = secret.bits();
         Self(
-            u128::from(place) << 96
+            u128::from(location) << 96
                 | (secret >> 74) << 80
                 | VERSION
                 | (secret >> 62 & mask(12)) << 64
@@ -88,7 +88,7 @@ impl Ticket {
     }
 
     #[inline]
-    pub(crate) fn place(self) -> u32 {
+    pub(crate) fn location(self) -> u32 {
         (self.0 >> 96) as u32
     }
 
@@ -120,7 +120,7 @@ const HYPHENS: [usize; 4] = [8, 13, 18, 23];
 /// Without the secret.
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Ticket({:08x}-..)", self.place())
+        write!(f, "Ticket({:08x}-..)", self.location())
     }
 }
 
@@ -162,17 +162,17 @@ impl fmt::Display for ParseTicketError {
 
 impl Error for ParseTicketError {}
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(cloakroom_loom)))]
 mod tests {
     use super::*;
 
     #[test]
     fn place_and_secret_survive_and_so_does_the_text() {
-        for place in [0, 1, 0xdead_beef, u32::MAX] {
+        for location in [0, 1, 0xdead_beef, u32::MAX] {
             for secret in [Secret([0; 3]), Secret([!0, !0, (1 << TOP_BITS) - 1]), Secret::random()]
             {
-                let ticket = Ticket::new(place, secret);
-                assert!(ticket.place() == place && ticket.secret() == secret);
+                let ticket = Ticket::new(location, secret);
+                assert!(ticket.location() == location && ticket.secret() == secret);
                 let text = ticket.to_string();
                 assert_eq!(text.parse(), Ok(ticket));
                 assert_eq!(text.to_uppercase().parse(), Ok(ticket));

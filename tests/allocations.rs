@@ -3,7 +3,7 @@
 //!
 //! The counts are of the calling thread alone, so the tests do not disturb each other. Each prints what it
 //! measured, for the page of benchmarks: `measured: what: number`.
-#![cfg(not(loom))]
+#![cfg(not(cloakroom_loom))]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

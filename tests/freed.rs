@@ -1,5 +1,5 @@
 //! Memory of a stash or a budget goes with the last handle. Alone in its program: it counts all that is allocated.
-#![cfg(not(loom))]
+#![cfg(not(cloakroom_loom))]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Mutex;

@@ -3,7 +3,7 @@
 //!
 //! For Miri, which sees a reference that outlives what it points to; under Miri the store yields, so that
 //! the waiter is there in time. Elsewhere these tests can hardly fail.
-#![cfg(not(loom))]
+#![cfg(not(cloakroom_loom))]
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};

@@ -8,7 +8,7 @@
 //!
 //! A task is a shuttle thread that polls by hand, or a future on shuttle's executor. What is granted is
 //! held for a while, so that order and sums can be seen from outside.
-#![cfg(shuttle)]
+#![cfg(cloakroom_shuttle)]
 
 mod support;
 

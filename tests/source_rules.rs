@@ -1,6 +1,6 @@
 //! Every atomic operation says its ordering and its label in a comment, the comment says what the code
 //! does, and the label stands in `docs/ordering.md`.
-#![cfg(not(loom))]
+#![cfg(not(cloakroom_loom))]
 
 use std::collections::BTreeSet;
 use std::fs;

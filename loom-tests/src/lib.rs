@@ -1,8 +1,8 @@
 //! What the models share: a `model` that cannot pass silently, wakers that count, futures that can be
 //! polled by hand and moved between threads.
 //!
-//! Run with `.ci/loom`. Without `--cfg loom` this package is empty.
-#![cfg(loom)]
+//! Run with `.ci/loom`. Without `--cfg cloakroom_loom` this package is empty.
+#![cfg(cloakroom_loom)]
 
 use std::future::Future;
 use std::pin::Pin;

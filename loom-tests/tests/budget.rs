@@ -1,7 +1,7 @@
 //! The budget and its line: models L1 to L14 and L16 to L19.
 //!
 //! Every model ends with `settled`: whatever the interleaving, all bytes are back and nobody waits.
-#![cfg(loom)]
+#![cfg(cloakroom_loom)]
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -647,7 +647,7 @@ fn l19_no_more_wait_than_may() {
         for outcome in [here, other.join().unwrap()] {
             match outcome {
                 Ok(Ok(permit)) => granted.push(permit),
-                Ok(Err(error)) => assert_eq!(error.reason(), Refusal::LineFull),
+                Ok(Err(error)) => assert_eq!(error.reason(), Refusal::QueueFull),
                 Err(waiter) if waiter.wakes() > 0 => granted.push(waiter.woken_once().unwrap()),
                 Err(waiter) => waiting.push(waiter.still_waits()),
             }
@@ -672,7 +672,7 @@ fn l19_a_refused_joiner_leaves_no_line() {
         let (p, q) = (hold(&budget, 1), hold(&budget, 1));
         let releaser = thread::spawn(move || drop(p));
         match Waiter::started(acquire(&budget, 3)) {
-            Ok(outcome) => assert_eq!(outcome.unwrap_err().reason(), Refusal::LineFull),
+            Ok(outcome) => assert_eq!(outcome.unwrap_err().reason(), Refusal::QueueFull),
             Err(_) => panic!("it waits"),
         }
         releaser.join().unwrap();

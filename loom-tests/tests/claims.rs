@@ -1,10 +1,10 @@
 //! What is claimed, against everything else that wants it: models S6 of the slot map.
-#![cfg(loom)]
+#![cfg(cloakroom_loom)]
 
 use std::sync::{Arc, Mutex};
 
 use cloakroom::Ticket;
-use cloakroom::model::Slots;
+use cloakroom::loom_internals::Slots;
 use loom::thread;
 use loom_tests::{bounded_model, model};
 

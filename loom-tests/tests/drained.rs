@@ -1,5 +1,5 @@
 //! Who waits for the end: model L20. As in `budget.rs`, every model ends with `settled`.
-#![cfg(loom)]
+#![cfg(cloakroom_loom)]
 
 use cloakroom::{Budget, Refusal};
 use loom::thread;

@@ -1,12 +1,12 @@
 //! A reaper that sleeps, against what expires sooner than it knows of: model R1, with the whole stash, and by the
 //! steps that the reaper and a put take.
-#![cfg(loom)]
+#![cfg(cloakroom_loom)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
 
-use cloakroom::model::{Look, Tree};
+use cloakroom::loom_internals::{Sweeper, Tree};
 use cloakroom::{Clock, PutOptions, Stash};
 use loom::thread;
 use loom_tests::{Boxed, CountingWaker, Now, Payload, Waiter, bounded_model, model};
@@ -93,14 +93,14 @@ const LATE: u64 = 100;
 /// A reaper begins, sweeps and plans while a put stores, lowers the bounds and the next look: the entry is
 /// found, or the plan is early enough, or the reaper is told.
 fn a_reaper_and_a_put(now: u64) {
-    let (tree, look) = (Arc::new(Tree::default()), Arc::new(Look::default()));
+    let (tree, look) = (Arc::new(Tree::default()), Arc::new(Sweeper::default()));
     // A put before there was a look at all tells nobody: nobody sleeps.
-    assert!(!look.hurry(EARLY));
+    assert!(!look.notify_earlier(EARLY));
     let putter = {
         let (tree, look) = (Arc::clone(&tree), Arc::clone(&look));
         thread::spawn(move || {
             tree.put(EARLY);
-            look.hurry(EARLY)
+            look.notify_earlier(EARLY)
         })
     };
     look.begin();
@@ -126,7 +126,7 @@ fn r1_a_reaper_plans_for_an_entry_or_hears_of_it() {
 #[test]
 fn r1_who_begins_sees_the_bounds_of_who_hurried_before() {
     model(|| {
-        let look = Arc::new(Look::default());
+        let look = Arc::new(Sweeper::default());
         look.begin();
         // Stands for all bounds.
         let bound = Arc::new(loom::sync::atomic::AtomicU64::new(LATE));
@@ -134,7 +134,7 @@ fn r1_who_begins_sees_the_bounds_of_who_hurried_before() {
             let (look, bound) = (Arc::clone(&look), Arc::clone(&bound));
             thread::spawn(move || {
                 bound.fetch_min(EARLY, Relaxed);
-                look.hurry(EARLY)
+                look.notify_earlier(EARLY)
             })
         };
         look.begin();

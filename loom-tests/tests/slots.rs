@@ -1,11 +1,11 @@
 //! The slot map, and who looks for what has expired in it: models S1 to S5.
-#![cfg(loom)]
+#![cfg(cloakroom_loom)]
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use cloakroom::Ticket;
-use cloakroom::model::{Free, Slots, Tree};
+use cloakroom::loom_internals::{Free, Slots, Tree};
 use loom::thread;
 use loom_tests::{Exclusive, bounded_model, model};
 

@@ -1,6 +1,6 @@
 //! The whole stash: models L15 and E1, the two sentences that the project stands on; claims (S6); reservations,
 //! owners' accounts, the overflow and the peak (E2 to E5).
-#![cfg(loom)]
+#![cfg(cloakroom_loom)]
 
 use std::sync::{Arc, Mutex};
 use std::task::Poll;

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, ready};
 
 use pin_project_lite::pin_project;
 
-use super::core::{Core, Joined};
-use super::wait_queue::{Ending, Node};
+use super::semaphore::{EnqueueResult, Semaphore};
+use super::wait_queue::{Node, WaitOutcome};
 use super::{Permit, Tier};
 use crate::error::{AcquireError, Refusal};
 use crate::sync::Arc;
@@ -25,7 +25,7 @@ pin_project! {
     /// in line is served.
     #[must_use = "a request does nothing until it is polled"]
     pub struct Acquire<'a, U = Pending<()>> {
-        core: &'a Arc<Core>,
+        semaphore: &'a Arc<Semaphore>,
         phase: Phase,
         #[pin]
         node: Node,
@@ -38,9 +38,9 @@ pin_project! {
             let this = this.project();
             if *this.phase == Phase::Queued {
                 // SAFETY: `Queued` means that it joined.
-                let ending = unsafe { this.core.leave(this.node.as_ref()) };
-                if ending.grant().is_some() {
-                    this.core.release(this.node.need());
+                let outcome = unsafe { this.semaphore.remove(this.node.as_ref()) };
+                if outcome.grant().is_some() {
+                    this.semaphore.release(this.node.need());
                 }
             }
         }
@@ -51,16 +51,16 @@ pin_project! {
 pub(super) enum Phase {
     /// Not polled yet: the node is in no line, and the future may still be moved.
     Fresh,
-    /// The node is or was linked, and its ending has not been taken note of.
+    /// The node is or was linked, and its outcome has not been taken note of.
     Queued,
     /// The future has completed.
     Done,
 }
 
 impl<'a> Acquire<'a> {
-    pub(super) fn new(core: &'a Arc<Core>, bytes: u64) -> Self {
+    pub(super) fn new(semaphore: &'a Arc<Semaphore>, bytes: u64) -> Self {
         let (node, until) = (Node::new(bytes), std::future::pending());
-        Self { core, phase: Phase::Fresh, node, until }
+        Self { semaphore, phase: Phase::Fresh, node, until }
     }
 
     /// Gives up, with [`Cancelled`](Refusal::Cancelled), when `until` completes: a timer of whatever
@@ -71,7 +71,7 @@ impl<'a> Acquire<'a> {
     pub fn until<U: Future>(self, until: U) -> Acquire<'a, U> {
         // A `self` by value was never pinned, so never polled: there is no place in line to carry over.
         let node = Node::new(self.node.need());
-        Acquire { core: self.core, phase: Phase::Fresh, node, until }
+        Acquire { semaphore: self.semaphore, phase: Phase::Fresh, node, until }
     }
 }
 
@@ -91,7 +91,7 @@ impl<U: Future> Acquire<'_, U> {
     /// First poll: the bytes at once, or the line.
     fn poll_fresh(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Tier, Refusal>> {
         let this = self.project();
-        match this.core.try_charge(this.node.need()) {
+        match this.semaphore.try_acquire(this.node.need()) {
             Err(Refusal::Full) => {}
             decided => return Poll::Ready(decided),
         }
@@ -101,43 +101,43 @@ impl<U: Future> Acquire<'_, U> {
         // Cloned before the lock is taken: user code.
         let waker = cx.waker().clone();
         // SAFETY: `PinnedDrop` leaves for a node in phase `Queued`; pinned, it is dropped before it is freed.
-        match unsafe { this.core.join(this.node.as_ref(), waker) } {
-            Joined::Granted(tier) => Poll::Ready(Ok(tier)),
-            Joined::Refused(reason) => Poll::Ready(Err(reason)),
-            Joined::Queued => {
+        match unsafe { this.semaphore.enqueue(this.node.as_ref(), waker) } {
+            EnqueueResult::Granted(tier) => Poll::Ready(Ok(tier)),
+            EnqueueResult::Refused(reason) => Poll::Ready(Err(reason)),
+            EnqueueResult::Queued => {
                 *this.phase = Phase::Queued;
                 Poll::Pending
             }
         }
     }
 
-    /// Later polls: an ending that has come, then `until`, then go on waiting.
+    /// Later polls: an outcome that has come, then `until`, then go on waiting.
     fn poll_queued(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Tier, Refusal>> {
         let this = self.project();
         let node = this.node.as_ref();
-        if let Some(outcome) = outcome(node.ending()) {
+        if let Some(outcome) = result_of(node.outcome()) {
             return Poll::Ready(outcome);
         }
         if this.until.poll(cx).is_ready() {
             // SAFETY: queued. If a grant came first it is what `leave` returns: the grant wins.
-            let ending = unsafe { this.core.leave(node) };
-            return Poll::Ready(outcome(ending).unwrap_or(Err(Refusal::Cancelled)));
+            let outcome = unsafe { this.semaphore.remove(node) };
+            return Poll::Ready(result_of(outcome).unwrap_or(Err(Refusal::Cancelled)));
         }
         // SAFETY: queued.
-        unsafe { this.core.update_waker(node, cx.waker()) };
-        // An ending that came before the update woke the old waker, perhaps another task's.
-        outcome(node.ending()).map_or(Poll::Pending, Poll::Ready)
+        unsafe { this.semaphore.update_waker(node, cx.waker()) };
+        // An outcome that came before the update woke the old waker, perhaps another task's.
+        result_of(node.outcome()).map_or(Poll::Pending, Poll::Ready)
     }
 }
 
 /// `None`: still waiting.
-fn outcome(ending: Ending) -> Option<Result<Tier, Refusal>> {
-    match ending {
-        Ending::Waiting => None,
-        Ending::Granted | Ending::GrantedOverflow => ending.grant().map(Ok),
-        Ending::Closed => Some(Err(Refusal::Closed)),
-        Ending::TooLarge => Some(Err(Refusal::TooLarge)),
-        Ending::Left => Some(Err(Refusal::Cancelled)),
+fn result_of(outcome: WaitOutcome) -> Option<Result<Tier, Refusal>> {
+    match outcome {
+        WaitOutcome::Waiting => None,
+        WaitOutcome::Granted | WaitOutcome::GrantedOverflow => outcome.grant().map(Ok),
+        WaitOutcome::Closed => Some(Err(Refusal::Closed)),
+        WaitOutcome::TooLarge => Some(Err(Refusal::TooLarge)),
+        WaitOutcome::Removed => Some(Err(Refusal::Cancelled)),
     }
 }
 
@@ -157,8 +157,8 @@ impl<'a, U: Future> Future for Acquire<'a, U> {
         *this.phase = Phase::Done;
         let bytes = this.node.need();
         Poll::Ready(match outcome {
-            Ok(tier) => Ok(Permit::new(this.core, bytes, tier)),
-            Err(reason) => Err(this.core.refusal(reason, bytes)),
+            Ok(tier) => Ok(Permit::new(this.semaphore, bytes, tier)),
+            Err(reason) => Err(this.semaphore.refusal(reason, bytes)),
         })
     }
 }

@@ -8,8 +8,8 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 
 use super::acquire::Phase;
-use super::core::Core;
-use super::wait_queue::{Ending, Node};
+use super::semaphore::Semaphore;
+use super::wait_queue::{Node, WaitOutcome};
 use crate::sync::Arc;
 
 pin_project! {
@@ -21,7 +21,7 @@ pin_project! {
     /// Nothing is lost by dropping it.
     #[must_use = "a future does nothing until it is polled"]
     pub struct Drained<'a> {
-        core: &'a Arc<Core>,
+        semaphore: &'a Arc<Semaphore>,
         phase: Phase,
         #[pin]
         node: Node,
@@ -32,15 +32,15 @@ pin_project! {
             let this = this.project();
             if *this.phase == Phase::Queued {
                 // SAFETY: `Queued` means that it joined.
-                unsafe { this.core.leave_drains(this.node.as_ref()) };
+                unsafe { this.semaphore.remove_drained(this.node.as_ref()) };
             }
         }
     }
 }
 
 impl<'a> Drained<'a> {
-    pub(super) fn new(core: &'a Arc<Core>) -> Self {
-        Self { core, phase: Phase::Fresh, node: Node::new(0) }
+    pub(super) fn new(semaphore: &'a Arc<Semaphore>) -> Self {
+        Self { semaphore, phase: Phase::Fresh, node: Node::new(0) }
     }
 }
 
@@ -59,15 +59,15 @@ impl Future for Drained<'_> {
                 let waker = cx.waker().clone();
                 // SAFETY: `PinnedDrop` leaves for a node in phase `Queued`; pinned, it is dropped before it is
                 // freed.
-                unsafe { this.core.join_drains(node, waker) }
+                unsafe { this.semaphore.enqueue_drained(node, waker) }
             }
             Phase::Queued => {
-                if node.ending() == Ending::Waiting {
+                if node.outcome() == WaitOutcome::Waiting {
                     // SAFETY: joined.
-                    unsafe { this.core.update_waker(node, cx.waker()) };
+                    unsafe { this.semaphore.update_waker(node, cx.waker()) };
                 }
-                // An ending that came before the update woke the old waker.
-                node.ending() == Ending::Waiting
+                // An outcome that came before the update woke the old waker.
+                node.outcome() == WaitOutcome::Waiting
             }
             Phase::Done => panic!("polled after it had completed"),
         };

@@ -1,30 +1,30 @@
 //! The byte budget: a counter, a line, and permits. Knows nothing of payloads and tickets.
 //!
-//! `core.rs` joins the packed word (`word.rs`), the line (`wait_queue.rs`) and the limit; [`Budget`] is its
+//! `semaphore.rs` joins the packed state (`state.rs`), the line (`wait_queue.rs`) and the limit; [`Budget`] is its
 //! public handle. What waits is in `acquire.rs` and `drained.rs`, what is given out in `permit.rs`.
 
 mod acquire;
-mod core;
 mod drained;
 mod permit;
+mod semaphore;
+mod state;
 mod wait_queue;
-mod word;
 
 use std::fmt;
 use std::future::Pending;
 use std::time::Duration;
 
-use self::core::Core;
+use self::semaphore::Semaphore;
 use crate::blocking;
 use crate::error::{AcquireError, Refusal};
 use crate::sync::Arc;
 
 pub use self::acquire::Acquire;
-pub(crate) use self::core::Tier;
 pub use self::drained::Drained;
 pub use self::permit::Permit;
-pub(crate) use self::wait_queue::LineStats;
-pub(crate) use self::word::MAX_LIMIT;
+pub(crate) use self::semaphore::Tier;
+pub(crate) use self::state::MAX_LIMIT;
+pub(crate) use self::wait_queue::QueueStats;
 
 /// A fair byte budget: a limit, and permits for bytes below it, granted first come first served.
 ///
@@ -67,7 +67,7 @@ pub(crate) use self::word::MAX_LIMIT;
 /// ```
 #[derive(Clone)]
 pub struct Budget {
-    core: Arc<Core>,
+    semaphore: Arc<Semaphore>,
 }
 
 impl Budget {
@@ -82,7 +82,7 @@ impl Budget {
 
     /// The last `overflow` bytes of the limit are another tier.
     pub(crate) fn with_overflow(limit: u64, overflow: u64) -> Self {
-        Self { core: Arc::new(Core::new(limit, overflow)) }
+        Self { semaphore: Arc::new(Semaphore::new(limit, overflow)) }
     }
 
     /// Takes `bytes` now, or says why not. Never waits.
@@ -93,17 +93,17 @@ impl Budget {
     /// [`TooLarge`](Refusal::TooLarge) if they exceed the limit, [`Closed`](Refusal::Closed).
     #[inline]
     pub fn try_acquire(&self, bytes: u64) -> Result<Permit<'_>, AcquireError> {
-        match self.core.try_charge(bytes) {
-            Ok(tier) => Ok(Permit::new(&self.core, bytes, tier)),
-            Err(reason) => Err(self.core.refusal(reason, bytes)),
+        match self.semaphore.try_acquire(bytes) {
+            Ok(tier) => Ok(Permit::new(&self.semaphore, bytes, tier)),
+            Err(reason) => Err(self.semaphore.refusal(reason, bytes)),
         }
     }
 
     /// As `try_acquire`, without the numbers.
     #[inline]
     pub(crate) fn acquire_fast(&self, bytes: u64) -> Result<Permit<'_>, Refusal> {
-        let tier = self.core.try_charge(bytes)?;
-        Ok(Permit::new(&self.core, bytes, tier))
+        let tier = self.semaphore.try_acquire(bytes)?;
+        Ok(Permit::new(&self.semaphore, bytes, tier))
     }
 
     /// Takes `bytes`, waiting in line until they fit. Bound the wait with [`Acquire::until`].
@@ -131,7 +131,7 @@ impl Budget {
     /// # }).unwrap();
     /// ```
     pub fn acquire(&self, bytes: u64) -> Acquire<'_, Pending<()>> {
-        Acquire::new(&self.core, bytes)
+        Acquire::new(&self.semaphore, bytes)
     }
 
     /// Takes `bytes`, blocking this thread in line for at most `timeout`. A timeout of zero never
@@ -149,8 +149,8 @@ impl Budget {
         if timeout.is_zero() {
             return self.try_acquire(bytes);
         }
-        if let Ok(tier) = self.core.try_charge(bytes) {
-            return Ok(Permit::new(&self.core, bytes, tier));
+        if let Ok(tier) = self.semaphore.try_acquire(bytes) {
+            return Ok(Permit::new(&self.semaphore, bytes, tier));
         }
         blocking::run(timeout, |elapsed| self.acquire(bytes).until(elapsed))
             .map_err(AcquireError::into_timed_out)
@@ -162,38 +162,38 @@ impl Budget {
     /// used has fallen far enough, nothing is granted. A waiter whose request has become larger than the
     /// limit is refused as [`TooLarge`](Refusal::TooLarge) when it comes to the head, so it blocks nobody.
     pub fn set_limit(&self, limit: u64) {
-        self.core.set_limit(limit);
+        self.semaphore.set_limit(limit);
     }
 
     /// The limit in bytes.
     #[must_use]
     pub fn limit(&self) -> u64 {
-        self.core.limit()
+        self.semaphore.limit()
     }
 
     /// The bytes that permits hold, granted ones included. Off by what the limit moves while another
     /// thread is in [`set_limit`](Self::set_limit).
     #[must_use]
     pub fn used(&self) -> u64 {
-        self.core.used()
+        self.semaphore.used()
     }
 
     /// How many requests are in line.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.core.waiting()
+        self.semaphore.waiting()
     }
 
     /// Bounds how many requests may be in line: one more is refused at once, with
-    /// [`LineFull`](Refusal::LineFull). Those who are in it stay. With 0 nobody waits.
+    /// [`QueueFull`](Refusal::QueueFull). Those who are in it stay. With 0 nobody waits.
     pub fn set_max_waiting(&self, requests: usize) {
-        self.core.limit_line(|max, _| *max = requests);
+        self.semaphore.set_queue_limits(|max, _| *max = requests);
     }
 
     /// Bounds how many bytes all requests in line may ask for together: one that would exceed it is refused
-    /// at once, with [`LineFull`](Refusal::LineFull). Those who are in it stay.
+    /// at once, with [`QueueFull`](Refusal::QueueFull). Those who are in it stay.
     pub fn set_max_waiting_bytes(&self, bytes: u64) {
-        self.core.limit_line(|_, max| *max = bytes);
+        self.semaphore.set_queue_limits(|_, max| *max = bytes);
     }
 
     /// Completes when the budget is closed *and* no permit holds anything: the second half of a graceful
@@ -218,7 +218,7 @@ impl Budget {
     /// # }).unwrap();
     /// ```
     pub fn drained(&self) -> Drained<'_> {
-        Drained::new(&self.core)
+        Drained::new(&self.semaphore)
     }
 
     /// As [`drained`](Self::drained), blocking this thread for at most `timeout`. Returns whether it came
@@ -228,45 +228,45 @@ impl Budget {
     }
 
     /// The line, for those who watch it. Takes its lock.
-    pub(crate) fn line(&self) -> LineStats {
-        self.core.line()
+    pub(crate) fn queue_stats(&self) -> QueueStats {
+        self.semaphore.queue_stats()
     }
 
     /// The most bytes that were in use at once.
     pub(crate) fn peak(&self) -> u64 {
-        self.core.peak()
+        self.semaphore.peak()
     }
 
     /// How much of the limit, its upper end, is overflow.
     pub(crate) fn overflow(&self) -> u64 {
-        self.core.overflow()
+        self.semaphore.overflow()
     }
 
     /// Gives back bytes of a permit that was forgotten.
     #[inline]
     pub(crate) fn release(&self, bytes: u64) {
-        self.core.release(bytes);
+        self.semaphore.release(bytes);
     }
 
     pub(crate) fn refusal(&self, reason: Refusal, requested: u64) -> AcquireError {
-        self.core.refusal(reason, requested)
+        self.semaphore.refusal(reason, requested)
     }
 
     /// Whether it has been closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.core.is_closed()
+        self.semaphore.is_closed()
     }
 
     /// Closes the budget for good and returns how many were in line; 0 if it was closed already. They, and
     /// every later request, get [`Closed`](Refusal::Closed). Permits stay good.
     pub fn close(&self) -> usize {
-        self.core.close()
+        self.semaphore.close()
     }
 }
 
 impl fmt::Debug for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.core.fmt(f)
+        self.semaphore.fmt(f)
     }
 }

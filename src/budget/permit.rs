@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
 use std::ptr;
 
-use super::core::Core;
+use super::semaphore::Semaphore;
 use super::{Budget, MAX_LIMIT, Tier};
 use crate::sync::Arc;
 
@@ -26,7 +26,7 @@ use crate::sync::Arc;
 #[must_use = "a permit that is dropped gives its bytes back at once"]
 pub struct Permit<'a> {
     /// Counted, and ours to drop, if `state` says `OWNED`; else a copy of one that outlives `'a`.
-    core: ManuallyDrop<Arc<Core>>,
+    semaphore: ManuallyDrop<Arc<Semaphore>>,
     /// The bytes, and two flags above them: two words are a permit, and dropping one is cheap.
     state: u64,
     borrowed: PhantomData<&'a Budget>,
@@ -41,11 +41,11 @@ const _: () = assert!(MAX_LIMIT <= BYTES);
 impl<'a> Permit<'a> {
     /// `bytes` have been charged.
     #[inline]
-    pub(super) fn new(core: &'a Arc<Core>, bytes: u64, tier: Tier) -> Self {
+    pub(super) fn new(semaphore: &'a Arc<Semaphore>, bytes: u64, tier: Tier) -> Self {
         let overflow = if tier == Tier::Overflow { OVERFLOW } else { 0 };
         // SAFETY: the copy is dropped only if it is `OWNED`, and the original outlives it.
-        let core = ManuallyDrop::new(unsafe { ptr::read(core) });
-        Self { core, state: bytes | overflow, borrowed: PhantomData }
+        let semaphore = ManuallyDrop::new(unsafe { ptr::read(semaphore) });
+        Self { semaphore, state: bytes | overflow, borrowed: PhantomData }
     }
 
     /// Where its bytes were from when they were charged, of a permit as it was given out.
@@ -65,7 +65,7 @@ impl<'a> Permit<'a> {
     pub fn shrink(&mut self, to: u64) {
         if let Some(excess) = self.bytes().checked_sub(to) {
             self.state -= excess;
-            self.core.release(excess);
+            self.semaphore.release(excess);
         }
     }
 
@@ -74,11 +74,11 @@ impl<'a> Permit<'a> {
         self.bytes().checked_sub(bytes)?;
         self.state -= bytes;
         // SAFETY: if it is `OWNED`, it is counted here; else, as in `new`.
-        let core = unsafe { ptr::read(&self.core) };
+        let semaphore = unsafe { ptr::read(&self.semaphore) };
         if self.state & OWNED != 0 {
-            mem::forget(Arc::clone(&core));
+            mem::forget(Arc::clone(&semaphore));
         }
-        Some(Permit { core, state: bytes | self.state & OWNED, borrowed: PhantomData })
+        Some(Permit { semaphore, state: bytes | self.state & OWNED, borrowed: PhantomData })
     }
 
     /// Takes over the bytes of another permit of the same budget.
@@ -87,7 +87,10 @@ impl<'a> Permit<'a> {
     ///
     /// If `other` is from another budget. Both permits then give their bytes back as usual.
     pub fn merge(&mut self, mut other: Permit<'_>) {
-        assert!(Arc::ptr_eq(&self.core, &other.core), "merged permits of two different budgets");
+        assert!(
+            Arc::ptr_eq(&self.semaphore, &other.semaphore),
+            "merged permits of two different budgets"
+        );
         self.state += other.take_bytes();
     }
 
@@ -99,15 +102,15 @@ impl<'a> Permit<'a> {
 
     /// The same permit, without the borrow.
     pub fn into_owned(mut self) -> Permit<'static> {
-        let core = ManuallyDrop::new(Arc::clone(&self.core));
+        let semaphore = ManuallyDrop::new(Arc::clone(&self.semaphore));
         let state = self.take_bytes() | OWNED;
-        Permit { core, state, borrowed: PhantomData }
+        Permit { semaphore, state, borrowed: PhantomData }
     }
 
     /// The budget it is from.
     #[must_use]
     pub fn budget(&self) -> Budget {
-        Budget { core: Arc::clone(&self.core) }
+        Budget { semaphore: Arc::clone(&self.semaphore) }
     }
 
     /// Leaves it with none.
@@ -124,11 +127,11 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let bytes = self.bytes();
         if bytes != 0 {
-            self.core.release(bytes);
+            self.semaphore.release(bytes);
         }
         if self.state & OWNED != 0 {
             // SAFETY: counted, and not used after this.
-            unsafe { ManuallyDrop::drop(&mut self.core) };
+            unsafe { ManuallyDrop::drop(&mut self.semaphore) };
         }
     }
 }

@@ -5,14 +5,14 @@
 //!   head -> Node A <-> Node B <-> Node C <- tail        the nodes live in the waiters' futures
 //! ```
 //!
-//! | node's ending | linked | who may touch `links` | who may free the node |
+//! | node's outcome | linked | who may touch `links` | who may free the node |
 //! |---|---|---|---|
 //! | `WAITING`, before it joined | no | its owner | its owner |
 //! | `WAITING`, in the line | yes | who holds the lock | nobody: the owner leaves first |
 //! | anything else | no | nobody | its owner, without the lock |
 //!
-//! A node leaves the line, its waker is moved out, and only then its ending is stored: after that store
-//! nobody but the owner touches it, so an owner that sees an ending may free the node at once. Wakers
+//! A node leaves the line, its waker is moved out, and only then its outcome is stored: after that store
+//! nobody but the owner touches it, so an owner that sees an outcome may free the node at once. Wakers
 //! are woken after the unlock, from a batch that has no pointers into nodes (invariant 6).
 
 use std::marker::PhantomPinned;
@@ -24,12 +24,12 @@ use std::task::Waker;
 use super::Tier;
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicU8, Ordering};
-use crate::sync::{Gauge, contain_panic};
+use crate::sync::{StatCounter, contain_panic};
 
 /// How a waiter's time in the line ended. Numbered so that an atomic can hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub(super) enum Ending {
+pub(super) enum WaitOutcome {
     Waiting = 0,
     /// The bytes are charged and belong to the node's owner.
     Granted = 1,
@@ -38,18 +38,18 @@ pub(super) enum Ending {
     /// The limit was lowered below the request, which came to the head and could never fit.
     TooLarge = 3,
     /// The owner left.
-    Left = 4,
+    Removed = 4,
     /// As `Granted`, out of the overflow.
     GrantedOverflow = 5,
 }
 
-impl Ending {
-    const ALL: [Ending; 6] = [
+impl WaitOutcome {
+    const ALL: [WaitOutcome; 6] = [
         Self::Waiting,
         Self::Granted,
         Self::Closed,
         Self::TooLarge,
-        Self::Left,
+        Self::Removed,
         Self::GrantedOverflow,
     ];
 
@@ -72,11 +72,11 @@ impl Ending {
 
 /// A place in the line. Lives in the pinned future of who waits.
 pub(super) struct Node {
-    ending: AtomicU8,
+    outcome: AtomicU8,
     /// Bytes asked for. Never changes.
     need: u64,
     /// When it joined, by its owner's clock; `NEVER` if it has none.
-    since: Gauge,
+    since: StatCounter,
     links: UnsafeCell<Links>,
     /// The list points at the node: it must not move while it is linked.
     _pinned: PhantomPinned,
@@ -92,7 +92,7 @@ const NEVER: u64 = u64::MAX;
 
 /// The line, for those who watch it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct LineStats {
+pub(crate) struct QueueStats {
     pub(crate) waiting: usize,
     pub(crate) waiting_bytes: u64,
     /// What the head asks for.
@@ -104,9 +104,9 @@ pub(crate) struct LineStats {
 impl Node {
     pub(super) fn new(need: u64) -> Self {
         Self {
-            ending: AtomicU8::new(Ending::Waiting as u8),
+            outcome: AtomicU8::new(WaitOutcome::Waiting as u8),
             need,
-            since: Gauge::new(NEVER),
+            since: StatCounter::new(NEVER),
             links: UnsafeCell::new(Links { prev: None, next: None, waker: None }),
             _pinned: PhantomPinned,
         }
@@ -126,20 +126,20 @@ impl Node {
     }
 
     /// For the owner, without the lock. Anything but `Waiting` is final.
-    pub(super) fn ending(&self) -> Ending {
-        // ORDERING: Acquire [node.ending.load] pairs with [node.ending.store]: the owner may free the node.
-        Ending::ALL[usize::from(self.ending.load(Ordering::Acquire))]
+    pub(super) fn outcome(&self) -> WaitOutcome {
+        // ORDERING: Acquire [node.outcome.load] pairs with [node.outcome.store]: the owner may free the node.
+        WaitOutcome::ALL[usize::from(self.outcome.load(Ordering::Acquire))]
     }
 
     /// By pointer and not by reference: the owner may free the node between the store and the return.
     ///
     /// # Safety
     /// The node is alive, unlinked, its waker moved out, the lock held. It may be gone afterwards.
-    unsafe fn end(node: NonNull<Node>, ending: Ending) {
+    unsafe fn finish(node: NonNull<Node>, outcome: WaitOutcome) {
         // SAFETY: alive; only the atomic is borrowed, which may be freed under its last store.
-        let place = unsafe { &(*node.as_ptr()).ending };
-        // ORDERING: Release [node.ending.store] pairs with [node.ending.load].
-        place.store(ending as u8, Ordering::Release);
+        let place = unsafe { &(*node.as_ptr()).outcome };
+        // ORDERING: Release [node.outcome.store] pairs with [node.outcome.load].
+        place.store(outcome as u8, Ordering::Release);
         // The owner's turn: tests/freed_nodes.rs has it free the node before this returns.
         #[cfg(miri)]
         std::thread::yield_now();
@@ -156,9 +156,9 @@ pub(super) struct WakeBatch {
 }
 
 impl WakeBatch {
-    #[cfg(not(loom))]
+    #[cfg(not(cloakroom_loom))]
     pub(super) const CAPACITY: usize = 16;
-    #[cfg(loom)]
+    #[cfg(cloakroom_loom)]
     pub(super) const CAPACITY: usize = 2;
 
     #[inline]
@@ -198,10 +198,10 @@ impl Drop for WakeBatch {
 }
 
 /// What to do with the head of the line.
-pub(super) enum Verdict {
+pub(super) enum Decision {
     /// Nothing: it has to wait.
     Wait,
-    End(Ending),
+    End(WaitOutcome),
 }
 
 /// The list. All methods are called under the queue's lock.
@@ -244,7 +244,7 @@ impl WaitQueue {
         self.bytes
     }
 
-    pub(super) fn stats(&self) -> LineStats {
+    pub(super) fn stats(&self) -> QueueStats {
         let (mut head, mut head_since) = (None, None);
         if let Some(node) = self.head {
             // SAFETY: linked.
@@ -254,15 +254,15 @@ impl WaitQueue {
             }
         }
         let waiting_bytes = u64::try_from(self.bytes).unwrap_or(u64::MAX);
-        LineStats { waiting: self.len, waiting_bytes, head, head_since }
+        QueueStats { waiting: self.len, waiting_bytes, head, head_since }
     }
 
     /// Links the node at the tail.
     ///
     /// # Safety
-    /// The node was never linked, and its owner takes it out (`leave`) before it frees it, unless it
-    /// has seen its ending.
-    pub(super) unsafe fn join(&mut self, node: Pin<&Node>, waker: Waker) {
+    /// The node was never linked, and its owner takes it out (`remove`) before it frees it, unless it
+    /// has seen its outcome.
+    pub(super) unsafe fn enqueue(&mut self, node: Pin<&Node>, waker: Waker) {
         self.bytes += u128::from(node.need);
         let node = NonNull::from(node.get_ref());
         let tail = self.tail.replace(node);
@@ -281,13 +281,13 @@ impl WaitQueue {
         self.len += 1;
     }
 
-    /// Ends waiters from the head on, as `judge` says (it is told the head's bytes and whether nobody
+    /// Ends waiters from the head on, as `decide` says (it is told the head's bytes and whether nobody
     /// waits behind it), until it says to wait, or the line is empty, or the batch is full. Returns
     /// whether it was the batch: then wake it and call again.
-    pub(super) fn serve(
+    pub(super) fn grant_from_head(
         &mut self,
         batch: &mut WakeBatch,
-        mut judge: impl FnMut(u64, bool) -> Verdict,
+        mut decide: impl FnMut(u64, bool) -> Decision,
     ) -> bool {
         while let Some(head) = self.head {
             if batch.is_full() {
@@ -295,15 +295,15 @@ impl WaitQueue {
             }
             // SAFETY: linked.
             let need = unsafe { head.as_ref() }.need;
-            match judge(need, self.len == 1) {
-                Verdict::Wait => break,
-                Verdict::End(ending) => {
+            match decide(need, self.len == 1) {
+                Decision::Wait => break,
+                Decision::End(outcome) => {
                     // SAFETY: linked; then unlinked, its waker moved out, and not touched again.
                     unsafe {
                         if let Some(waker) = self.unlink(head) {
                             batch.push(waker);
                         }
-                        Node::end(head, ending);
+                        Node::finish(head, outcome);
                     }
                 }
             }
@@ -312,12 +312,12 @@ impl WaitQueue {
     }
 
     /// Takes the node out if it is still in the line. Says whether it was the head, and hands out its
-    /// waker, to be dropped when the lock is free. `None`: its ending came first.
+    /// waker, to be dropped when the lock is free. `None`: its outcome came first.
     ///
     /// # Safety
     /// The node has been joined to this queue.
-    pub(super) unsafe fn leave(&mut self, node: Pin<&Node>) -> Option<(bool, Option<Waker>)> {
-        if node.ending() != Ending::Waiting {
+    pub(super) unsafe fn remove(&mut self, node: Pin<&Node>) -> Option<(bool, Option<Waker>)> {
+        if node.outcome() != WaitOutcome::Waiting {
             return None;
         }
         let node = NonNull::from(node.get_ref());
@@ -325,7 +325,7 @@ impl WaitQueue {
         // SAFETY: joined and not ended, so linked; then unlinked and its waker moved out.
         unsafe {
             let waker = self.unlink(node);
-            Node::end(node, Ending::Left);
+            Node::finish(node, WaitOutcome::Removed);
             Some((was_head, waker))
         }
     }

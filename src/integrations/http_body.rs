@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use ::http_body::{Body, Frame, SizeHint};
 use bytes::Bytes;
 
-use crate::claim::{Claim, OnDrop};
+use crate::stash::{Claim, OnDrop};
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// The largest frame. A server has few frames in hand at a time, so that what it has not asked for yet can
@@ -52,14 +52,14 @@ where
         let complete = Arc::new(AtomicBool::new(false));
         let delivery = Delivery { claim: Some(self), complete: Arc::clone(&complete) };
         let body = ClaimBody { rest: Bytes::from_owner(delivery), complete };
-        body.note_end();
+        body.record_end();
         body
     }
 }
 
 impl ClaimBody {
     /// Nothing is left to hand over, perhaps because there never was: a server need not poll then.
-    fn note_end(&self) {
+    fn record_end(&self) {
         if self.rest.is_empty() {
             // ORDERING: Relaxed [body.complete.set]: read after the last frame was dropped, which counts
             // references.
@@ -81,7 +81,7 @@ impl Body for ClaimBody {
         }
         let len = self.rest.len().min(FRAME);
         let frame = self.rest.split_to(len);
-        self.note_end();
+        self.record_end();
         Poll::Ready(Some(Ok(Frame::data(frame))))
     }
 

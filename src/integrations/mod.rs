@@ -2,16 +2,8 @@
 
 #[cfg(feature = "http-body")]
 mod http_body;
-#[cfg(feature = "metrics")]
-mod metrics;
 #[cfg(feature = "serde")]
 mod serde;
-#[cfg(feature = "tracing")]
-mod tracing;
 
 #[cfg(feature = "http-body")]
 pub use self::http_body::ClaimBody;
-#[cfg(feature = "metrics")]
-pub use self::metrics::MetricsObserver;
-#[cfg(feature = "tracing")]
-pub use self::tracing::TracingObserver;

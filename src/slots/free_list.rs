@@ -14,7 +14,7 @@
 //! The depth makes the number of free slots known at no cost in atomics: it is the top link's.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::guess;
+use crate::sync::load_for_cas;
 
 const INDEX_BITS: u32 = 27;
 const INDEX: u64 = (1 << INDEX_BITS) - 1;
@@ -47,7 +47,7 @@ impl FreeList {
     pub(crate) fn pop(&self, links: &impl Links) -> Option<u32> {
         // ORDERING: Acquire [free.load] pairs with [free.push]: the link is visible, and what the slot's last
         // user did to it. Pops in between continue the push's release sequence.
-        let mut head = guess(&self.head, Ordering::Acquire);
+        let mut head = load_for_cas(&self.head, Ordering::Acquire);
         loop {
             let index = top(head)?;
             // Perhaps not a link any more; then the tag has changed too.
@@ -65,7 +65,7 @@ impl FreeList {
     #[inline]
     pub(crate) fn push(&self, links: &impl Links, index: u32) {
         // ORDERING: Acquire [free.load] pairs with [free.push]: the top link's depth is visible.
-        let mut head = guess(&self.head, Ordering::Acquire);
+        let mut head = load_for_cas(&self.head, Ordering::Acquire);
         loop {
             links.set_link(index, ((depth(head, links) + 1) << 32) | (head & INDEX));
             let new = head & !INDEX | u64::from(index + 1);

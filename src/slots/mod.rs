@@ -5,13 +5,13 @@
 //! goes to the slot wherever it is, and gives it back to its own shard. All of it is lock-free.
 //!
 //! The user's code that runs in here is the owner's `Hash`, before a slot is touched, and the owner's
-//! `Eq`, on an entry that is won and put back if it panics. Payloads and owners are dropped by the callers,
-//! or by [`Dead`], which holds nothing then but what it drops.
+//! `Eq`, on an entry that is guard and put back if it panics. Payloads and owners are dropped by the callers,
+//! or by [`RemovedBatch`], which holds nothing then but what it drops.
 
-mod deadlines;
+mod bounds;
+mod claimed;
 mod free_list;
-mod held;
-mod owners;
+mod owner_quota;
 mod segments;
 mod slot;
 mod sweep;
@@ -25,30 +25,30 @@ use crossbeam_utils::CachePadded;
 use foldhash::fast::FixedState;
 use rand::Rng;
 
-#[cfg(not(loom))]
-use self::deadlines::Bound;
-#[cfg(loom)]
-pub(crate) use self::deadlines::Bound;
-pub(crate) use self::deadlines::{NEVER, Nanos};
-#[cfg(not(loom))]
+#[cfg(not(cloakroom_loom))]
+use self::bounds::Bound;
+#[cfg(cloakroom_loom)]
+pub(crate) use self::bounds::Bound;
+pub(crate) use self::bounds::{NEVER, Nanos};
+pub(crate) use self::claimed::{ClaimedSlot, MapHandle};
+#[cfg(not(cloakroom_loom))]
 use self::free_list::FreeList;
-#[cfg(loom)]
+#[cfg(cloakroom_loom)]
 pub(crate) use self::free_list::{FreeList, Links};
-pub(crate) use self::held::{Held, Keeper};
-pub(crate) use self::owners::OwnerKey;
-use self::owners::Owners;
+pub(crate) use self::owner_quota::OwnerKey;
+use self::owner_quota::OwnerQuota;
 use self::segments::{INDEX_BITS, MAX_SLOTS, Segments};
-use self::slot::{Entry, Fingerprint, Slot, Won};
-#[cfg(loom)]
-pub(crate) use self::sweep::Dead;
+use self::slot::{Entry, Fingerprint, Slot, SlotGuard};
+#[cfg(cloakroom_loom)]
+pub(crate) use self::sweep::RemovedBatch;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{guess, thread_number};
+use crate::sync::{load_for_cas, thread_number};
 use crate::ticket::{Secret, Ticket};
 
-/// The longest time to live, in nanoseconds: a quarter of what the clock can count, so that deadlines do not
+/// The longest time to live, in nanoseconds: a quarter of what the clock can count, so that bounds do not
 /// overflow for as long again.
 pub(crate) const MAX_TTL: Nanos = 1 << 61;
-/// As many as the bits of a ticket's place that are not the index in a shard.
+/// As many as the bits of a ticket's location that are not the index in a shard.
 const MAX_SHARDS: usize = 1 << (32 - 26);
 /// How many slots a shard may have whatever the others have.
 const RESERVE: u64 = 1024;
@@ -57,33 +57,33 @@ pub(crate) struct SlotMap<P, O> {
     shards: Box<[CachePadded<Shard<P, O>>]>,
     hasher: FixedState,
     /// If one owner may not hold all.
-    owners: Option<Owners>,
+    owners: Option<OwnerQuota>,
 }
 
 struct Shard<P, O> {
     free: FreeList,
     /// Slots below this index have been used; the others never.
-    fresh: AtomicU64,
+    next_unused: AtomicU64,
     /// Over all segments.
     bound: Bound,
     segments: Segments<P, O>,
 }
 
 /// An entry that was taken out. Payload and owner are to be dropped when nothing is held.
-pub(crate) struct Gone<P, O> {
+pub(crate) struct RemovedEntry<P, O> {
     pub(crate) payload: P,
     pub(crate) owner: O,
     pub(crate) charge: u64,
 }
 
-/// Where a slot is that this thread has won.
-type Winner<'a, P, O> = (&'a Shard<P, O>, u32, Won<'a, P, O>);
+/// Where a slot is that this thread has guard.
+type GuardedSlot<'a, P, O> = (&'a Shard<P, O>, u32, SlotGuard<'a, P, O>);
 
 /// What a removal by ticket found.
 pub(crate) enum Removed<P, O> {
-    Delivered(Gone<P, O>),
+    Delivered(RemovedEntry<P, O>),
     /// It was there, and its time was up: it is removed all the same.
-    Expired(Gone<P, O>),
+    Expired(RemovedEntry<P, O>),
 }
 
 impl<P, O> SlotMap<P, O> {
@@ -96,7 +96,7 @@ impl<P, O> SlotMap<P, O> {
         Self {
             shards: (0..shards).map(|_| CachePadded::new(Shard::new())).collect(),
             hasher: FixedState::with_seed(rand::rng().next_u64()),
-            owners: max_bytes_per_owner.map(Owners::new),
+            owners: max_bytes_per_owner.map(OwnerQuota::new),
         }
     }
 
@@ -120,80 +120,80 @@ impl<P, O> SlotMap<P, O> {
         let deadline = deadline().min(NEVER - 1);
         let Some((number, index)) = self.allocate() else { return Err(payload) };
         let shard = &self.shards[number];
-        let (slot, bounds) = shard.segments.place(index).expect("allocated");
+        let (slot, bounds) = shard.segments.location(index).expect("allocated");
         // SAFETY: just allocated.
         unsafe { slot.publish(Entry { secret, owner, payload }, fingerprint, deadline, charge) };
         shard.lower_bounds(bounds, deadline);
-        Ok(Ticket::new(place(number, index), secret))
+        Ok(Ticket::new(location(number, index), secret))
     }
 
     /// Removes the entry that the ticket is for, if there is one and `owner` is its owner. If its time is up,
-    /// `note_expiry` is called before its slot is free.
+    /// `record_expiry` is called before its slot is free.
     #[inline]
     pub(crate) fn remove<Q>(
         &self,
         ticket: Ticket,
         owner: &Q,
         now: Nanos,
-        note_expiry: impl FnOnce(),
+        record_expiry: impl FnOnce(),
     ) -> Option<Removed<P, O>>
     where
         O: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
-        let winner = self.win(ticket, owner)?;
-        let expired = winner.2.deadline() <= now;
+        let guarded = self.guard(ticket, owner)?;
+        let expired = guarded.2.deadline() <= now;
         if expired {
-            note_expiry();
+            record_expiry();
         }
-        let gone = self.take_out(winner);
+        let gone = self.take_out(guarded);
         Some(if expired { Removed::Expired(gone) } else { Removed::Delivered(gone) })
     }
 
     /// Claims the entry that the ticket and the owner say, by their fingerprint: who compares them exactly
-    /// is the caller, with [`Held::is_for`], because that can panic and the entry must then be put back.
-    pub(crate) fn claim<K, Q>(keeper: K, ticket: Ticket, owner: &Q) -> Option<Held<K, P, O>>
+    /// is the caller, with [`ClaimedSlot::is_for`], because that can panic and the entry must then be put back.
+    pub(crate) fn claim<K, Q>(handle: K, ticket: Ticket, owner: &Q) -> Option<ClaimedSlot<K, P, O>>
     where
-        K: Keeper<P, O>,
+        K: MapHandle<P, O>,
         Q: Hash + ?Sized,
     {
-        let map = keeper.map();
+        let map = handle.map();
         let fingerprint = map.fingerprint(ticket.secret(), owner);
-        let (shard, index) = map.find(ticket.place())?;
+        let (shard, index) = map.find(ticket.location())?;
         if !shard.segments.slot(index)?.claim(fingerprint) {
             return None;
         }
-        // SAFETY: just claimed, in this keeper's map.
-        Some(unsafe { Held::new(keeper, ticket.place(), fingerprint) })
+        // SAFETY: just claimed, in this handle's map.
+        Some(unsafe { ClaimedSlot::new(handle, ticket.location(), fingerprint) })
     }
 
     /// Wins the slot of the entry that the ticket is for, if there is one and `owner` is its owner.
     #[inline]
-    fn win<Q>(&self, ticket: Ticket, owner: &Q) -> Option<Winner<'_, P, O>>
+    fn guard<Q>(&self, ticket: Ticket, owner: &Q) -> Option<GuardedSlot<'_, P, O>>
     where
         O: Borrow<Q>,
         Q: Hash + Eq + ?Sized,
     {
         let secret = ticket.secret();
         let fingerprint = self.fingerprint(secret, owner);
-        let (shard, index) = self.find(ticket.place())?;
-        let won = shard.segments.slot(index)?.win(fingerprint)?;
+        let (shard, index) = self.find(ticket.location())?;
+        let guard = shard.segments.slot(index)?.guard(fingerprint)?;
         // The owner's `Eq` is user code: the entry goes back if it says no (which takes a collision of
         // fingerprints), and if it panics.
-        let guard = PutBack::new(shard, index, won);
-        if !guard.won.with(|entry| entry.secret == secret && entry.owner.borrow() == owner) {
+        let guard = PutBack::new(shard, index, guard);
+        if !guard.guard.with(|entry| entry.secret == secret && entry.owner.borrow() == owner) {
             return None;
         }
         Some((shard, index, guard.keep()))
     }
 
     #[inline]
-    fn take_out(&self, (shard, index, won): Winner<'_, P, O>) -> Gone<P, O> {
-        let (charge, fingerprint) = (won.charge(), won.fingerprint());
-        let Entry { secret, owner, payload } = won.vacate();
+    fn take_out(&self, (shard, index, guard): GuardedSlot<'_, P, O>) -> RemovedEntry<P, O> {
+        let (charge, fingerprint) = (guard.charge(), guard.fingerprint());
+        let Entry { secret, owner, payload } = guard.vacate();
         shard.free.push(&shard.segments, index);
         self.release_owner(fingerprint, secret, charge);
-        Gone { payload, owner, charge }
+        RemovedEntry { payload, owner, charge }
     }
 
     /// How many entries there are: exact while nobody puts or removes.
@@ -204,7 +204,7 @@ impl<P, O> SlotMap<P, O> {
     /// How many entries were ever put in, modulo 2^37 for each shard. Exact as [`len`](Self::len) is.
     pub(crate) fn inserted(&self, shard: usize) -> Option<u64> {
         let shard = self.shards.get(shard)?;
-        Some(u64::from(shard.fresh_below()) + shard.free.pops())
+        Some(u64::from(shard.unused_from()) + shard.free.pops())
     }
 
     /// Charges the owner's account, if owners have any. What it is told to release later is the entry's
@@ -235,7 +235,7 @@ impl<P, O> SlotMap<P, O> {
 
     /// What one owner may hold, if that is limited.
     pub(crate) fn owner_limit(&self) -> Option<u64> {
-        self.owners.as_ref().map(Owners::limit)
+        self.owners.as_ref().map(OwnerQuota::limit)
     }
 
     #[inline]
@@ -257,7 +257,7 @@ impl<P, O> SlotMap<P, O> {
     fn allocate(&self) -> Option<(usize, u32)> {
         let own = thread_number() & (self.shards.len() - 1);
         let shard = &self.shards[own];
-        match shard.pop_free().or_else(|| shard.take_fresh(Grow::No)) {
+        match shard.pop_free().or_else(|| shard.take_next_unused(Grow::No)) {
             Some(index) => Some((own, index)),
             None => self.allocate_elsewhere(own),
         }
@@ -272,8 +272,9 @@ impl<P, O> SlotMap<P, O> {
         let mask = self.shards.len() - 1;
         let from_own = || (0..=mask).map(|step| (own + step) & mask);
         let freed = |number: usize| Some((number, self.shards[number].pop_free()?));
-        let grown = |number: usize| Some((number, self.shards[number].take_fresh(Grow::Yes)?));
-        let slots = |number: usize| u64::from(self.shards[number].fresh_below());
+        let grown =
+            |number: usize| Some((number, self.shards[number].take_next_unused(Grow::Yes)?));
+        let slots = |number: usize| u64::from(self.shards[number].unused_from());
         // All of them together then come to a quarter of the largest.
         let share = 4 * self.shards.len() as u64;
         let small = |beside| slots(own) < RESERVE || slots(own) * share < slots(beside);
@@ -285,15 +286,15 @@ impl<P, O> SlotMap<P, O> {
     }
 
     #[inline]
-    fn find(&self, place: u32) -> Option<(&Shard<P, O>, u32)> {
-        let shard = self.shards.get((place >> INDEX_BITS) as usize)?;
-        Some((shard, place & ((1 << INDEX_BITS) - 1)))
+    fn find(&self, location: u32) -> Option<(&Shard<P, O>, u32)> {
+        let shard = self.shards.get((location >> INDEX_BITS) as usize)?;
+        Some((shard, location & ((1 << INDEX_BITS) - 1)))
     }
 }
 
 /// Where a slot is, as a ticket says it.
 #[inline]
-fn place(shard: usize, index: u32) -> u32 {
+fn location(shard: usize, index: u32) -> u32 {
     (shard as u32) << INDEX_BITS | index
 }
 
@@ -307,15 +308,15 @@ impl<P, O> Shard<P, O> {
     fn new() -> Self {
         Self {
             free: FreeList::new(),
-            fresh: AtomicU64::new(0),
+            next_unused: AtomicU64::new(0),
             bound: Bound::new(),
             segments: Segments::new(),
         }
     }
 
-    fn fresh_below(&self) -> u32 {
-        // ORDERING: Relaxed [fresh.load]: which slots exist is known from the segment.
-        self.fresh.load(Ordering::Relaxed) as u32
+    fn unused_from(&self) -> u32 {
+        // ORDERING: Relaxed [next_unused.load]: which slots exist is known from the segment.
+        self.next_unused.load(Ordering::Relaxed) as u32
     }
 
     #[inline]
@@ -325,37 +326,37 @@ impl<P, O> Shard<P, O> {
 
     fn live(&self) -> usize {
         let free = self.free.len(&self.segments);
-        u64::from(self.fresh_below()).saturating_sub(free) as usize
+        u64::from(self.unused_from()).saturating_sub(free) as usize
     }
 
     /// A slot that was never used.
-    fn take_fresh(&self, grow: Grow) -> Option<u32> {
-        // ORDERING: Acquire [fresh.guess] pairs with [fresh.take].
-        let mut fresh = guess(&self.fresh, Ordering::Acquire);
-        while fresh < u64::from(MAX_SLOTS) {
-            let index = fresh as u32;
+    fn take_next_unused(&self, grow: Grow) -> Option<u32> {
+        // ORDERING: Acquire [next_unused.load_for_cas] pairs with [next_unused.take].
+        let mut next_unused = load_for_cas(&self.next_unused, Ordering::Acquire);
+        while next_unused < u64::from(MAX_SLOTS) {
+            let index = next_unused as u32;
             if self.segments.slot(index).is_none() {
                 if grow == Grow::No {
                     return None;
                 }
                 self.segments.grow(index);
             }
-            // ORDERING: Release / Acquire [fresh.take] pairs with [fresh.guess]: who installs the next segment
+            // ORDERING: Release / Acquire [next_unused.take] pairs with [next_unused.load_for_cas]: who installs the next segment
             // comes after who installed this one, and so after a sweep that did not see this one.
-            match self.fresh.compare_exchange_weak(
-                fresh,
-                fresh + 1,
+            match self.next_unused.compare_exchange_weak(
+                next_unused,
+                next_unused + 1,
                 Ordering::Release,
                 Ordering::Acquire,
             ) {
                 Ok(_) => return Some(index),
-                Err(moved) => fresh = moved,
+                Err(moved) => next_unused = moved,
             }
         }
         None
     }
 
-    /// Put's steps 2 and 3 (see `deadlines.rs`), the entry being published.
+    /// Put's steps 2 and 3 (see `bounds.rs`), the entry being published.
     #[inline]
     fn lower_bounds(&self, [block, segment]: [&Bound; 2], deadline: Nanos) {
         block.lower(deadline);
@@ -364,24 +365,24 @@ impl<P, O> Shard<P, O> {
     }
 }
 
-/// A won slot that goes live again unless it is kept.
+/// A guard slot that goes live again unless it is kept.
 struct PutBack<'a, P, O> {
     shard: &'a Shard<P, O>,
     index: u32,
-    won: ManuallyDrop<Won<'a, P, O>>,
+    guard: ManuallyDrop<SlotGuard<'a, P, O>>,
 }
 
 impl<'a, P, O> PutBack<'a, P, O> {
     #[inline]
-    fn new(shard: &'a Shard<P, O>, index: u32, won: Won<'a, P, O>) -> Self {
-        Self { shard, index, won: ManuallyDrop::new(won) }
+    fn new(shard: &'a Shard<P, O>, index: u32, guard: SlotGuard<'a, P, O>) -> Self {
+        Self { shard, index, guard: ManuallyDrop::new(guard) }
     }
 
     #[inline]
-    fn keep(self) -> Won<'a, P, O> {
+    fn keep(self) -> SlotGuard<'a, P, O> {
         let mut kept = ManuallyDrop::new(self);
         // SAFETY: taken once: `kept` is not used again, and not dropped.
-        unsafe { ManuallyDrop::take(&mut kept.won) }
+        unsafe { ManuallyDrop::take(&mut kept.guard) }
     }
 }
 
@@ -389,11 +390,11 @@ impl<P, O> Drop for PutBack<'_, P, O> {
     #[cold]
     fn drop(&mut self) {
         // SAFETY: taken once: this is the drop.
-        let won = unsafe { ManuallyDrop::take(&mut self.won) };
-        let deadline = won.deadline();
-        won.restore();
+        let guard = unsafe { ManuallyDrop::take(&mut self.guard) };
+        let deadline = guard.deadline();
+        guard.restore();
         // A sweep may have come by meanwhile, and have raised the bounds over it.
-        if let Some((_, bounds)) = self.shard.segments.place(self.index) {
+        if let Some((_, bounds)) = self.shard.segments.location(self.index) {
             self.shard.lower_bounds(bounds, deadline);
         }
     }
@@ -411,7 +412,7 @@ impl<P, O> Drop for SlotMap<P, O> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(cloakroom_loom)))]
 mod tests {
     use super::*;
 
@@ -428,7 +429,7 @@ mod tests {
             std::thread::scope(|scope| scope.spawn(fill).join().map(drop)).unwrap();
             drop(map.clear());
         }
-        let slots: u32 = map.shards.iter().map(|shard| shard.fresh_below()).sum();
+        let slots: u32 = map.shards.iter().map(|shard| shard.unused_from()).sum();
         assert!(slots < 30_000 * 5 / 4 * 17 / 16 + 8 * RESERVE as u32, "{slots}");
     }
 
@@ -437,7 +438,7 @@ mod tests {
     #[test]
     fn threads_do_not_meet_at_what_one_has_freed() {
         let map = SlotMap::<Vec<u8>, ()>::new(8, None);
-        let insert = || map.insert((), Vec::new(), 1, || NEVER).unwrap().place() >> INDEX_BITS;
+        let insert = || map.insert((), Vec::new(), 1, || NEVER).unwrap().location() >> INDEX_BITS;
         let fill = |count| (0..count).map(|_| insert()).collect::<Vec<_>>();
         std::thread::scope(|scope| scope.spawn(|| fill(10 * RESERVE)).join().map(drop)).unwrap();
         drop(map.clear());

@@ -17,22 +17,22 @@ use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
 
-use super::deadlines::Bound;
+use super::bounds::Bound;
 use super::free_list::Links;
 use super::slot::Slot;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 
 /// log2 of the segments per doubling.
-const SUB_BITS: u32 = if cfg!(loom) { 1 } else { 4 };
+const SUB_BITS: u32 = if cfg!(cloakroom_loom) { 1 } else { 4 };
 /// log2 of the slots in the first sixteen segments together.
-const FIRST_BITS: u32 = if cfg!(loom) { 2 } else { 8 };
+const FIRST_BITS: u32 = if cfg!(cloakroom_loom) { 2 } else { 8 };
 /// log2 of what no index of a shard reaches.
-pub(super) const INDEX_BITS: u32 = if cfg!(loom) { 3 } else { 26 };
+pub(super) const INDEX_BITS: u32 = if cfg!(cloakroom_loom) { 3 } else { 26 };
 /// How many slots a shard can have.
 pub(super) const MAX_SLOTS: u32 = (1 << INDEX_BITS) - (1 << FIRST_BITS);
 const SEGMENTS: usize = ((INDEX_BITS - FIRST_BITS) as usize) << SUB_BITS;
 /// Slots under one bound.
-const BLOCK: usize = if cfg!(loom) { 2 } else { 256 };
+const BLOCK: usize = if cfg!(cloakroom_loom) { 2 } else { 256 };
 
 /// A shard's segments.
 pub(super) struct Segments<P, O> {
@@ -99,7 +99,7 @@ impl<P, O> Segments<P, O> {
 
     /// The slot and the bounds over it, lowest first, if its segment exists.
     #[inline]
-    pub(super) fn place(&self, index: u32) -> Option<(&Slot<P, O>, [&Bound; 2])> {
+    pub(super) fn location(&self, index: u32) -> Option<(&Slot<P, O>, [&Bound; 2])> {
         let (number, offset) = locate(index);
         // ORDERING: Acquire [segment.load] pairs with [segment.install].
         let slots = NonNull::new(self.slots.get(number)?.load(Ordering::Acquire))?;
@@ -149,13 +149,13 @@ impl<P, O> Segments<P, O> {
 impl<P, O> Links for Segments<P, O> {
     #[inline]
     fn link(&self, index: u32) -> u64 {
-        self.slot(index).map_or(0, Slot::word)
+        self.slot(index).map_or(0, Slot::charge_or_link)
     }
 
     #[inline]
     fn set_link(&self, index: u32, link: u64) {
         if let Some(slot) = self.slot(index) {
-            slot.set_word(link);
+            slot.set_charge_or_link(link);
         }
     }
 }
@@ -187,7 +187,7 @@ fn allocate<P, O>(len: usize) -> *mut Slot<P, O> {
         for bound in 0..=blocks(len) {
             bounds.add(bound).write(Bound::new());
         }
-        #[cfg(loom)]
+        #[cfg(cloakroom_loom)]
         for slot in 0..len {
             slots.add(slot).write(Slot::new());
         }
@@ -229,7 +229,7 @@ impl<P, O> Segment<'_, P, O> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(cloakroom_loom)))]
 mod tests {
     use super::*;
 
@@ -264,7 +264,7 @@ mod tests {
         let segments = Segments::<Vec<u8>, ()>::new();
         for index in [0, 5_000, 200_000] {
             segments.grow(index);
-            let (slot, [block, _]) = segments.place(index).unwrap();
+            let (slot, [block, _]) = segments.location(index).unwrap();
             let number = locate(index).0;
             // ORDERING: Relaxed [segment.last]: nobody else is here.
             let slots = NonNull::new(segments.slots[number].load(Ordering::Relaxed)).unwrap();

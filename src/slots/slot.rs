@@ -1,17 +1,17 @@
-//! One slot: a state machine in one word, and the cell that it guards.
+//! One slot: a state machine in one charge_or_link, and the cell that it guards.
 //!
 //! | phase | cell | who may touch the cell | left by |
 //! |---|---|---|---|
 //! | `FREE` | empty | who popped the slot from the free list | `publish` -> `LIVE` |
 //! | `LIVE` | an entry | nobody: whoever wants it wins it first | `win` -> `BUSY`, `claim` -> `CLAIMED` |
-//! | `BUSY` | an entry | who won it, alone | `restore` -> `LIVE`, `vacate` -> `FREE` |
+//! | `BUSY` | an entry | who guard it, alone | `restore` -> `LIVE`, `vacate` -> `FREE` |
 //! | `CLAIMED` | an entry | who claimed it, alone | `unclaim` -> `LIVE`, `vacate` -> `FREE`, `doom` -> `DOOMED` |
 //! | `DOOMED` | an entry | who claimed it, alone | `vacate` -> `FREE` |
 //!
 //! `BUSY` is for a moment, `CLAIMED` for as long as a delivery takes. A doomed entry was claimed when all
 //! entries were cleared: it is as it was for its claimer, but does not go live again.
 //!
-//! The word of a live slot also holds a fingerprint, 62 bits of the ticket's secret combined with a keyed
+//! The charge_or_link of a live slot also holds a fingerprint, 62 bits of the ticket's secret combined with a keyed
 //! hash of the owner: one compare-exchange decides secrecy, ownership, at most once, and staleness
 //! (invariant 7). Another ticket or owner has the same fingerprint once in 2^62 times, and even then the
 //! ticket and the owner are compared before anything is delivered.
@@ -20,7 +20,7 @@
 
 use std::mem::MaybeUninit;
 
-use super::deadlines::Nanos;
+use super::bounds::Nanos;
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::ticket::Secret;
@@ -34,7 +34,7 @@ const PHASE: u64 = 3;
 /// Above the phase of a claimed slot, which has no fingerprint.
 const DOOMED: u64 = CLAIMED | 4;
 
-/// What a live slot's word is, for a given mixture of secret and owner.
+/// What a live slot's charge_or_link is, for a given mixture of secret and owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint(u64);
 
@@ -52,10 +52,10 @@ impl Fingerprint {
 }
 
 /// A sweep's look at a slot, from outside.
-pub(super) enum Look {
+pub(super) enum Observed {
     Free,
     Live(Fingerprint, Nanos),
-    /// Somebody has won it, and will free it or put it back. The deadline is the entry's if it is put
+    /// Somebody has guard it, and will free it or put it back. The deadline is the entry's if it is put
     /// back, or else too early or too late for nothing.
     Busy(Nanos),
     /// Somebody has claimed it, and will free it or put it back as if it were new.
@@ -73,28 +73,28 @@ pub(super) struct Slot<P, O> {
     state: AtomicU64,
     deadline: AtomicU64,
     /// While it is live: the entry's charge. Otherwise: a link of the list that it is in.
-    word: AtomicU64,
+    charge_or_link: AtomicU64,
     cell: UnsafeCell<MaybeUninit<Entry<P, O>>>,
 }
 
 // SAFETY: the cell is handed from thread to thread with the phase, one at a time, as the table says; the
-// entry in it is only ever moved in, moved out, or looked at by who won it.
+// entry in it is only ever moved in, moved out, or looked at by who guard it.
 unsafe impl<P: Send, O: Send> Sync for Slot<P, O> {}
 
-/// A slot that this thread has won: it alone may touch the entry, until it restores or vacates.
-pub(super) struct Won<'a, P, O> {
+/// A slot that this thread has guard: it alone may touch the entry, until it restores or vacates.
+pub(super) struct SlotGuard<'a, P, O> {
     slot: &'a Slot<P, O>,
     fingerprint: Fingerprint,
 }
 
 impl<P, O> Slot<P, O> {
     /// Needed only where memory cannot be zeroed into being.
-    #[cfg(loom)]
+    #[cfg(cloakroom_loom)]
     pub(super) fn new() -> Self {
         Self {
             state: AtomicU64::new(FREE),
             deadline: AtomicU64::new(0),
-            word: AtomicU64::new(0),
+            charge_or_link: AtomicU64::new(0),
             cell: UnsafeCell::new(MaybeUninit::uninit()),
         }
     }
@@ -116,51 +116,54 @@ impl<P, O> Slot<P, O> {
         self.cell.with_mut(|cell| unsafe { (*cell).write(entry) });
         // ORDERING: Relaxed [slot.deadline.set]: published with the state.
         self.deadline.store(deadline, Ordering::Relaxed);
-        self.set_word(charge);
+        self.set_charge_or_link(charge);
         self.go_live(fingerprint);
     }
 
     #[inline]
     fn go_live(&self, fingerprint: Fingerprint) {
-        // ORDERING: Release [slot.publish] pairs with [slot.win] and [slot.look].
+        // ORDERING: Release [slot.publish] pairs with [slot.guard] and [slot.observe].
         self.state.store(fingerprint.0, Ordering::Release);
     }
 
     /// Wins the slot if it is live with this fingerprint. Lock-free; one attempt.
     #[inline]
-    pub(super) fn win(&self, fingerprint: Fingerprint) -> Option<Won<'_, P, O>> {
+    pub(super) fn guard(&self, fingerprint: Fingerprint) -> Option<SlotGuard<'_, P, O>> {
         // ORDERING: Relaxed [slot.peek]: spares those who cannot win the write; the CAS decides.
         if self.state.load(Ordering::Relaxed) != fingerprint.0 {
             return None;
         }
-        self.win_or_look(fingerprint).ok()
+        self.guard_or_observe(fingerprint).ok()
     }
 
     /// As `win`, or else what is there instead.
     #[inline]
-    pub(super) fn win_or_look(&self, fingerprint: Fingerprint) -> Result<Won<'_, P, O>, Look> {
-        // ORDERING: Acquire / Relaxed [slot.win] pairs with [slot.publish]: the entry is visible.
+    pub(super) fn guard_or_observe(
+        &self,
+        fingerprint: Fingerprint,
+    ) -> Result<SlotGuard<'_, P, O>, Observed> {
+        // ORDERING: Acquire / Relaxed [slot.guard] pairs with [slot.publish]: the entry is visible.
         match self.state.compare_exchange(fingerprint.0, BUSY, Ordering::Acquire, Ordering::Relaxed)
         {
-            Ok(_) => Ok(Won { slot: self, fingerprint }),
+            Ok(_) => Ok(SlotGuard { slot: self, fingerprint }),
             Err(found) => Err(self.read(found)),
         }
     }
 
     /// What a sweep sees.
-    pub(super) fn look(&self) -> Look {
-        // ORDERING: Acquire [slot.look] pairs with [slot.publish]: the deadline is this entry's or a later
+    pub(super) fn observe(&self) -> Observed {
+        // ORDERING: Acquire [slot.observe] pairs with [slot.publish]: the deadline is this entry's or a later
         // one's, never an earlier one's.
         self.read(self.state.load(Ordering::Acquire))
     }
 
     #[inline]
-    fn read(&self, state: u64) -> Look {
+    fn read(&self, state: u64) -> Observed {
         match state & PHASE {
-            LIVE => Look::Live(Fingerprint(state), self.deadline()),
-            BUSY => Look::Busy(self.deadline()),
-            CLAIMED => Look::Claimed,
-            _ => Look::Free,
+            LIVE => Observed::Live(Fingerprint(state), self.deadline()),
+            BUSY => Observed::Busy(self.deadline()),
+            CLAIMED => Observed::Claimed,
+            _ => Observed::Free,
         }
     }
 
@@ -188,7 +191,7 @@ impl<P, O> Slot<P, O> {
     /// The caller has claimed the slot with this fingerprint, and this is the end of the claim if it returns
     /// `true`.
     pub(super) unsafe fn unclaim(&self, fingerprint: Fingerprint) -> bool {
-        // ORDERING: Release / Relaxed [slot.unclaim] pairs with [slot.win] and [slot.look], as a publish.
+        // ORDERING: Release / Relaxed [slot.unclaim] pairs with [slot.guard] and [slot.observe], as a publish.
         self.state
             .compare_exchange(CLAIMED, fingerprint.0, Ordering::Release, Ordering::Relaxed)
             .is_ok()
@@ -205,29 +208,29 @@ impl<P, O> Slot<P, O> {
 
     #[inline]
     pub(super) fn deadline(&self) -> Nanos {
-        // ORDERING: Relaxed [slot.deadline.get]: after [slot.look] or [slot.win].
+        // ORDERING: Relaxed [slot.deadline.get]: after [slot.observe] or [slot.guard].
         self.deadline.load(Ordering::Relaxed)
     }
 
     #[inline]
-    pub(super) fn word(&self) -> u64 {
-        // ORDERING: Relaxed [slot.word.get]: as a charge read after [slot.win]; as a link checked by a CAS
+    pub(super) fn charge_or_link(&self) -> u64 {
+        // ORDERING: Relaxed [slot.charge_or_link.get]: as a charge read after [slot.guard]; as a link checked by a CAS
         // on the list's head.
-        self.word.load(Ordering::Relaxed)
+        self.charge_or_link.load(Ordering::Relaxed)
     }
 
     #[inline]
-    pub(super) fn set_word(&self, word: u64) {
-        // ORDERING: Relaxed [slot.word.set]: published with the state, or with the list's head.
-        self.word.store(word, Ordering::Relaxed);
+    pub(super) fn set_charge_or_link(&self, charge_or_link: u64) {
+        // ORDERING: Relaxed [slot.charge_or_link.set]: published with the state, or with the list's head.
+        self.charge_or_link.store(charge_or_link, Ordering::Relaxed);
     }
 }
 
-impl<'a, P, O> Won<'a, P, O> {
+impl<'a, P, O> SlotGuard<'a, P, O> {
     /// Lets `f` look at the entry.
     #[inline]
     pub(super) fn with<R>(&self, f: impl FnOnce(&Entry<P, O>) -> R) -> R {
-        // SAFETY: won, so there is an entry and nobody else touches it.
+        // SAFETY: guard, so there is an entry and nobody else touches it.
         self.slot.cell.with(|cell| f(unsafe { (*cell).assume_init_ref() }))
     }
 
@@ -238,7 +241,7 @@ impl<'a, P, O> Won<'a, P, O> {
 
     #[inline]
     pub(super) fn charge(&self) -> u64 {
-        self.slot.word()
+        self.slot.charge_or_link()
     }
 
     /// Makes it live again, as it was.
@@ -251,25 +254,25 @@ impl<'a, P, O> Won<'a, P, O> {
         self.fingerprint
     }
 
-    /// Keeps it won for whoever finds the slot in a list of such slots; see [`Slot::vacate`].
-    pub(super) fn leave_won(self) -> &'a Slot<P, O> {
+    /// Keeps it guard for whoever finds the slot in a list of such slots; see [`Slot::vacate`].
+    pub(super) fn leave_guarded(self) -> &'a Slot<P, O> {
         self.slot
     }
 
     /// Moves the entry out. The slot is free then, and the caller's to push to the free list.
     #[inline]
     pub(super) fn vacate(self) -> Entry<P, O> {
-        // SAFETY: won.
+        // SAFETY: guard.
         unsafe { self.slot.vacate() }
     }
 }
 
 impl<P, O> Slot<P, O> {
     /// # Safety
-    /// The caller has won or claimed the slot, and has not restored or vacated it since.
+    /// The caller has guard or claimed the slot, and has not restored or vacated it since.
     #[inline]
     pub(super) unsafe fn vacate(&self) -> Entry<P, O> {
-        // SAFETY: won, so there is an entry and it is ours; the phase says that it is gone.
+        // SAFETY: guard, so there is an entry and it is ours; the phase says that it is gone.
         let entry = self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() });
         // ORDERING: Relaxed [slot.vacate]: the next user gets the slot through the free list.
         self.state.store(FREE, Ordering::Relaxed);

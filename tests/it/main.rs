@@ -2,7 +2,7 @@
 //!
 //! Names that begin with a letter and a number are those of the contract's scenarios: C1 to C17, the
 //! original's defects D1 to D6, and B1 to B10 for what goes beyond the original.
-#![cfg(not(loom))]
+#![cfg(not(cloakroom_loom))]
 
 #[macro_use]
 mod executors;

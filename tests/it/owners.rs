@@ -28,7 +28,7 @@ fn b6_one_owner_is_refused_and_others_are_not() {
     let refused = stash.try_put(ALICE, payload(21)).unwrap_err();
     assert_eq!(refused.reason(), Refusal::OwnerFull);
     assert_eq!((refused.requested(), refused.used(), refused.limit()), (21, 40, 60));
-    assert_eq!((refused.place(), refused.into_payload()), (None, payload(21)));
+    assert_eq!((refused.queue_position(), refused.into_payload()), (None, payload(21)));
     assert!(stash.try_put(BOB, payload(30)).is_ok());
     assert!(stash.try_put(ALICE, payload(20)).is_ok(), "exactly what one may hold");
     assert_eq!((held(&stash), checked_stats(&stash).refused.owner_full), ((60, 30), 1));
@@ -201,7 +201,7 @@ fn b6_a_reservation_may_be_used_for_another_owner_with_room() {
     let bobs = stash.try_put(BOB, payload(40)).unwrap();
     let refused = room.put(BOB, payload(30)).unwrap_err();
     assert_eq!(refused.reason(), Refusal::OwnerFull);
-    assert_eq!((refused.refusal().used(), refused.refusal().limit()), (40, 60));
+    assert_eq!((refused.details().used(), refused.details().limit()), (40, 60));
     let (returned, room) = refused.into_parts();
     assert_eq!((returned, room.bytes(), held(&stash)), (payload(30), 50, (50, 40)));
     let ticket = room.put(BOB, payload(20)).unwrap();
@@ -236,7 +236,7 @@ fn b6_a_reservation_without_owner_outlives_a_close_and_a_lowered_limit() {
         spoil(&stash);
         let refused = room.put(ALICE, payload(10)).unwrap_err();
         assert_eq!(refused.reason(), Refusal::OwnerFull);
-        assert_eq!((refused.refusal().used(), refused.refusal().limit()), (60, 60));
+        assert_eq!((refused.details().used(), refused.details().limit()), (60, 60));
         let (payload, room) = refused.into_parts();
         clock.advance(TTL);
         assert!(room.put(ALICE, payload).is_ok());

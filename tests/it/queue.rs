@@ -19,8 +19,8 @@ fn b7_one_more_is_refused_before_it_joins() {
     let mut waiters = [put_task(&stash, ALICE, payload(50)), put_task(&stash, ALICE, payload(50))];
     waiters.iter_mut().for_each(|put| drop(queue(put)));
     let refused = ready(&mut put_task(&stash, BOB, payload(7))).unwrap_err();
-    assert_eq!(refused.reason(), Refusal::LineFull);
-    assert_eq!((refused.place(), refused.waiting(), refused.requested()), (Some(3), 2, 7));
+    assert_eq!(refused.reason(), Refusal::QueueFull);
+    assert_eq!((refused.queue_position(), refused.waiting(), refused.requested()), (Some(3), 2, 7));
     assert_eq!((refused.used(), refused.limit()), (100, 100));
     assert!(
         refused.to_string().contains("line is full") && refused.to_string().contains("2 waiting")
@@ -28,8 +28,8 @@ fn b7_one_more_is_refused_before_it_joins() {
     assert_eq!(refused.into_payload(), payload(7));
     // `try_put` gets the usual refusal.
     let refused = stash.try_put(BOB, payload(7)).unwrap_err();
-    assert_eq!((refused.reason(), refused.place()), (Refusal::Full, Some(3)));
-    assert_eq!(checked_stats(&stash).refused.line_full, 1);
+    assert_eq!((refused.reason(), refused.queue_position()), (Refusal::Full, Some(3)));
+    assert_eq!(checked_stats(&stash).refused.queue_full, 1);
 
     // One leaves, one is served: there are places again, and the order is kept.
     let [first, second] = waiters;
@@ -50,13 +50,16 @@ fn b7_all_kinds_of_requests_count_and_are_refused() {
     let mut permit = acquire_task(stash.budget(), 10);
     queue(&mut permit);
     let long = Duration::from_secs(1);
-    assert_eq!(stash.put_timeout(ALICE, payload(1), long).unwrap_err().reason(), Refusal::LineFull);
-    assert_eq!(stash.reserve_timeout(1, long).unwrap_err().reason(), Refusal::LineFull);
-    assert_eq!(stash.budget().acquire_timeout(1, long).unwrap_err().reason(), Refusal::LineFull);
+    assert_eq!(
+        stash.put_timeout(ALICE, payload(1), long).unwrap_err().reason(),
+        Refusal::QueueFull
+    );
+    assert_eq!(stash.reserve_timeout(1, long).unwrap_err().reason(), Refusal::QueueFull);
+    assert_eq!(stash.budget().acquire_timeout(1, long).unwrap_err().reason(), Refusal::QueueFull);
     let refused = ready(&mut acquire_task(stash.budget(), 1)).unwrap_err();
     assert_eq!(
-        (refused.reason(), refused.place(), stash.waiting()),
-        (Refusal::LineFull, Some(2), 1)
+        (refused.reason(), refused.queue_position(), stash.waiting()),
+        (Refusal::QueueFull, Some(2), 1)
     );
     drop(full);
     assert!(ready(&mut permit).is_ok());
@@ -68,8 +71,8 @@ fn b7_with_an_empty_queue_bound_no_request_waits_and_fitting_ones_are_admitted()
     assert!(ready(&mut put_task(&stash, ALICE, payload(60))).is_ok());
     let refused = ready(&mut put_task(&stash, ALICE, payload(50))).unwrap_err();
     assert_eq!(
-        (refused.reason(), refused.place(), refused.waiting()),
-        (Refusal::LineFull, Some(1), 0)
+        (refused.reason(), refused.queue_position(), refused.waiting()),
+        (Refusal::QueueFull, Some(1), 0)
     );
     // No waiter is left that would block requests that fit.
     assert!(stash.try_put(ALICE, payload(40)).is_ok());
@@ -89,7 +92,7 @@ fn b7_the_bytes_that_wait_are_bounded_together() {
     let mut first = put_task(&stash, ALICE, payload(60));
     queue(&mut first);
     let refused = ready(&mut put_task(&stash, ALICE, payload(41))).unwrap_err();
-    assert_eq!((refused.reason(), refused.place()), (Refusal::LineFull, Some(2)));
+    assert_eq!((refused.reason(), refused.queue_position()), (Refusal::QueueFull, Some(2)));
     let mut second = put_task(&stash, ALICE, payload(40));
     queue(&mut second);
     let mut empty = put_task(&stash, ALICE, payload(0));
@@ -108,7 +111,7 @@ fn b7_a_request_too_large_for_the_queue_is_admitted_when_it_fits() {
     let (stash, _) = stash_with(|builder| builder.max_waiting_bytes(10));
     let ticket = ready(&mut put_task(&stash, ALICE, payload(80))).unwrap();
     let refused = ready(&mut put_task(&stash, ALICE, payload(80))).unwrap_err();
-    assert_eq!((refused.reason(), refused.waiting()), (Refusal::LineFull, 0));
+    assert_eq!((refused.reason(), refused.waiting()), (Refusal::QueueFull, 0));
     assert!(take(&stash, ticket).is_some());
     // Larger than everything is that, wherever it is refused.
     assert_eq!(

@@ -48,7 +48,7 @@ fn b1_a_larger_payload_is_refused_with_both_intact() {
     let room = stash.try_reserve(40).unwrap();
     let refused = room.put(ALICE, payload(41)).unwrap_err();
     assert_eq!(refused.reason(), Refusal::TooLarge);
-    assert_eq!((refused.refusal().requested(), refused.refusal().limit()), (41, 40));
+    assert_eq!((refused.details().requested(), refused.details().limit()), (41, 40));
     assert!(!refused.to_string().is_empty() && format!("{refused:?}").contains("TooLarge"));
     let (returned, room) = refused.into_parts();
     assert_eq!((returned, room.bytes(), state(&stash)), (payload(41), 40, (0, 40, 0)));
@@ -88,7 +88,7 @@ on_every_executor! {
         let fourth = executor.start(async move { handle.reserve_for(&BOB, 90).await });
         assert_eq!(stash.waiting(), 4);
         assert_eq!(stash.try_reserve(0).unwrap_err().reason(), Refusal::Full, "nobody overtakes");
-        assert_eq!(stash.try_reserve(0).unwrap_err().place(), Some(5));
+        assert_eq!(stash.try_reserve(0).unwrap_err().queue_position(), Some(5));
 
         assert!(take(&stash, full).is_some());
         let room = first.output().unwrap();

@@ -324,7 +324,7 @@ fn b10_refusals_are_counted_by_their_reason() {
     let mut waiters = [put_task(&stash, ALICE, payload(1)), put_task(&stash, ALICE, payload(2))];
     waiters.iter_mut().for_each(|put| drop(queue(put)));
     drop(ready(&mut put_task(&stash, ALICE, payload(3))));
-    note(Refusal::LineFull, 3);
+    note(Refusal::QueueFull, 3);
     stash.close();
     waiters.iter_mut().for_each(|put| assert!(ready(put).is_err()));
     note(Refusal::Closed, 1);
@@ -335,7 +335,7 @@ fn b10_refusals_are_counted_by_their_reason() {
         (refused.full, refused.too_large, refused.timed_out, refused.cancelled),
         (1, 1, 1, 1)
     );
-    assert_eq!((refused.owner_full, refused.line_full, refused.closed), (1, 1, 2));
+    assert_eq!((refused.owner_full, refused.queue_full, refused.closed), (1, 1, 2));
     assert_eq!(refused.total(), 8);
     drop(clock);
 }

@@ -17,7 +17,7 @@
 //!
 //! Left out are `len` and `waiting`, which are exact only while no other thread calls, and `gc`, which is
 //! `clear` with a condition. `used` is one step while the limit stays.
-#![cfg(not(any(loom, shuttle)))]
+#![cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
 
 mod budget;
 mod recording;

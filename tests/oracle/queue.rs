@@ -176,7 +176,7 @@ impl ModelBudget {
         let outcome = match state {
             State::Fresh => match self.try_charge(need) {
                 Err(Refusal::Full) if fired => Some(Err(Refusal::Cancelled)),
-                Err(Refusal::Full) if self.line_is_full_for(need) => Some(Err(Refusal::LineFull)),
+                Err(Refusal::Full) if self.line_is_full_for(need) => Some(Err(Refusal::QueueFull)),
                 Err(Refusal::Full) => {
                     self.queue.push_back(waiter);
                     self.waiters[waiter].state = State::InLine;

@@ -325,7 +325,7 @@ impl<'a> Run<'a> {
                 self.stored(ticket, context, charge, tier)?;
             }
             (Request::Put(context), Err(numbers), Ended::Put(Err(e))) => {
-                agree!(numbers_of(e.refusal()), numbers);
+                agree!(numbers_of(e.details()), numbers);
                 agree!(e.into_payload().0, context.serial);
             }
             (_, Ok(tier), Ended::Reserved(Ok(room))) => {
@@ -375,7 +375,7 @@ impl<'a> Run<'a> {
                 self.stored(ticket, PutContext { owner, serial, ttl }, charge, tier)
             }
             (Err(numbers), Err(e)) => {
-                agree!(numbers_of(e.refusal()), numbers);
+                agree!(numbers_of(e.details()), numbers);
                 let (payload, room) = e.into_parts();
                 agree!(payload.0, serial);
                 // Where it was.

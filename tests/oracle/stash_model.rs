@@ -167,7 +167,7 @@ impl ModelStash {
 
     fn refuse(&mut self, numbers: Numbers) -> Numbers {
         let Refused {
-            full, too_large, timed_out, cancelled, closed, owner_full, line_full, ..
+            full, too_large, timed_out, cancelled, closed, owner_full, queue_full, ..
         } = &mut self.totals.refused;
         *match numbers.0 {
             Refusal::Full => full,
@@ -176,7 +176,7 @@ impl ModelStash {
             Refusal::Cancelled => cancelled,
             Refusal::Closed => closed,
             Refusal::OwnerFull => owner_full,
-            Refusal::LineFull => line_full,
+            Refusal::QueueFull => queue_full,
             other => unreachable!("{other}"),
         } += 1;
         numbers

@@ -230,7 +230,7 @@ impl Soak {
             }
             Err(refused) => refused,
         };
-        self.refused(refused.refusal());
+        self.refused(refused.details());
         refused.into_payload().returned();
     }
 

@@ -9,7 +9,7 @@
 //! schedule was: the limit at every sample; at the end nothing is used, nothing waits, and every payload
 //! went exactly one way. What was swept had expired or met a clear, and what had expired was not
 //! delivered. A thread that blocks without a timeout must come back, too.
-#![cfg(not(any(loom, shuttle)))]
+#![cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
 
 mod actors;
 mod calls;

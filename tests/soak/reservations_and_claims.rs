@@ -72,7 +72,7 @@ impl Soak {
             Refusal::TimedOut => add(&figures.timed_out),
             Refusal::Cancelled => add(&figures.cancelled_by_until),
             Refusal::OwnerFull => add(&figures.owner_full),
-            Refusal::LineFull => add(&figures.queue_full),
+            Refusal::QueueFull => add(&figures.queue_full),
             other => self.violation(format!("refused as {other}")),
         }
         if refused.reason() == Refusal::TooLarge && refused.requested() <= LOWEST + OVERFLOW {

@@ -3,7 +3,7 @@
 //!
 //! What is asserted holds whatever the schedule was: at the end nothing is used, nothing waits, and every
 //! payload went exactly one way. No test asserts a time.
-#![cfg(not(any(loom, shuttle)))]
+#![cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
 
 mod budget;
 mod stash;

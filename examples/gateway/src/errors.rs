@@ -24,7 +24,7 @@ pub enum Code {
     LinkExpired,
     NotImplemented,
     StashExhausted,
-    LineFull,
+    QueueFull,
     OwnerFull,
     ResultTooLarge,
     ShuttingDown,
@@ -49,7 +49,7 @@ impl Code {
             Code::LinkExpired => "LINK_EXPIRED",
             Code::NotImplemented => "NOT_IMPLEMENTED",
             Code::StashExhausted => "INLINE_ARROW_STASH_EXHAUSTED",
-            Code::LineFull => "INLINE_ARROW_LINE_FULL",
+            Code::QueueFull => "INLINE_ARROW_LINE_FULL",
             Code::OwnerFull => "INLINE_ARROW_OWNER_FULL",
             Code::ResultTooLarge => "INLINE_ARROW_RESULT_TOO_LARGE",
             Code::ShuttingDown => "SHUTTING_DOWN",
@@ -70,7 +70,7 @@ impl Code {
             Code::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Code::ResultBusy => StatusCode::CONFLICT,
             Code::OwnerFull => StatusCode::TOO_MANY_REQUESTS,
-            Code::StashExhausted | Code::LineFull | Code::ShuttingDown => {
+            Code::StashExhausted | Code::QueueFull | Code::ShuttingDown => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,

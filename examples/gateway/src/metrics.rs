@@ -45,7 +45,7 @@ pub struct Metrics {
     /// Queries of an owner that held too much already.
     pub owner_full: Counter,
     /// Queries that would have had to wait when too many did.
-    pub line_full: Counter,
+    pub queue_full: Counter,
     /// Queries whose client went away while they stood in line.
     pub left_the_line: Counter,
     /// Results that turned out larger than the room that was taken for them.
@@ -71,7 +71,7 @@ impl Metrics {
             gave_up: Counter::default(),
             too_large: Counter::default(),
             owner_full: Counter::default(),
-            line_full: Counter::default(),
+            queue_full: Counter::default(),
             left_the_line: Counter::default(),
             outgrown: Counter::default(),
             stored: Counter::default(),
@@ -87,7 +87,7 @@ impl Metrics {
             Reason::Full => self.gave_up.add_one(),
             Reason::TooLarge => self.too_large.add_one(),
             Reason::OwnerFull => self.owner_full.add_one(),
-            Reason::LineFull => self.line_full.add_one(),
+            Reason::QueueFull => self.queue_full.add_one(),
             Reason::Closed => {}
         }
     }
@@ -114,7 +114,7 @@ impl Metrics {
                 ("gave_up", self.gave_up.get()),
                 ("too_large", self.too_large.get()),
                 ("owner_full", self.owner_full.get()),
-                ("line_full", self.line_full.get()),
+                ("queue_full", self.queue_full.get()),
                 ("left", self.left_the_line.get()),
             ],
         );

@@ -73,7 +73,7 @@ async fn a_full_line_refuses_at_once_and_runs_nothing() {
         let body: serde_json::Value = response.json().await.unwrap();
         assert_eq!(body["error"]["code"], "INLINE_ARROW_LINE_FULL");
         assert_eq!(server.app().warehouse().executions().total, 1);
-        assert_eq!(server.app().metrics().line_full.get(), 1);
+        assert_eq!(server.app().metrics().queue_full.get(), 1);
 
         holder.fetch(&held).await.unwrap();
         inline_id(running.answer().await.unwrap());

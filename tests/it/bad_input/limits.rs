@@ -83,7 +83,7 @@ fn limits_of_the_wait_queue_may_be_anything() {
     let none = with(|builder| builder.max_waiting(0).max_waiting_bytes(0)).unwrap();
     assert!(ready(&mut put_task(&none, 0, "x".repeat(100))).is_ok());
     let refused = ready(&mut put_task(&none, 0, String::from("x"))).unwrap_err();
-    assert_eq!(refused.reason(), Refusal::LineFull);
+    assert_eq!(refused.reason(), Refusal::QueueFull);
     // More than 64 bits can count, all together.
     let budget = Budget::new(u64::MAX);
     let full = budget.try_acquire(Budget::MAX_LIMIT).unwrap();

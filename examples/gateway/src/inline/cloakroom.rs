@@ -140,7 +140,7 @@ impl InlineStore for CloakroomStore {
                 ("cancelled", refused.cancelled),
                 ("closed", refused.closed),
                 ("owner_full", refused.owner_full),
-                ("line_full", refused.line_full),
+                ("queue_full", refused.queue_full),
             ],
         );
     }
@@ -185,7 +185,7 @@ impl Reserved for Held {
 }
 
 fn refused(error: PutError<Bytes>) -> Refused {
-    Refused { reason: reason(error.refusal()), payload: error.into_payload() }
+    Refused { reason: reason(error.details()), payload: error.into_payload() }
 }
 
 fn reason(refusal: &AcquireError) -> Reason {
@@ -195,7 +195,7 @@ fn reason(refusal: &AcquireError) -> Reason {
         // More than its owner may ever hold: to come back later does not help.
         Refusal::OwnerFull if refusal.requested() > refusal.limit() => Reason::TooLarge,
         Refusal::OwnerFull => Reason::OwnerFull,
-        Refusal::LineFull => Reason::LineFull,
+        Refusal::QueueFull => Reason::QueueFull,
         Refusal::Closed => Reason::Closed,
         // Refused at once, or given up when the time in line was over: there was no room.
         _ => Reason::Full,

@@ -34,7 +34,7 @@ pub enum Reason {
     /// Its owner holds too much already.
     OwnerFull,
     /// It would have to wait, and too many wait.
-    LineFull,
+    QueueFull,
     /// The store is closed.
     Closed,
 }

@@ -254,8 +254,10 @@ fn another_way(app: &App, reason: Reason) -> Result<&ExternalResults, ApiError> 
             ApiError::new(Code::StashExhausted, "too many results are waiting to be fetched")
                 .retry_after(later)
         }
-        Reason::LineFull => ApiError::new(Code::LineFull, "too many queries are waiting for room")
-            .retry_after(later),
+        Reason::QueueFull => {
+            ApiError::new(Code::QueueFull, "too many queries are waiting for room")
+                .retry_after(later)
+        }
         Reason::OwnerFull => {
             ApiError::new(Code::OwnerFull, "you have too many results to fetch").retry_after(later)
         }

@@ -1,0 +1,397 @@
+//! The counter and the queues, joined: who gets bytes, and when.
+//!
+//! Every entry point leaves the queues served: whenever the head fits, it is granted before the call
+//! returns (invariant 5). User code (wakers, and their clones and drops) runs with the lock free.
+
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::task::Waker;
+
+use crossbeam_utils::CachePadded;
+
+use super::state::{MAX_LIMIT, Snapshot, State};
+use super::wait_queue::{Decision, Node, QueueStats, WaitOutcome, WaitQueue, WakeBatch};
+use crate::error::{AcquireError, Refusal};
+use crate::sync::{Mutex, MutexGuard, StatCounter, contain_panic};
+
+/// Where bytes are from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// All of them were below the regular limit when they were charged.
+    Regular,
+    /// Some were above it, in the overflow.
+    Overflow,
+}
+
+/// The state of a budget.
+pub(super) struct Semaphore {
+    state: CachePadded<State>,
+    queues: Mutex<Queues>,
+    /// Copies of what is in the queues, for those who do not lock. This one is never below the limit, so
+    /// that what can fit is never called too large.
+    limit: StatCounter,
+    waiting: StatCounter,
+    /// The least room there ever was, as if the limit had always been what it is: limit - room is the peak.
+    min_room: StatCounter,
+    /// How much of the limit, its upper end, is overflow.
+    overflow: u64,
+}
+
+/// What the lock guards.
+struct Queues {
+    waiters: WaitQueue,
+    /// Together with the state's room, the bytes in use: limit - room.
+    limit: u64,
+    /// The state's `CLOSED`, which is set with the lock held.
+    closed: bool,
+    /// Who waits until it is closed and empty. Once it is closed, `QUEUED` is set for them too.
+    drains: WaitQueue,
+    /// How long the queues may be, and how much all in it may ask for.
+    max_waiting: usize,
+    max_waiting_bytes: u64,
+}
+
+impl Queues {
+    /// Whether one more that asks for `bytes` is one too many.
+    fn is_full_for(&self, bytes: u64) -> bool {
+        self.waiters.len() >= self.max_waiting
+            || self.waiters.bytes() + u128::from(bytes) > u128::from(self.max_waiting_bytes)
+    }
+
+    /// Whether `QUEUED` is to be set.
+    fn is_watched(&self) -> bool {
+        !self.waiters.is_empty() || self.closed && !self.drains.is_empty()
+    }
+}
+
+/// What became of an attempt to join the queues.
+pub(super) enum EnqueueResult {
+    Queued,
+    /// It was this caller's turn at once.
+    Granted(Tier),
+    Refused(Refusal),
+}
+
+impl Semaphore {
+    /// `overflow`: how much of the limit is.
+    pub(super) fn new(limit: u64, overflow: u64) -> Self {
+        let limit = limit.min(MAX_LIMIT);
+        let queues = Queues {
+            waiters: WaitQueue::new(),
+            limit,
+            closed: false,
+            drains: WaitQueue::new(),
+            max_waiting: usize::MAX,
+            max_waiting_bytes: u64::MAX,
+        };
+        Self {
+            state: CachePadded::new(State::new(limit)),
+            queues: Mutex::new(queues),
+            limit: StatCounter::new(limit),
+            waiting: StatCounter::new(0),
+            min_room: StatCounter::new(ordered(limit as i64)),
+            overflow,
+        }
+    }
+
+    /// Charges `bytes` now or says why not. Lock-free.
+    #[inline]
+    pub(super) fn try_acquire(&self, bytes: u64) -> Result<Tier, Refusal> {
+        match self.state.try_acquire(bytes) {
+            Ok(after) => Ok(self.record_acquired(after)),
+            Err(found) => Err(self.why_refused(bytes, found)),
+        }
+    }
+
+    /// `after`: the state's value after a charge. Says where the bytes are from.
+    #[inline]
+    fn record_acquired(&self, after: Snapshot) -> Tier {
+        let room = after.room();
+        if ordered(room) < self.min_room.get() {
+            self.min_room.lower(ordered(room));
+        }
+        if room < self.overflow as i64 { Tier::Overflow } else { Tier::Regular }
+    }
+
+    #[cold]
+    fn why_refused(&self, bytes: u64, found: Snapshot) -> Refusal {
+        if found.is_closed() {
+            Refusal::Closed
+        } else if bytes > self.limit.get() {
+            Refusal::TooLarge
+        } else {
+            Refusal::Full
+        }
+    }
+
+    /// Gives `bytes` back and serves the queues if there is one.
+    #[inline]
+    pub(super) fn release(&self, bytes: u64) {
+        if self.state.release(bytes).is_queued() {
+            self.grant_waiters(self.queues.lock());
+        }
+    }
+
+    /// Joins the tail, or takes the bytes if it turns out that nobody waits and they fit.
+    ///
+    /// # Safety
+    /// As for [`WaitQueue::enqueue`]: a node that was `Queued` is taken out with [`Semaphore::remove`] before it
+    /// is freed, unless its outcome was seen.
+    pub(super) unsafe fn enqueue(&self, node: Pin<&Node>, waker: Waker) -> EnqueueResult {
+        let bytes = node.need();
+        let mut queues = self.queues.lock();
+        let joined = if queues.closed {
+            EnqueueResult::Refused(Refusal::Closed)
+        } else if bytes > queues.limit {
+            EnqueueResult::Refused(Refusal::TooLarge)
+        } else if queues.waiters.is_empty() && self.state.set_queued().fits(bytes) {
+            // The flag first, then the look: a release that comes between sees the flag (promise 5). If somebody
+            // is in queues already, the flag is set.
+            EnqueueResult::Granted(self.record_acquired(self.state.grant(bytes, true)))
+        } else if queues.is_full_for(bytes) {
+            if queues.waiters.is_empty() {
+                self.state.clear_queued();
+            }
+            EnqueueResult::Refused(Refusal::QueueFull)
+        } else {
+            // SAFETY: the caller's.
+            unsafe { queues.waiters.enqueue(node, waker) };
+            self.record_waiting(&queues);
+            return EnqueueResult::Queued;
+        };
+        drop(queues);
+        // User code, so after the unlock; and a panic in it must not lose bytes that were just granted.
+        contain_panic(|| drop(waker));
+        joined
+    }
+
+    /// Takes the node out of the queues, and serves the next if it was the head. Returns its outcome, which
+    /// is `Removed` unless another came first.
+    ///
+    /// # Safety
+    /// The node was `Queued` by [].
+    pub(super) unsafe fn remove(&self, node: Pin<&Node>) -> WaitOutcome {
+        let mut queues = self.queues.lock();
+        // SAFETY: the caller's.
+        let Some((was_head, waker)) = (unsafe { queues.waiters.remove(node) }) else {
+            drop(queues);
+            return node.outcome();
+        };
+        if was_head {
+            // Behind a head that goes, the next may fit (promise 5).
+            self.grant_waiters(queues);
+        } else {
+            self.record_waiting(&queues);
+            drop(queues);
+        }
+        drop(waker);
+        WaitOutcome::Removed
+    }
+
+    /// Makes sure that the node wakes `waker`. The waker is cloned, and the old one dropped, with the
+    /// lock free: both are user code.
+    ///
+    /// # Safety
+    /// The node was `Queued` by [] or [`Semaphore::enqueue_drained`].
+    pub(super) unsafe fn update_waker(&self, node: Pin<&Node>, waker: &Waker) {
+        {
+            let queues = self.queues.lock();
+            let is_current = || {
+                // SAFETY: still waiting, and under the lock: linked.
+                unsafe { queues.waiters.will_wake(node, waker) }
+            };
+            if node.outcome() != WaitOutcome::Waiting || is_current() {
+                return;
+            }
+        }
+        let new = waker.clone();
+        let mut queues = self.queues.lock();
+        let unused = if node.outcome() == WaitOutcome::Waiting {
+            // SAFETY: as above.
+            unsafe { queues.waiters.replace_waker(node, new) }
+        } else {
+            Some(new)
+        };
+        drop(queues);
+        drop(unused);
+    }
+
+    /// Grants, and wakes, as many from the head on as fit. Wakers run with the lock free, and nothing is
+    /// carried over from one hold of it to the next (invariant 6).
+    #[cold]
+    fn grant_waiters<'a>(&'a self, mut queues: MutexGuard<'a, Queues>) {
+        let mut batch = WakeBatch::new();
+        loop {
+            let more = self.grant_batch(&mut queues, &mut batch);
+            self.record_waiting(&queues);
+            drop(queues);
+            batch.wake_all();
+            if !more {
+                return;
+            }
+            queues = self.queues.lock();
+        }
+    }
+
+    /// One hold of the lock's worth of serving. Returns whether to go on after waking the batch.
+    fn grant_batch(&self, queues: &mut Queues, batch: &mut WakeBatch) -> bool {
+        let mut now = self.state.load();
+        let (closed, limit) = (queues.closed, queues.limit);
+        let mut more = queues.waiters.grant_from_head(batch, |bytes, last| {
+            if closed {
+                Decision::End(WaitOutcome::Closed)
+            } else if bytes > limit {
+                Decision::End(WaitOutcome::TooLarge)
+            } else if now.fits(bytes) {
+                now = self.state.grant(bytes, last);
+                Decision::End(WaitOutcome::granted(self.record_acquired(now)))
+            } else {
+                Decision::Wait
+            }
+        });
+        if !more && closed && now.room() == limit as i64 {
+            more = queues.drains.grant_from_head(batch, |_, _| Decision::End(WaitOutcome::Granted));
+        }
+        if now.is_queued() && !queues.is_watched() {
+            self.state.clear_queued();
+        }
+        more
+    }
+
+    /// Waits, in no order, for the budget to be closed and nothing to be charged. `false`: it is so.
+    ///
+    /// # Safety
+    /// As for [`WaitQueue::enqueue`]: a node for which this was `true` is taken out with
+    /// [`Semaphore::remove_drained`] before it is freed, unless its outcome was seen.
+    pub(super) unsafe fn enqueue_drained(&self, node: Pin<&Node>, waker: Waker) -> bool {
+        let mut queues = self.queues.lock();
+        // As in a join: the flag first, then the look.
+        let drained = queues.closed && self.state.set_queued().room() == queues.limit as i64;
+        if !drained {
+            // SAFETY: the caller's.
+            unsafe { queues.drains.enqueue(node, waker) };
+            return true;
+        }
+        if !queues.is_watched() {
+            self.state.clear_queued();
+        }
+        drop(queues);
+        contain_panic(|| drop(waker));
+        false
+    }
+
+    /// # Safety
+    /// The node was joined by [`Semaphore::enqueue_drained`].
+    pub(super) unsafe fn remove_drained(&self, node: Pin<&Node>) {
+        let mut queues = self.queues.lock();
+        // SAFETY: the caller's.
+        let left = unsafe { queues.drains.remove(node) };
+        if queues.closed && !queues.is_watched() {
+            self.state.clear_queued();
+        }
+        drop(queues);
+        drop(left);
+    }
+
+    pub(super) fn close(&self) -> usize {
+        let mut queues = self.queues.lock();
+        self.state.close();
+        if !queues.drains.is_empty() {
+            self.state.set_queued();
+        }
+        let waiting = if mem::replace(&mut queues.closed, true) { 0 } else { queues.waiters.len() };
+        // Nobody joins a closed queues, so this ends those who wait now and no one else.
+        self.grant_waiters(queues);
+        waiting
+    }
+
+    pub(super) fn set_limit(&self, limit: u64) {
+        let limit = limit.min(MAX_LIMIT);
+        let mut queues = self.queues.lock();
+        let old = mem::replace(&mut queues.limit, limit);
+        let more = limit.wrapping_sub(old);
+        self.limit.set(limit.max(old));
+        // A charge that comes between is overlooked here; in the other order the peak would count it twice.
+        if limit < old {
+            self.min_room.add(more);
+        }
+        self.state.resize(old, limit);
+        if limit > old {
+            self.min_room.add(more);
+        }
+        // Includes what was acquired while the limit moved.
+        self.record_acquired(self.state.load());
+        self.limit.set(limit);
+        self.grant_waiters(queues);
+    }
+
+    pub(super) fn used(&self) -> u64 {
+        let used = i128::from(self.limit.get()) - i128::from(self.state.load().room());
+        u64::try_from(used).unwrap_or(0)
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.limit.get()
+    }
+
+    pub(super) fn overflow(&self) -> u64 {
+        self.overflow
+    }
+
+    pub(super) fn peak(&self) -> u64 {
+        let peak = ordered(self.limit.get() as i64).wrapping_sub(self.min_room.get());
+        // The limit is just being moved; less than zero, in two's complement.
+        if peak <= MAX_LIMIT { peak } else { 0 }
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state.load().is_closed()
+    }
+
+    /// How long the queues may be, and how much all in it may ask for. Who is in it stays.
+    pub(super) fn set_queue_limits(&self, set: impl FnOnce(&mut usize, &mut u64)) {
+        let queues = &mut *self.queues.lock();
+        set(&mut queues.max_waiting, &mut queues.max_waiting_bytes);
+    }
+
+    pub(super) fn queue_stats(&self) -> QueueStats {
+        self.queues.lock().waiters.stats()
+    }
+
+    fn record_waiting(&self, queues: &Queues) {
+        self.waiting.set(queues.waiters.len() as u64);
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.get() as usize
+    }
+
+    #[cold]
+    pub(super) fn refusal(&self, reason: Refusal, requested: u64) -> AcquireError {
+        AcquireError {
+            reason,
+            requested,
+            // The numbers are for people: loom need not explore what values they may have.
+            used: if cfg!(cloakroom_loom) { 0 } else { self.used() },
+            limit: self.limit.get(),
+            waiting: self.waiting(),
+        }
+    }
+}
+
+/// A signed number, so that it is ordered as an unsigned one. Differences stay what they are.
+#[inline]
+const fn ordered(room: i64) -> u64 {
+    room as u64 ^ 1 << 63
+}
+
+impl fmt::Debug for Semaphore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budget")
+            .field("limit", &self.limit.get())
+            .field("used", &self.used())
+            .field("waiting", &self.waiting())
+            .finish()
+    }
+}

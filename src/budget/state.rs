@@ -1,0 +1,205 @@
+//! The packed state: how much room is left, and two flags, in one atomic.
+//!
+//! ```text
+//!   63                                             2        1        0
+//!  +-------------------------------------------------+--------+--------+
+//!  | room: bytes left below the limit, signed        | CLOSED | QUEUED |
+//!  +-------------------------------------------------+--------+--------+
+//! ```
+//!
+//! *Room* and not *used*: the limit is then part of the state, and a charge compares against one value
+//! that is one atomic. With `used` here and the limit beside it, a charge could pass its check under
+//! the old limit and take effect after the limit was lowered. Room is negative while a lowered limit is
+//! below what is used.
+//!
+//! | from | operation | to |
+//! |---|---|---|
+//! | flags clear, room >= n | `try_acquire(n)` | room - n |
+//! | any | `release(n)` | room + n; who finds `QUEUED` serves the line |
+//! | any, queue locked | `set_queued` | `QUEUED` |
+//! | `QUEUED`, queue locked | `grant(n, last)` | room - n, and not `QUEUED` if `last` |
+//! | `QUEUED`, queue locked and empty | `clear_queued` | not `QUEUED` |
+//! | any, queue locked | `close` | `CLOSED`, for good |
+//! | any, queue locked | `resize(delta)` | room + delta |
+//!
+//! The argument why no wakeup is lost: a release and the setting of `QUEUED` are read-modify-writes of
+//! the same state, so one comes first. If the release does, whoever sets `QUEUED` sees its bytes in the
+//! value returned, and looks whether it fits. If it does not, the release sees `QUEUED`, takes the
+//! queue's lock and serves. There is no third case, and so no fence.
+//!
+//! Only read-modify-write operations change the state; a plain store would wipe out what others did.
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::load_for_cas;
+
+/// Somebody is in the line: nobody may charge but who holds the queue's lock (invariant 2). Or, once it is
+/// closed, somebody waits for it to be empty. Either way who releases serves. Lowest bit, so that `grant`
+/// can subtract it together with the bytes.
+const QUEUED: u64 = 1;
+/// No more charges, ever (invariant 4).
+const CLOSED: u64 = 2;
+const ROOM_SHIFT: u32 = 2;
+
+/// The largest limit. One bit less than the field: room can be as low as `-MAX_LIMIT`.
+pub(crate) const MAX_LIMIT: u64 = (1 << (63 - ROOM_SHIFT)) - 1;
+
+/// A value of the state.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Snapshot(u64);
+
+impl Snapshot {
+    #[inline]
+    pub(crate) fn room(self) -> i64 {
+        (self.0 as i64) >> ROOM_SHIFT
+    }
+
+    #[inline]
+    pub(crate) fn is_queued(self) -> bool {
+        self.0 & QUEUED != 0
+    }
+
+    pub(crate) fn is_closed(self) -> bool {
+        self.0 & CLOSED != 0
+    }
+
+    /// Whether `bytes` fit, line or no line.
+    #[inline]
+    pub(crate) fn fits(self, bytes: u64) -> bool {
+        u64::try_from(self.room()).is_ok_and(|room| bytes <= room)
+    }
+
+    /// Whether somebody who is not in the line may charge `bytes`.
+    #[inline]
+    fn admits(self, bytes: u64) -> bool {
+        self.0 & (QUEUED | CLOSED) == 0 && self.fits(bytes)
+    }
+}
+
+/// `bytes` as the state counts them.
+const fn units(bytes: u64) -> u64 {
+    bytes << ROOM_SHIFT
+}
+
+/// The atomic. Byte counts given to it are at most [`MAX_LIMIT`].
+pub(crate) struct State(AtomicU64);
+
+impl State {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self(AtomicU64::new(units(limit)))
+    }
+
+    pub(crate) fn load(&self) -> Snapshot {
+        // ORDERING: Relaxed [state.load]: a snapshot for decisions that are made again under the lock or by a CAS.
+        Snapshot(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Takes `bytes` if they fit and nobody waits. Returns the value after, or the one that refused.
+    /// Lock-free.
+    #[inline]
+    pub(crate) fn try_acquire(&self, bytes: u64) -> Result<Snapshot, Snapshot> {
+        // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; a refusal by an old value is one that came
+        // a little earlier.
+        let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
+        loop {
+            if !now.admits(bytes) {
+                return Err(now);
+            }
+            // ORDERING: Acquire / Relaxed [state.acquire] pairs with [state.release]: what was done under
+            // the released bytes happens before what is done under these.
+            let after = now.0 - units(bytes);
+            match self.0.compare_exchange_weak(now.0, after, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Ok(Snapshot(after)),
+                Err(changed) => now = Snapshot(changed),
+            }
+        }
+    }
+
+    /// Gives `bytes` back. The caller must serve the line if the value returned says `QUEUED`.
+    #[inline]
+    pub(crate) fn release(&self, bytes: u64) -> Snapshot {
+        // ORDERING: Release [state.release] pairs with [state.acquire] and [state.grant].
+        Snapshot(self.0.fetch_add(units(bytes), Ordering::Release))
+    }
+
+    /// Under the lock: from now on who releases serves, and nobody else charges. Returns the value
+    /// before.
+    pub(crate) fn set_queued(&self) -> Snapshot {
+        // ORDERING: Relaxed [state.set_queued]: who takes the bytes does it with [state.grant].
+        Snapshot(self.0.fetch_or(QUEUED, Ordering::Relaxed))
+    }
+
+    /// Under the lock, the queue being empty.
+    pub(crate) fn clear_queued(&self) {
+        // ORDERING: Relaxed [state.clear_queued]: the queue is guarded by its lock, the state by being one atomic.
+        self.0.fetch_and(!QUEUED, Ordering::Relaxed);
+    }
+
+    /// Under the lock, with `QUEUED` set and `bytes` fitting: takes them for the head. `last`: nobody
+    /// waits after it, so the flag goes too. Returns the value after.
+    pub(crate) fn grant(&self, bytes: u64, last: bool) -> Snapshot {
+        let less = units(bytes) | if last { QUEUED } else { 0 };
+        // ORDERING: Acquire [state.grant] pairs with [state.release]: several releases may have made the room.
+        Snapshot(self.0.fetch_sub(less, Ordering::Acquire) - less)
+    }
+
+    /// Under the lock.
+    pub(crate) fn close(&self) {
+        // ORDERING: Relaxed [state.close]: no data comes with it; the line's own flag is under the lock.
+        self.0.fetch_or(CLOSED, Ordering::Relaxed);
+    }
+
+    /// Under the lock: moves the limit from `old` to `new`.
+    pub(crate) fn resize(&self, old: u64, new: u64) {
+        // Two's complement: a lower limit adds a negative number.
+        let delta = units(new).wrapping_sub(units(old));
+        // ORDERING: Release [state.resize] pairs with [state.acquire] and [state.grant]: who uses the room of a
+        // raised limit also sees the copy of that limit, which `why_refused` reads.
+        self.0.fetch_add(delta, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(cloakroom_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_survives_flags_and_a_limit_below_what_is_used() {
+        let state = State::new(MAX_LIMIT);
+        assert!(state.try_acquire(MAX_LIMIT).is_ok());
+        state.set_queued();
+        state.close();
+        state.resize(MAX_LIMIT, 0);
+        let now = state.load();
+        assert_eq!(now.room(), -(MAX_LIMIT as i64));
+        assert!(now.is_queued() && now.is_closed() && !now.fits(0));
+        state.release(MAX_LIMIT);
+        state.clear_queued();
+        let now = state.load();
+        assert_eq!(now.room(), 0);
+        assert!(now.is_closed() && !now.is_queued());
+    }
+
+    #[test]
+    fn nobody_charges_past_a_flag() {
+        for flag in [State::close as fn(&State), |w| {
+            w.set_queued();
+        }] {
+            let state = State::new(10);
+            flag(&state);
+            assert!(state.try_acquire(1).is_err());
+            assert!(state.try_acquire(0).is_err());
+            assert_eq!(state.load().room(), 10);
+        }
+    }
+
+    #[test]
+    fn the_last_grant_takes_the_flag_with_it() {
+        let state = State::new(10);
+        state.set_queued();
+        state.grant(3, false);
+        assert!(state.load().is_queued());
+        state.grant(3, true);
+        assert!(!state.load().is_queued());
+        assert_eq!(state.load().room(), 4);
+    }
+}

@@ -1,0 +1,286 @@
+//! What the models need of the inside. Exists under `--cfg loom` only.
+
+use crate::slots::{
+    Bound, ClaimedSlot, FreeList, Links, MapHandle, NEVER, Removed, RemovedBatch, SlotMap,
+};
+use crate::stash::NextSweep;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::ticket::Ticket;
+
+/// The slot map of a stash that has no budget, with one shard. OwnerQuota are numbers, payloads too; the
+/// time is passed in.
+#[derive(Debug)]
+pub struct Slots(SlotMap<Box<u64>, u64>);
+
+impl Default for Slots {
+    fn default() -> Self {
+        Self(SlotMap::new(1, None))
+    }
+}
+
+impl Slots {
+    /// An empty one.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Stores a payload.
+    pub fn insert(&self, owner: u64, payload: u64, deadline: u64) -> Ticket {
+        self.0.insert(owner, Box::new(payload), 1, || deadline).expect("the model has slots enough")
+    }
+
+    /// Takes a payload out at time 0.
+    #[must_use]
+    pub fn take(&self, ticket: Ticket, owner: u64) -> Option<u64> {
+        match self.0.remove(ticket, &owner, 0, || ())? {
+            Removed::Delivered(gone) => Some(*gone.payload),
+            Removed::Expired(_) => None,
+        }
+    }
+
+    /// Claims an entry, whatever the time.
+    #[must_use]
+    pub fn claim(&self, ticket: Ticket, owner: u64) -> Option<Claimed<'_>> {
+        let held = SlotMap::claim(self, ticket, &owner)?;
+        assert!(held.is_for(ticket, &owner), "the fingerprint is another's");
+        Some(Claimed(held))
+    }
+
+    /// Sweeps once.
+    #[must_use]
+    pub fn expire(&self, now: u64) -> Swept<'_> {
+        Swept(self.0.expire(now).0)
+    }
+
+    /// Removes all.
+    #[must_use]
+    pub fn clear(&self) -> Swept<'_> {
+        Swept(self.0.clear())
+    }
+
+    /// How many entries there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+// SAFETY: whatever happens to the reference, the map is in what it refers to.
+unsafe impl MapHandle<Box<u64>, u64> for &Slots {
+    fn map(&self) -> &SlotMap<Box<u64>, u64> {
+        &self.0
+    }
+}
+
+/// A claimed entry.
+pub struct Claimed<'a>(ClaimedSlot<&'a Slots, Box<u64>, u64>);
+
+impl Claimed<'_> {
+    /// What is claimed.
+    #[must_use]
+    pub fn payload(&self) -> u64 {
+        **self.0.payload()
+    }
+
+    /// Makes it live again; `false`: it has gone instead, because all were cleared.
+    #[must_use]
+    pub fn put_back(self) -> bool {
+        self.0.put_back().map_err(ClaimedSlot::remove).is_ok()
+    }
+
+    /// Takes it out.
+    #[must_use]
+    pub fn deliver(self) -> u64 {
+        *self.0.remove().0.payload
+    }
+}
+
+impl std::fmt::Debug for Claimed<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Claimed").field(&self.payload()).finish()
+    }
+}
+
+/// What a sweep removed. Its slots are freed when this is dropped.
+pub struct Swept<'a>(RemovedBatch<'a, Box<u64>, u64>);
+
+impl Swept<'_> {
+    /// How many entries.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.count()
+    }
+}
+
+impl std::fmt::Debug for Swept<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Swept").field(&self.count()).finish()
+    }
+}
+
+/// One entry under two levels of bounds, which are the real ones.
+#[derive(Debug)]
+pub struct Tree {
+    upper: Bound,
+    lower: Bound,
+    /// The entry's deadline; 0: there is none.
+    entry: AtomicU64,
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self { upper: Bound::new(), lower: Bound::new(), entry: AtomicU64::new(0) }
+    }
+}
+
+impl Tree {
+    /// Without an entry, but with bounds that one with this deadline has left behind.
+    #[must_use]
+    pub fn with_bounds(deadline: u64) -> Self {
+        let tree = Self::default();
+        tree.put(deadline);
+        // ORDERING: Relaxed [slot.vacate]: stands for the slot's.
+        tree.entry.swap(0, Ordering::Relaxed);
+        tree
+    }
+
+    /// Publishes the entry and lowers the bounds.
+    pub fn put(&self, deadline: u64) {
+        // ORDERING: Release [slot.publish]: stands for the slot's.
+        self.entry.swap(deadline, Ordering::Release);
+        self.lower.lower(deadline);
+        self.upper.lower_if_above(deadline);
+    }
+
+    /// Sweeps, and says whether this sweep removed the entry.
+    #[must_use]
+    pub fn expire(&self, now: u64) -> bool {
+        self.sweep(now).0
+    }
+
+    /// As `expire`; also says when to look again.
+    #[must_use]
+    pub fn sweep(&self, now: u64) -> (bool, u64) {
+        let mut removed = false;
+        let left = self.upper.sweep(now, || {
+            self.lower.sweep(now, || {
+                // ORDERING: Acquire [slot.observe]: stands for the slot's.
+                match self.entry.load(Ordering::Acquire) {
+                    0 => NEVER,
+                    later if later > now => later,
+                    due => {
+                        // ORDERING: Relaxed / Relaxed [slot.guard]: stands for the slot's; nothing is read.
+                        let won = self.entry.compare_exchange(
+                            due,
+                            0,
+                            Ordering::Relaxed,
+                            Ordering::Relaxed,
+                        );
+                        removed = won.is_ok();
+                        NEVER
+                    }
+                }
+            })
+        });
+        (removed, left)
+    }
+
+    /// Whether there is an entry.
+    #[must_use]
+    pub fn has_entry(&self) -> bool {
+        // ORDERING: Relaxed [slot.peek]: stands for the slot's.
+        self.entry.load(Ordering::Relaxed) != 0
+    }
+}
+
+/// When the next look is due, for reapers and puts with a short time to live.
+#[derive(Debug)]
+pub struct Sweeper(NextSweep);
+
+impl Default for Sweeper {
+    fn default() -> Self {
+        Self(NextSweep::new())
+    }
+}
+
+impl Sweeper {
+    /// A reaper's first step, before its sweep.
+    pub fn begin(&self) {
+        self.0.begin();
+    }
+
+    /// A reaper's last step: returns when it looks again.
+    #[must_use]
+    pub fn plan(&self, until: u64) -> u64 {
+        self.0.plan(until)
+    }
+
+    /// A put's last step: returns whether the reaper must be told.
+    #[must_use]
+    pub fn notify_earlier(&self, deadline: u64) -> bool {
+        self.0.notify_earlier(deadline)
+    }
+}
+
+/// A free list over slots that are nothing but their links.
+#[derive(Debug)]
+pub struct Free {
+    list: FreeList,
+    links: Vec<Link>,
+}
+
+#[derive(Debug)]
+struct Link(AtomicU64);
+
+impl Links for Vec<Link> {
+    fn link(&self, index: u32) -> u64 {
+        // ORDERING: Relaxed [slot.charge_or_link.get]: stands for the slot's.
+        self[index as usize].0.load(Ordering::Relaxed)
+    }
+
+    fn set_link(&self, index: u32, link: u64) {
+        // ORDERING: Relaxed [slot.charge_or_link.set]: stands for the slot's.
+        self[index as usize].0.store(link, Ordering::Relaxed);
+    }
+}
+
+impl Free {
+    /// A list of the slots `0..slots`, the last on top.
+    #[must_use]
+    pub fn new(slots: u32) -> Self {
+        let links = (0..slots).map(|_| Link(AtomicU64::new(0))).collect();
+        let free = Self { list: FreeList::new(), links };
+        (0..slots).for_each(|slot| free.push(slot));
+        free
+    }
+
+    /// Takes one.
+    #[must_use]
+    pub fn pop(&self) -> Option<u32> {
+        self.list.pop(&self.links)
+    }
+
+    /// Gives one back.
+    pub fn push(&self, slot: u32) {
+        self.list.push(&self.links, slot);
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.list.len(&self.links)
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}

@@ -1,0 +1,121 @@
+//! What happens, told to whoever wants to know.
+
+#[cfg(feature = "metrics")]
+mod metrics;
+#[cfg(feature = "tracing")]
+mod tracing;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::error::Refusal;
+
+#[cfg(feature = "metrics")]
+pub use self::metrics::MetricsObserver;
+#[cfg(feature = "tracing")]
+pub use self::tracing::TracingObserver;
+
+/// Something that happened in a stash. `bytes` are what is charged: payload size and entry overhead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// An entry was stored.
+    Stored {
+        /// Its charge.
+        bytes: u64,
+        /// Whether it was admitted out of the overflow.
+        overflow: bool,
+    },
+    /// A put or a reservation was refused, at once or after a wait.
+    Refused {
+        /// Why.
+        reason: Refusal,
+        /// What it asked for.
+        bytes: u64,
+    },
+    /// A put or a reservation was granted after a wait.
+    Waited {
+        /// What it asked for.
+        bytes: u64,
+        /// From joining the line until it was polled with its grant.
+        wait: Duration,
+    },
+    /// An entry was taken, or a claim of it was delivered.
+    Delivered {
+        /// Its charge.
+        bytes: u64,
+    },
+    /// An entry was claimed.
+    Claimed {
+        /// Its charge.
+        bytes: u64,
+    },
+    /// A claim was put back.
+    PutBack {
+        /// Its charge.
+        bytes: u64,
+    },
+    /// Entries were removed because their time was up.
+    Expired {
+        /// How many.
+        entries: usize,
+        /// Their charges.
+        bytes: u64,
+    },
+    /// Entries were cleared.
+    Cleared {
+        /// How many.
+        entries: usize,
+        /// Their charges.
+        bytes: u64,
+    },
+}
+
+/// Told of everything that happens, on the thread that does it, when it is done. Set with
+/// [`Builder::observer`](crate::Builder::observer); without one, nothing is made to be told.
+///
+/// It is called with nothing held, so it may call the stash; but what it does takes the caller's time, and
+/// what it sees of the stash may be further on than the event. A panic in it does not reach the caller.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU64, Ordering};
+/// use std::sync::Arc;
+/// use cloakroom::{Event, Observer, Stash};
+///
+/// #[derive(Default)]
+/// struct Delivered(AtomicU64);
+///
+/// impl Observer for Delivered {
+///     fn event(&self, event: Event) {
+///         if let Event::Delivered { bytes } = event {
+///             self.0.fetch_add(bytes, Ordering::Relaxed);
+///         }
+///     }
+/// }
+///
+/// let delivered = Arc::new(Delivered::default());
+/// let stash: Stash<Vec<u8>, ()> =
+///     Stash::builder().max_bytes(1_000).entry_overhead(0).observer(delivered.clone()).build()?;
+/// let ticket = stash.try_put((), vec![7; 100]).unwrap();
+/// stash.take(&ticket, &());
+/// assert_eq!(delivered.0.load(Ordering::Relaxed), 100);
+/// # Ok::<(), cloakroom::ConfigError>(())
+/// ```
+pub trait Observer: Send + Sync + 'static {
+    /// It has happened.
+    fn event(&self, event: Event);
+}
+
+impl<T: Observer + ?Sized> Observer for Arc<T> {
+    fn event(&self, event: Event) {
+        (**self).event(event);
+    }
+}
+
+/// One after the other.
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn event(&self, event: Event) {
+        self.0.event(event);
+        self.1.event(event);
+    }
+}

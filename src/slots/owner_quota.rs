@@ -1,0 +1,108 @@
+//! What each owner holds, if there is a limit to it.
+//!
+//! Accounts are by 62 bits of the owner's keyed hash: the table needs no owner of its own, and a removal
+//! finds the account from the slot alone, without a call to user code. An account disappears with its last
+//! byte.
+//!
+//! The table is behind locks, by hash, that are held for one look-up and nothing else: without the limit
+//! there is no table, and put and take are lock-free.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use crossbeam_utils::CachePadded;
+use foldhash::fast::FixedState;
+
+use crate::sync::Mutex;
+
+/// Whose account it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct OwnerKey(pub(super) u64);
+
+const SHARDS: usize = if cfg!(cloakroom_loom) { 1 } else { 16 };
+
+type Accounts = HashMap<OwnerKey, u64, FixedState>;
+
+pub(super) struct OwnerQuota {
+    limit: u64,
+    shards: Box<[CachePadded<Mutex<Accounts>>]>,
+}
+
+impl OwnerQuota {
+    pub(super) fn new(limit: u64) -> Self {
+        let shard = || CachePadded::new(Mutex::new(Accounts::default()));
+        Self { limit, shards: (0..SHARDS).map(|_| shard()).collect() }
+    }
+
+    pub(super) fn limit(&self) -> u64 {
+        self.limit
+    }
+
+    /// The low bits are the phase's.
+    #[cfg_attr(cloakroom_loom, allow(clippy::modulo_one, reason = "there is one under loom"))]
+    fn shard(&self, key: OwnerKey) -> &Mutex<Accounts> {
+        &self.shards[(key.0 >> 2) as usize % SHARDS]
+    }
+
+    /// Charges the account, or says what is in it.
+    pub(super) fn charge(&self, key: OwnerKey, bytes: u64) -> Result<(), u64> {
+        let mut accounts = self.shard(key).lock();
+        let account = accounts.entry(key);
+        let used = match &account {
+            Entry::Occupied(account) => *account.get(),
+            Entry::Vacant(_) => 0,
+        };
+        match used.checked_add(bytes) {
+            // An account that is empty would never be removed.
+            Some(0) => Ok(()),
+            Some(sum) if sum <= self.limit => {
+                account.insert_entry(sum);
+                Ok(())
+            }
+            _ => Err(used),
+        }
+    }
+
+    pub(super) fn release(&self, key: OwnerKey, bytes: u64) {
+        let mut accounts = self.shard(key).lock();
+        if let Entry::Occupied(mut account) = accounts.entry(key) {
+            *account.get_mut() -= bytes;
+            if *account.get() == 0 {
+                account.remove();
+            }
+        }
+    }
+
+    pub(super) fn used(&self, key: OwnerKey) -> u64 {
+        self.shard(key).lock().get(&key).copied().unwrap_or(0)
+    }
+
+    /// How many accounts there are.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().len()).sum()
+    }
+}
+
+#[cfg(all(test, not(cloakroom_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_disappears_with_its_last_byte() {
+        let owners = OwnerQuota::new(10);
+        let (a, b) = (OwnerKey(4), OwnerKey(8));
+        assert_eq!(owners.charge(a, 0), Ok(()));
+        assert_eq!(owners.len(), 0);
+        assert_eq!(owners.charge(a, 7), Ok(()));
+        assert_eq!(owners.charge(a, 4), Err(7));
+        assert_eq!(owners.charge(a, u64::MAX), Err(7));
+        assert_eq!(owners.charge(b, 10), Ok(()));
+        assert_eq!((owners.used(a), owners.used(b), owners.len()), (7, 10, 2));
+        owners.release(a, 3);
+        assert_eq!(owners.used(a), 4);
+        owners.release(a, 4);
+        owners.release(b, 10);
+        assert_eq!(owners.len(), 0);
+    }
+}

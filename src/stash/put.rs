@@ -1,0 +1,231 @@
+//! The put future: be admitted, then be stored.
+
+use std::fmt;
+use std::future::{Future, Pending};
+use std::hash::Hash;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use super::Stash;
+use super::admission::{Admit, Admitted};
+use super::options::PutOptions;
+use crate::blocking;
+use crate::error::{PutError, Refusal};
+use crate::payload::Payload;
+use crate::ticket::Ticket;
+
+impl<P: Payload, O: Eq + Hash> Stash<P, O> {
+    /// Stores the payload now, or hands it back. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`](Refusal::Full) if it does not fit, even after what has expired was removed, or if others
+    /// are in line; [`TooLarge`](Refusal::TooLarge) if it exceeds the limit;
+    /// [`OwnerFull`](Refusal::OwnerFull) if it exceeds what one owner may hold;
+    /// [`Closed`](Refusal::Closed).
+    #[inline]
+    pub fn try_put(&self, owner: O, payload: P) -> Result<Ticket, PutError<P>> {
+        self.try_put_with(owner, payload, PutOptions::new())
+    }
+
+    /// As [`try_put`](Self::try_put), with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_put`](Self::try_put).
+    #[inline]
+    pub fn try_put_with(
+        &self,
+        owner: O,
+        payload: P,
+        options: PutOptions,
+    ) -> Result<Ticket, PutError<P>> {
+        let charge = self.charge(&payload);
+        let admitted = match self.inner.admit_fast(charge) {
+            Ok(permit) => Admitted { permit, account: None },
+            Err(first) => match self.inner.admit_slowly(first, &owner, charge) {
+                Ok(admitted) => admitted,
+                Err(refusal) => return Err(self.inner.refuse_put(payload, refusal)),
+            },
+        };
+        self.inner.store(admitted, owner, payload, options)
+    }
+
+    /// Stores the payload, waiting in line until it fits. Bound the wait with [`Put::until`].
+    ///
+    /// The payload is in memory while it waits, and not counted: to know that there is room before there
+    /// is a payload, [`reserve`](Self::reserve).
+    ///
+    /// # Errors
+    ///
+    /// The future gives [`TooLarge`](Refusal::TooLarge), at once unless the limit is lowered meanwhile;
+    /// [`OwnerFull`](Refusal::OwnerFull) or [`QueueFull`](Refusal::QueueFull), at once;
+    /// [`Closed`](Refusal::Closed); and the payload back.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the line, and the next is served; the payload is dropped with it. To
+    /// get the payload back, end the wait with [`Put::until`] instead.
+    ///
+    /// # Fairness
+    ///
+    /// First come first served, from the first poll on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::{PutError, Stash, Ticket};
+    /// async fn hand_in(stash: &Stash<Vec<u8>>, body: Vec<u8>) -> Result<Ticket, PutError<Vec<u8>>> {
+    ///     let patience = tokio::time::sleep(Duration::from_millis(500));
+    ///     stash.put("alice".into(), body).until(patience).await
+    /// }
+    /// ```
+    pub fn put(&self, owner: O, payload: P) -> Put<'_, P, O, Pending<()>> {
+        self.put_with(owner, payload, PutOptions::new())
+    }
+
+    /// As [`put`](Self::put), with options.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::{PutOptions, Stash};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # let stash: Stash<Vec<u8>> = Stash::builder().max_bytes(1_000).build().unwrap();
+    /// let minute = PutOptions::new().ttl(Duration::from_secs(60));
+    /// let ticket = stash.put_with("alice".into(), vec![7], minute).await.unwrap();
+    /// # let _ = ticket;
+    /// # }
+    /// ```
+    pub fn put_with(
+        &self,
+        owner: O,
+        payload: P,
+        options: PutOptions,
+    ) -> Put<'_, P, O, Pending<()>> {
+        let key = self.inner.slots.owner_key(&owner);
+        Put::new(self, Admit::new(&self.inner, key, self.charge(&payload)), owner, payload, options)
+    }
+
+    /// Stores the payload, blocking this thread in line for at most `timeout` of real time. A timeout of
+    /// zero never waits; one too long for the clock waits for good.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put), and [`TimedOut`](Refusal::TimedOut), or [`Full`](Refusal::Full) if the
+    /// timeout is zero.
+    pub fn put_timeout(
+        &self,
+        owner: O,
+        payload: P,
+        timeout: Duration,
+    ) -> Result<Ticket, PutError<P>> {
+        self.put_timeout_with(owner, payload, timeout, PutOptions::new())
+    }
+
+    /// As [`put_timeout`](Self::put_timeout), with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`put_timeout`](Self::put_timeout).
+    pub fn put_timeout_with(
+        &self,
+        owner: O,
+        payload: P,
+        timeout: Duration,
+        options: PutOptions,
+    ) -> Result<Ticket, PutError<P>> {
+        let charge = self.charge(&payload);
+        let key = self.inner.slots.owner_key(&owner);
+        match self.inner.admit_now(key, charge) {
+            Ok(admitted) => self.inner.store(admitted, owner, payload, options),
+            Err(refusal) if refusal.reason() == Refusal::Full && !timeout.is_zero() => {
+                blocking::run(timeout, |elapsed| {
+                    let admit = Admit::new(&self.inner, key, charge).timed(elapsed);
+                    Put::new(self, admit, owner, payload, options)
+                })
+            }
+            Err(refusal) => Err(self.inner.refuse_put(payload, refusal)),
+        }
+    }
+
+    fn charge(&self, payload: &P) -> u64 {
+        self.inner.charge_for(payload.size() as u64)
+    }
+}
+
+pin_project! {
+    /// A payload on its way in, made by [`Stash::put`](Stash::put). Joins the line when it is first
+    /// polled, unless it fits at once.
+    ///
+    /// `U` is what it gives up for: nothing, or the future given to [`until`](Self::until).
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it leaves the line and drops the payload; the next in line is served.
+    #[must_use = "a put does nothing until it is polled"]
+    pub struct Put<'a, P, O, U = Pending<()>> {
+        stash: &'a Stash<P, O>,
+        // Before the entry: the place in line is left before the payload is dropped.
+        #[pin]
+        admit: Admit<'a, P, O, U>,
+        entry: Option<(O, P)>,
+        options: PutOptions,
+    }
+}
+
+impl<'a, P, O, U> Put<'a, P, O, U> {
+    fn new(
+        stash: &'a Stash<P, O>,
+        admit: Admit<'a, P, O, U>,
+        owner: O,
+        payload: P,
+        options: PutOptions,
+    ) -> Self {
+        Self { stash, admit, entry: Some((owner, payload)), options }
+    }
+}
+
+impl<'a, P, O> Put<'a, P, O> {
+    /// Gives up when `until` completes: a timer of whatever runtime, a cancellation token, a client that
+    /// went away. The payload comes back with [`Cancelled`](Refusal::Cancelled).
+    ///
+    /// If the grant and `until` are ready together, the grant wins. An `until` that is complete at the
+    /// first poll refuses without joining the line, unless the payload fits at once.
+    pub fn until<U: Future>(self, until: U) -> Put<'a, P, O, U> {
+        Put {
+            stash: self.stash,
+            admit: self.admit.until(until),
+            entry: self.entry,
+            options: self.options,
+        }
+    }
+}
+
+impl<P: Payload, O: Eq + Hash, U: Future> Future for Put<'_, P, O, U> {
+    type Output = Result<Ticket, PutError<P>>;
+
+    /// # Panics
+    ///
+    /// If it is polled again after it has completed.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        assert!(this.entry.is_some(), "polled after it had completed");
+        let inner = &this.stash.inner;
+        let admitted = ready!(this.admit.poll(cx));
+        let (owner, payload) = this.entry.take().expect("checked above");
+        Poll::Ready(match admitted {
+            Ok(admitted) => inner.store(admitted, owner, payload, *this.options),
+            Err(refusal) => Err(inner.refuse_put(payload, refusal)),
+        })
+    }
+}
+
+impl<P, O, U> fmt::Debug for Put<'_, P, O, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Put").field("admit", &self.admit).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,411 @@
+//! Room that is taken before there is a payload.
+
+use std::borrow::Borrow;
+use std::error::Error;
+use std::fmt;
+use std::future::{Future, Pending};
+use std::hash::Hash;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use pin_project_lite::pin_project;
+
+use super::Stash;
+use super::admission::{Admit, Admitted, OwnerCharge};
+use super::options::PutOptions;
+use crate::blocking;
+use crate::budget::Tier;
+use crate::error::{AcquireError, Refusal};
+use crate::payload::Payload;
+use crate::slots::OwnerKey;
+use crate::ticket::Ticket;
+
+impl<P, O> Stash<P, O> {
+    /// Reserves room for a payload of `bytes`, waiting in line until there is. Bound the wait with
+    /// [`Reserve::until`].
+    ///
+    /// What is reserved is charged. So nothing need be produced before it has a place, and memory is bounded
+    /// while others wait.
+    ///
+    /// # Errors
+    ///
+    /// The future gives [`TooLarge`](Refusal::TooLarge), [`QueueFull`](Refusal::QueueFull),
+    /// [`Closed`](Refusal::Closed), as [`put`](Self::put) does.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the line, or gives the bytes back; the next in line is served.
+    ///
+    /// # Fairness
+    ///
+    /// In one line with puts and with bare permits: first come first served, from the first poll on.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cloakroom::{AcquireError, Stash, Ticket};
+    /// # async fn run_query() -> Vec<u8> { vec![7; 700] }
+    /// async fn answer(stash: &Stash<Vec<u8>>) -> Result<Ticket, AcquireError> {
+    ///     let room = stash.reserve(64 << 10).await?;
+    ///     let result = run_query().await;
+    ///     // What was reserved and is not needed goes to the next in line.
+    ///     Ok(room.put("alice".into(), result).expect("no query gives more than 64 KiB"))
+    /// }
+    /// ```
+    pub fn reserve(&self, bytes: u64) -> Reserve<'_, P, O, Pending<()>> {
+        Reserve::new(self, Admit::new(&self.inner, None, self.inner.charge_for(bytes)))
+    }
+
+    /// Reserves room for a payload of `bytes` now. Never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`Full`](Refusal::Full), [`TooLarge`](Refusal::TooLarge), [`Closed`](Refusal::Closed), as
+    /// [`try_put`](Self::try_put).
+    pub fn try_reserve(&self, bytes: u64) -> Result<Reservation<P, O>, AcquireError> {
+        self.reserve_now(None, bytes)
+    }
+
+    /// Reserves room for a payload of `bytes`, blocking this thread in line for at most `timeout`.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Self::reserve), and [`TimedOut`](Refusal::TimedOut), or [`Full`](Refusal::Full) if
+    /// the timeout is zero.
+    pub fn reserve_timeout(
+        &self,
+        bytes: u64,
+        timeout: Duration,
+    ) -> Result<Reservation<P, O>, AcquireError> {
+        self.reserve_blocking(None, bytes, timeout)
+    }
+
+    fn reserve_now(
+        &self,
+        key: Option<OwnerKey>,
+        bytes: u64,
+    ) -> Result<Reservation<P, O>, AcquireError> {
+        match self.inner.admit_now(key, self.inner.charge_for(bytes)) {
+            Ok(admitted) => Ok(Reservation::new(self, admitted)),
+            Err(refusal) => Err(self.inner.record_refusal(refusal)),
+        }
+    }
+
+    fn reserve_blocking(
+        &self,
+        key: Option<OwnerKey>,
+        bytes: u64,
+        timeout: Duration,
+    ) -> Result<Reservation<P, O>, AcquireError> {
+        if timeout.is_zero() {
+            return self.reserve_now(key, bytes);
+        }
+        blocking::run(timeout, |elapsed| {
+            Reserve::new(
+                self,
+                Admit::new(&self.inner, key, self.inner.charge_for(bytes)).timed(elapsed),
+            )
+        })
+    }
+}
+
+/// With a limit of what one owner may hold.
+impl<P, O> Stash<P, O> {
+    /// As [`reserve`](Self::reserve), for this owner: counted from now on against what one owner may hold.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Self::reserve), and [`OwnerFull`](Refusal::OwnerFull), at once: an owner who holds
+    /// too much does not stand in anybody's way.
+    pub fn reserve_for<Q>(&self, owner: &Q, bytes: u64) -> Reserve<'_, P, O, Pending<()>>
+    where
+        O: Borrow<Q>,
+        Q: Hash + ?Sized,
+    {
+        let key = self.inner.slots.owner_key(owner);
+        Reserve::new(self, Admit::new(&self.inner, key, self.inner.charge_for(bytes)))
+    }
+
+    /// As [`try_reserve`](Self::try_reserve), for this owner.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_reserve`](Self::try_reserve), and [`OwnerFull`](Refusal::OwnerFull).
+    pub fn try_reserve_for<Q>(
+        &self,
+        owner: &Q,
+        bytes: u64,
+    ) -> Result<Reservation<P, O>, AcquireError>
+    where
+        O: Borrow<Q>,
+        Q: Hash + ?Sized,
+    {
+        self.reserve_now(self.inner.slots.owner_key(owner), bytes)
+    }
+
+    /// As [`reserve_timeout`](Self::reserve_timeout), for this owner.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve_timeout`](Self::reserve_timeout), and [`OwnerFull`](Refusal::OwnerFull), at once.
+    pub fn reserve_timeout_for<Q>(
+        &self,
+        owner: &Q,
+        bytes: u64,
+        timeout: Duration,
+    ) -> Result<Reservation<P, O>, AcquireError>
+    where
+        O: Borrow<Q>,
+        Q: Hash + ?Sized,
+    {
+        self.reserve_blocking(self.inner.slots.owner_key(owner), bytes, timeout)
+    }
+}
+
+/// Room for a payload that is not there yet, made by [`Stash::reserve`]. Dropping it gives the room to the
+/// next in line.
+///
+/// It stays good when the stash is [closed](Stash::close), so that what has been begun can be finished. It is
+/// a handle of the stash too.
+#[must_use = "a reservation that is dropped gives its room back at once"]
+pub struct Reservation<P, O> {
+    stash: Stash<P, O>,
+    /// What it may store, and the entry overhead.
+    charge: u64,
+    tier: Tier,
+    /// The account that is charged as much, if it was made for an owner and owners have accounts.
+    key: Option<OwnerKey>,
+}
+
+impl<P, O> Reservation<P, O> {
+    fn new(stash: &Stash<P, O>, admitted: Admitted<'_, P, O>) -> Self {
+        let Admitted { permit, account } = admitted;
+        let (charge, tier) = (permit.bytes(), permit.tier());
+        let stash = stash.clone();
+        permit.forget();
+        Self { stash, charge, tier, key: account.map(OwnerCharge::keep) }
+    }
+
+    /// The largest payload that it has room for, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.charge.saturating_sub(self.stash.inner.entry_overhead)
+    }
+
+    /// Gives back the room for all but a payload of `to` bytes. Does nothing if it has no more than that.
+    pub fn shrink(&mut self, to: u64) {
+        self.shrink_to(self.stash.inner.charge_for(to));
+    }
+
+    fn shrink_to(&mut self, charge: u64) {
+        if let Some(excess) = self.charge.checked_sub(charge) {
+            self.charge = charge;
+            self.give_back(excess);
+        }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        if bytes > 0 {
+            if let Some(key) = self.key {
+                self.stash.inner.slots.refund_owner(key, bytes);
+            }
+            self.stash.inner.budget.release(bytes);
+        }
+    }
+
+    /// Stores the payload in this room, and gives back what it does not need.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`](Refusal::TooLarge) if the payload is larger than what was reserved;
+    /// [`OwnerFull`](Refusal::OwnerFull) if what one owner may hold is limited, and this was not reserved
+    /// for `owner`. Payload and reservation come back.
+    pub fn put(self, owner: O, payload: P) -> Result<Ticket, ReservationError<P, O>>
+    where
+        P: Payload,
+        O: Eq + Hash,
+    {
+        self.put_with(owner, payload, PutOptions::new())
+    }
+
+    /// As [`put`](Self::put), with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub fn put_with(
+        mut self,
+        owner: O,
+        payload: P,
+        options: PutOptions,
+    ) -> Result<Ticket, ReservationError<P, O>>
+    where
+        P: Payload,
+        O: Eq + Hash,
+    {
+        let charge = self.stash.inner.charge_for(payload.size() as u64);
+        if let Err(refusal) = self.fit(&owner, charge) {
+            let refusal = self.stash.inner.record_refusal(refusal);
+            return Err(ReservationError { payload, reservation: self, refusal });
+        }
+        match self.stash.inner.insert(owner, payload, charge, self.tier, options) {
+            Ok(ticket) => {
+                // The entry holds all of it from now on.
+                self.charge = 0;
+                self.key = None;
+                Ok(ticket)
+            }
+            Err(payload) => {
+                let refusal = self.stash.inner.budget.refusal(Refusal::Full, charge);
+                let refusal = self.stash.inner.record_refusal(refusal);
+                Err(ReservationError { payload, reservation: self, refusal })
+            }
+        }
+    }
+
+    /// Makes it the owner's, and of that size. If that cannot be, it stays as it is.
+    fn fit(&mut self, owner: &O, charge: u64) -> Result<(), AcquireError>
+    where
+        O: Hash,
+    {
+        if charge > self.charge {
+            let refusal = self.stash.inner.budget.refusal(Refusal::TooLarge, charge);
+            return Err(AcquireError { limit: self.charge, ..refusal });
+        }
+        let key = self.stash.inner.slots.owner_key(owner);
+        if key != self.key {
+            let open = |key| OwnerCharge::open_for_granted(&self.stash.inner, key, charge);
+            let opened = key.map(open).transpose()?;
+            let opened = opened.map(OwnerCharge::keep);
+            self.shrink_to(charge);
+            if let Some(other) = self.key {
+                self.stash.inner.slots.refund_owner(other, charge);
+            }
+            self.key = opened;
+        }
+        self.shrink_to(charge);
+        Ok(())
+    }
+
+    /// The stash that it is of.
+    #[must_use]
+    pub fn stash(&self) -> &Stash<P, O> {
+        &self.stash
+    }
+}
+
+impl<P, O> Drop for Reservation<P, O> {
+    fn drop(&mut self) {
+        self.give_back(self.charge);
+    }
+}
+
+impl<P, O> fmt::Debug for Reservation<P, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("bytes", &self.bytes()).finish_non_exhaustive()
+    }
+}
+
+pin_project! {
+    /// A reservation on its way, made by [`Stash::reserve`]. Joins the line when it is first polled, unless
+    /// there is room at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it leaves the line, or gives the bytes back; the next in line is served.
+    #[must_use = "a reservation does nothing until it is polled"]
+    pub struct Reserve<'a, P, O, U = Pending<()>> {
+        stash: &'a Stash<P, O>,
+        #[pin]
+        admit: Admit<'a, P, O, U>,
+    }
+}
+
+impl<'a, P, O, U> Reserve<'a, P, O, U> {
+    fn new(stash: &'a Stash<P, O>, admit: Admit<'a, P, O, U>) -> Self {
+        Self { stash, admit }
+    }
+}
+
+impl<'a, P, O> Reserve<'a, P, O> {
+    /// Gives up, with [`Cancelled`](Refusal::Cancelled), when `until` completes: as
+    /// [`Put::until`](crate::Put::until).
+    pub fn until<U: Future>(self, until: U) -> Reserve<'a, P, O, U> {
+        Reserve { stash: self.stash, admit: self.admit.until(until) }
+    }
+}
+
+impl<P, O, U: Future> Future for Reserve<'_, P, O, U> {
+    type Output = Result<Reservation<P, O>, AcquireError>;
+
+    /// # Panics
+    ///
+    /// If it is polled again after it has completed.
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let stash = *this.stash;
+        Poll::Ready(match ready!(this.admit.poll(cx)) {
+            Ok(admitted) => Ok(Reservation::new(stash, admitted)),
+            Err(refusal) => Err(stash.inner.record_refusal(refusal)),
+        })
+    }
+}
+
+impl<P, O, U> fmt::Debug for Reserve<'_, P, O, U> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reserve").field("admit", &self.admit).finish_non_exhaustive()
+    }
+}
+
+/// A payload that a reservation could not store. Has both: [`into_parts`](Self::into_parts).
+pub struct ReservationError<P, O> {
+    payload: P,
+    reservation: Reservation<P, O>,
+    refusal: AcquireError,
+}
+
+impl<P, O> ReservationError<P, O> {
+    /// Why.
+    #[must_use]
+    pub fn reason(&self) -> Refusal {
+        self.refusal.reason()
+    }
+
+    /// What the payload would have been charged, and what there was.
+    #[must_use]
+    pub fn details(&self) -> &AcquireError {
+        &self.refusal
+    }
+
+    /// The payload, given back, and the reservation.
+    pub fn into_parts(self) -> (P, Reservation<P, O>) {
+        (self.payload, self.reservation)
+    }
+
+    /// The payload, given back. The reservation is dropped.
+    #[must_use]
+    pub fn into_payload(self) -> P {
+        self.payload
+    }
+}
+
+/// Without the payload, so that it asks nothing of `P`.
+impl<P, O> fmt::Debug for ReservationError<P, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ReservationError").field(&self.refusal).finish()
+    }
+}
+
+impl<P, O> fmt::Display for ReservationError<P, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.refusal {
+            AcquireError { reason: Refusal::TooLarge, requested, limit, .. } => {
+                write!(f, "larger than the reservation: {requested} bytes needed, {limit} reserved")
+            }
+            refusal => refusal.fmt(f),
+        }
+    }
+}
+
+impl<P, O> Error for ReservationError<P, O> {}

@@ -1,0 +1,139 @@
+//! What all handles of a stash share, and the steps that join the budget and the slots.
+//!
+//! A put acquires, then stores; a take removes, then releases. Between the two steps the bytes belong to the
+//! call, and its permit releases them if the call fails or panics.
+
+use std::hash::Hash;
+
+use super::alarms::Alarms;
+use super::counters::Counters;
+use super::options::PutOptions;
+use crate::budget::{Budget, Tier};
+use crate::clock::{ClockSource, nanos};
+use crate::error::{AcquireError, PutError};
+use crate::observe::{Event, Observer};
+use crate::slots::{MAX_TTL, Nanos, RemovedEntry, SlotMap};
+use crate::sync::contain_panic;
+use crate::ticket::Ticket;
+
+pub(crate) struct Inner<P, O> {
+    pub(super) budget: Budget,
+    pub(super) slots: SlotMap<P, O>,
+    pub(super) ttl: Nanos,
+    /// Caps the time to live of entries that use the overflow.
+    pub(super) overflow_ttl: Nanos,
+    pub(super) entry_overhead: u64,
+    pub(super) clock: ClockSource,
+    pub(super) observer: Option<Box<dyn Observer>>,
+    /// Wakes reapers when the last handle is dropped, and when an earlier deadline appears.
+    pub(super) alarms: Alarms,
+    pub(super) counters: Counters,
+}
+
+impl<P, O> Inner<P, O> {
+    #[inline]
+    pub(super) fn now(&self) -> Nanos {
+        self.clock.now()
+    }
+
+    /// What storing `bytes` costs. Saturates: that is more than any limit.
+    #[inline]
+    pub(super) fn charge_for(&self, bytes: u64) -> u64 {
+        bytes.saturating_add(self.entry_overhead)
+    }
+
+    /// Removes a batch of what has expired by `now`. Returns how many, and when to look again.
+    pub(super) fn expire_batch(&self, now: Nanos) -> (usize, Nanos) {
+        let (dead, next) = self.slots.expire(now);
+        let (count, bytes) = (dead.count(), dead.bytes());
+        if count > 0 {
+            self.counters.expired.add(count as u64);
+            // First the bytes, then the payloads, whose drop is user code: nothing is held then.
+            self.budget.release(bytes);
+            drop(dead);
+            self.observe(|| Event::Expired { entries: count, bytes });
+        }
+        (count, next)
+    }
+
+    /// Tells the observer, if there is one. Nothing is held.
+    #[inline]
+    pub(super) fn observe(&self, event: impl FnOnce() -> Event) {
+        if let Some(observer) = &self.observer {
+            contain_panic(|| observer.event(event()));
+        }
+    }
+
+    /// Takes note of a refusal on its way out.
+    #[cold]
+    pub(super) fn record_refusal(&self, refusal: AcquireError) -> AcquireError {
+        self.counters.refused(refusal.reason()).add(1);
+        self.observe(|| Event::Refused { reason: refusal.reason(), bytes: refusal.requested() });
+        refusal
+    }
+
+    #[inline]
+    pub(super) fn refuse_put(&self, payload: P, refusal: AcquireError) -> PutError<P> {
+        PutError::new(payload, self.record_refusal(refusal))
+    }
+
+    /// Drops what nobody is to have, and frees its bytes. In this order: they are in use until then.
+    pub(super) fn discard(&self, gone: RemovedEntry<P, O>) {
+        let RemovedEntry { payload, owner, charge } = gone;
+        contain_panic(|| drop(owner));
+        contain_panic(|| drop(payload));
+        self.budget.release(charge);
+    }
+
+    /// What has been counted already: while its slot was not free yet, so that it is never missing in both
+    /// numbers and taken for delivered.
+    pub(super) fn discard_expired(&self, gone: RemovedEntry<P, O>) {
+        let bytes = gone.charge;
+        self.discard(gone);
+        self.observe(|| Event::Expired { entries: 1, bytes });
+    }
+
+    /// Hands over what has been delivered, and frees its bytes.
+    #[inline]
+    pub(super) fn deliver(&self, gone: RemovedEntry<P, O>) -> P {
+        let RemovedEntry { payload, owner, charge } = gone;
+        self.budget.release(charge);
+        contain_panic(|| drop(owner));
+        self.observe(|| Event::Delivered { bytes: charge });
+        payload
+    }
+}
+
+impl<P, O: Hash> Inner<P, O> {
+    /// Puts an entry in for which `charge` is charged, and which gives it back one day.
+    #[inline]
+    pub(super) fn insert(
+        &self,
+        owner: O,
+        payload: P,
+        charge: u64,
+        tier: Tier,
+        options: PutOptions,
+    ) -> Result<Ticket, P> {
+        let mut ttl = options.ttl.map_or(self.ttl, |ttl| nanos(ttl).min(MAX_TTL));
+        if tier == Tier::Overflow {
+            ttl = ttl.min(self.overflow_ttl);
+        }
+        let mut deadline = 0;
+        let ticket = self.slots.insert(owner, payload, charge, || {
+            deadline = self.now().saturating_add(ttl);
+            deadline
+        })?;
+        if ttl < self.ttl {
+            self.alarms.notify_earlier(deadline);
+        }
+        self.observe(|| Event::Stored { bytes: charge, overflow: tier == Tier::Overflow });
+        Ok(ticket)
+    }
+}
+
+impl<P, O> Drop for Inner<P, O> {
+    fn drop(&mut self) {
+        self.alarms.wake();
+    }
+}

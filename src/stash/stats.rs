@@ -1,0 +1,165 @@
+//! How a stash is doing.
+
+use std::time::Duration;
+
+use super::Stash;
+use crate::error::Refusal;
+
+impl<P, O> Stash<P, O> {
+    /// How it is doing: numbers of now and counters since it was built.
+    ///
+    /// # Complexity
+    ///
+    /// Reads some words for each shard and takes the line's lock for a moment: cheap enough for every
+    /// second, under load.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        Stats::of(self)
+    }
+}
+
+/// How a stash is doing, from [`Stash::stats`]: numbers of now, and counters since it was built.
+///
+/// Each number is exact when nobody uses the stash; while it is in use each is from a moment of its own
+/// during the call, so they can be off against each other by what happened meanwhile. Except that
+/// the line's four are from one moment, and that
+/// `stored = entries + delivered + expired + cleared` always holds: `delivered` is counted by that equation,
+/// which costs puts and takes nothing. (It is right as long as `stats` is called once in every 2^37
+/// puts.)
+///
+/// ```
+/// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
+/// let ticket = stash.try_put((), vec![7; 100]).unwrap();
+/// stash.take(&ticket, &());
+/// let stats = stash.stats();
+/// assert_eq!((stats.stored, stats.delivered, stats.entries), (1, 1, 0));
+/// assert!(stats.peak_bytes >= 100);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Bytes charged now: [`Stash::used_bytes`].
+    pub used_bytes: u64,
+    /// The most bytes that were charged at once. What others charge while
+    /// [`set_max_bytes`](Stash::set_max_bytes) moves the limit can leave it off for good, by as much as the
+    /// limit moved.
+    pub peak_bytes: u64,
+    /// The limit, without the overflow.
+    pub max_bytes: u64,
+    /// The overflow above it.
+    pub overflow_bytes: u64,
+    /// Entries now, claimed ones and such as have expired unnoticed included.
+    pub entries: u64,
+    /// Claims that are not finished.
+    pub claims: u64,
+
+    /// Puts, reservations and bare permits in line.
+    pub waiting: usize,
+    /// What they ask for together.
+    pub waiting_bytes: u64,
+    /// What the head of the line asks for.
+    pub head_bytes: Option<u64>,
+    /// How long the head has waited, and so the longest that anybody has. `None` also for a bare permit, which
+    /// has no clock.
+    pub oldest_wait: Option<Duration>,
+
+    /// Entries stored.
+    pub stored: u64,
+    /// Entries taken, or delivered by a claim.
+    pub delivered: u64,
+    /// Entries that went because their time was up.
+    pub expired: u64,
+    /// Entries that were cleared.
+    pub cleared: u64,
+    /// Claims made.
+    pub claimed: u64,
+    /// Claims put back.
+    pub put_back: u64,
+    /// Puts and reservations that were granted after a wait.
+    pub waited: u64,
+    /// Puts and reservations that were refused.
+    pub refused: Refused,
+}
+
+/// Puts and reservations that were refused, by [reason](Refusal).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Refused {
+    /// [`Refusal::Full`]
+    pub full: u64,
+    /// [`Refusal::TooLarge`]
+    pub too_large: u64,
+    /// [`Refusal::TimedOut`]
+    pub timed_out: u64,
+    /// [`Refusal::Cancelled`]
+    pub cancelled: u64,
+    /// [`Refusal::Closed`]
+    pub closed: u64,
+    /// [`Refusal::OwnerFull`]
+    pub owner_full: u64,
+    /// [`Refusal::QueueFull`]
+    pub queue_full: u64,
+}
+
+impl Refused {
+    /// All of them.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        let Self { full, too_large, timed_out, cancelled, closed, owner_full, queue_full } = self;
+        full + too_large + timed_out + cancelled + closed + owner_full + queue_full
+    }
+}
+
+impl Stats {
+    fn of<P, O>(stash: &Stash<P, O>) -> Self {
+        let (budget, slots, counters) =
+            (&stash.inner.budget, &stash.inner.slots, &stash.inner.counters);
+        let now = stash.inner.now();
+        let queue = budget.queue_stats();
+        let refused = |reason| counters.refused(reason).get();
+        let claims_ended = counters.claims_ended.get();
+        let claimed = counters.claimed.get();
+        let mut seen = counters.seen.lock();
+        // In this order: what happens between two reads can make `delivered` too small, never too large, so
+        // that it is not to be taken back later.
+        let stored = seen.stored((0..).map_while(|shard| slots.inserted(shard)));
+        let entries = slots.len() as u64;
+        let (expired, cleared) = (counters.expired.get(), counters.cleared.get());
+        seen.delivered = seen.delivered.max(stored.saturating_sub(entries + expired + cleared));
+        let delivered = seen.delivered;
+        drop(seen);
+        // What was stored and went after the first read is among what is gone.
+        let gone = delivered + expired + cleared;
+        let stored = stored.max(gone);
+        Self {
+            used_bytes: stash.used_bytes(),
+            peak_bytes: budget.peak(),
+            max_bytes: stash.max_bytes(),
+            overflow_bytes: budget.overflow(),
+            entries: stored - gone,
+            claims: claimed.saturating_sub(claims_ended),
+            waiting: queue.waiting,
+            waiting_bytes: queue.waiting_bytes,
+            head_bytes: queue.head,
+            oldest_wait: queue
+                .head_since
+                .map(|since| Duration::from_nanos(now.saturating_sub(since))),
+            stored,
+            delivered,
+            expired,
+            cleared,
+            claimed,
+            put_back: counters.put_back.get(),
+            waited: counters.waited.get(),
+            refused: Refused {
+                full: refused(Refusal::Full),
+                too_large: refused(Refusal::TooLarge),
+                timed_out: refused(Refusal::TimedOut),
+                cancelled: refused(Refusal::Cancelled),
+                closed: refused(Refusal::Closed),
+                owner_full: refused(Refusal::OwnerFull),
+                queue_full: refused(Refusal::QueueFull),
+            },
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The one door to atomics, cells, locks and parking: the real ones here, loom's under `--cfg loom`,
+//! and under `--cfg shuttle` some that switch tasks at every access.
+//!
+//! No other file of the crate names `std::sync::atomic`, `parking_lot`, `event_listener`, `loom` or
+//! `shuttle`, so what is built with `--cfg loom` or `--cfg shuttle` explores the code that users run.
+
+// Reference counts are `std`'s under loom too: they are not what the models are about, and loom would
+// multiply every model by the orders in which its threads drop their handles.
+pub(crate) use std::sync::Arc;
+
+#[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+pub(crate) use std::sync::atomic;
+
+#[cfg(cloakroom_loom)]
+pub(crate) use loom::sync::atomic;
+
+/// `std`'s atomics with a scheduling point before each access. Shuttle's own are not valid when all their
+/// bytes are zero, as fresh slots are. Neither knows weak orderings: memory is sequentially consistent.
+#[cfg(cloakroom_shuttle)]
+pub(crate) mod atomic {
+    use std::sync::atomic;
+    pub(crate) use std::sync::atomic::Ordering;
+
+    fn switch() {
+        // Not `yield_now`, which tells the scheduler that this task has nothing to do.
+        // ORDERING: SeqCst [shuttle.switch]: shuttle knows no other; nothing is read.
+        shuttle::sync::atomic::AtomicBool::new(false).load(Ordering::SeqCst);
+    }
+
+    macro_rules! wrap {
+        ($name:ident $(<$t:ident>)?, $value:ty) => {
+            #[derive(Debug)]
+            #[repr(transparent)]
+            pub(crate) struct $name$(<$t>)?(atomic::$name$(<$t>)?);
+
+            #[allow(dead_code, reason = "all of them have all of these")]
+            impl$(<$t>)? $name$(<$t>)? {
+                pub(crate) const fn new(value: $value) -> Self {
+                    Self(atomic::$name::new(value))
+                }
+
+                pub(crate) fn load(&self, order: Ordering) -> $value {
+                    switch();
+                    self.0.load(order)
+                }
+
+                pub(crate) fn store(&self, value: $value, order: Ordering) {
+                    switch();
+                    self.0.store(value, order);
+                }
+
+                pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
+                    switch();
+                    self.0.swap(value, order)
+                }
+
+                pub(crate) fn compare_exchange(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    switch();
+                    self.0.compare_exchange(current, new, success, failure)
+                }
+
+                pub(crate) fn compare_exchange_weak(
+                    &self,
+                    current: $value,
+                    new: $value,
+                    success: Ordering,
+                    failure: Ordering,
+                ) -> Result<$value, $value> {
+                    self.compare_exchange(current, new, success, failure)
+                }
+            }
+        };
+    }
+
+    wrap!(AtomicU8, u8);
+    wrap!(AtomicU64, u64);
+    wrap!(AtomicPtr<T>, *mut T);
+
+    macro_rules! fetch {
+        ($($method:ident),*) => {
+            impl AtomicU64 {
+                $(pub(crate) fn $method(&self, value: u64, order: Ordering) -> u64 {
+                    switch();
+                    self.0.$method(value, order)
+                })*
+            }
+        };
+    }
+
+    fetch!(fetch_add, fetch_sub, fetch_or, fetch_and, fetch_min);
+}
+
+#[cfg(cloakroom_loom)]
+pub(crate) use loom::cell::UnsafeCell;
+
+#[cfg(not(cloakroom_loom))]
+pub(crate) use cell::UnsafeCell;
+
+#[cfg(not(cloakroom_loom))]
+mod cell {
+    /// `std`'s cell with loom's interface: access by closure, so that loom can see when it ends.
+    #[derive(Debug, Default)]
+    #[repr(transparent)]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+
+        #[inline(always)]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+
+        #[inline(always)]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+
+/// The first read of a compare-exchange loop, which the exchange checks: a stale one costs a round.
+///
+/// Under loom it is an RMW. Loom skips interleavings that cannot differ, and for that remembers, of each
+/// atomic, who accessed it *last*: a thread that loads and then changes a value hides the change from
+/// another's earlier load, and the interleaving in which the change comes first is never explored. (A put
+/// against a sweep, with one bound between them, was explored in a single execution.) An RMW hides
+/// nothing.
+#[inline(always)]
+pub(crate) fn load_for_cas(atomic: &atomic::AtomicU64, order: atomic::Ordering) -> u64 {
+    #[cfg(not(cloakroom_loom))]
+    return atomic.load(order);
+    #[cfg(cloakroom_loom)]
+    return atomic.fetch_or(0, order);
+}
+
+/// A number for people to read: an error's text, statistics. Nothing that the algorithms rest on is
+/// decided by one, so loom need not explore the values that it may have.
+#[derive(Debug, Default)]
+pub(crate) struct StatCounter(std::sync::atomic::AtomicU64);
+
+impl StatCounter {
+    pub(crate) const fn new(value: u64) -> Self {
+        Self(std::sync::atomic::AtomicU64::new(value))
+    }
+
+    #[inline]
+    pub(crate) fn get(&self) -> u64 {
+        // ORDERING: Relaxed [stat.get]: a number for people.
+        self.0.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn set(&self, value: u64) {
+        // ORDERING: Relaxed [stat.set]: a number for people.
+        self.0.store(value, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Makes it at most `value`.
+    #[cold]
+    pub(crate) fn lower(&self, value: u64) {
+        // ORDERING: Relaxed [stat.lower]: a number for people.
+        self.0.fetch_min(value, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Wraps around, so that it can be less.
+    #[inline]
+    pub(crate) fn add(&self, more: u64) {
+        // ORDERING: Relaxed [stat.add]: a number for people.
+        self.0.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+/// A mutex whose `lock` needs no unwrap: no user code ever runs under it, so it is never poisoned.
+#[derive(Debug, Default)]
+pub(crate) struct Mutex<T>(
+    #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))] parking_lot::Mutex<T>,
+    #[cfg(cloakroom_loom)] loom::sync::Mutex<T>,
+    #[cfg(cloakroom_shuttle)] shuttle::sync::Mutex<T>,
+);
+
+#[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+pub(crate) type MutexGuard<'a, T> = parking_lot::MutexGuard<'a, T>;
+#[cfg(cloakroom_loom)]
+pub(crate) type MutexGuard<'a, T> = loom::sync::MutexGuard<'a, T>;
+#[cfg(cloakroom_shuttle)]
+pub(crate) type MutexGuard<'a, T> = shuttle::sync::MutexGuard<'a, T>;
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+        return Self(parking_lot::Mutex::new(value));
+        #[cfg(cloakroom_loom)]
+        return Self(loom::sync::Mutex::new(value));
+        #[cfg(cloakroom_shuttle)]
+        return Self(shuttle::sync::Mutex::new(value));
+    }
+
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+        return self.0.lock();
+        #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
+        return self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    }
+}
+
+/// A number for this thread, small and mostly its own, to spread threads over shards.
+///
+/// Under loom and shuttle every thread has the same, so that they meet.
+#[inline]
+pub(crate) fn thread_number() -> usize {
+    #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
+    return 0;
+    #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+    {
+        use std::cell::Cell;
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        thread_local! {
+            static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
+        }
+        NUMBER.with(|number| {
+            if number.get() == usize::MAX {
+                // ORDERING: Relaxed [thread.number]: only its own count matters.
+                number.set(NEXT.fetch_add(1, Ordering::Relaxed));
+            }
+            number.get()
+        })
+    }
+}
+
+/// Runs `f`, which is *somebody else's* code (another task's waker, the drop of another entry's
+/// payload), and keeps a panic in it from reaching this caller, who has nothing to do with it.
+///
+/// The panic hook has reported the panic by then. Under loom and shuttle panics pass: they are how a model
+/// fails.
+#[inline]
+pub(crate) fn contain_panic(f: impl FnOnce()) {
+    #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
+    f();
+    #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+    {
+        use std::panic::{AssertUnwindSafe, catch_unwind};
+        if let Err(payload) = catch_unwind(AssertUnwindSafe(f)) {
+            // The panic's own payload is user code too, and its drop may panic again.
+            if let Err(second) = catch_unwind(AssertUnwindSafe(move || drop(payload))) {
+                std::mem::forget(second);
+            }
+        }
+    }
+}
+
+pub(crate) use parking::{ThreadSignal, with_thread_signal};
+
+mod parking {
+    use std::sync::Arc;
+    use std::task::Wake;
+    use std::time::Instant;
+
+    use event_listener::{Event, Listener, listener};
+
+    /// What a *thread* waits on, for the calls that block. Tasks never use it: `event_listener` wakes
+    /// while it holds its own lock, so it must not be given a waker that may call back. Shuttle knows
+    /// nothing of it: what it schedules must not block.
+    #[derive(Debug)]
+    pub(crate) struct ThreadSignal(Event);
+
+    impl ThreadSignal {
+        pub(crate) fn new() -> Self {
+            Self(Event::new())
+        }
+
+        /// Wakes every thread that waits on this signal.
+        pub(crate) fn notify(&self) {
+            self.0.notify(usize::MAX);
+        }
+
+        /// Waits for a `notify` unless `done` says, once we are listening, that it is not needed.
+        /// Returns at `deadline` at the latest; may also return early.
+        ///
+        /// Under loom there is no time: a deadline never comes.
+        pub(crate) fn wait_unless<R>(
+            &self,
+            deadline: Option<Instant>,
+            done: impl FnOnce() -> Option<R>,
+        ) -> Option<R> {
+            listener!(self.0 => listener);
+            let result = done();
+            if result.is_none() {
+                match deadline {
+                    #[cfg(not(cloakroom_loom))]
+                    Some(deadline) => drop(listener.wait_deadline(deadline)),
+                    _ => listener.wait(),
+                }
+            }
+            result
+        }
+    }
+
+    impl Wake for ThreadSignal {
+        fn wake(self: Arc<Self>) {
+            self.notify();
+        }
+
+        fn wake_by_ref(self: &Arc<Self>) {
+            self.notify();
+        }
+    }
+
+    /// Calls `f` with this thread's signal. It is made once a thread, so that waiting allocates nothing.
+    pub(crate) fn with_thread_signal<R>(f: impl FnOnce(&Arc<ThreadSignal>) -> R) -> R {
+        #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
+        return f(&Arc::new(ThreadSignal::new()));
+        #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+        {
+            thread_local! {
+                static SIGNAL: Arc<ThreadSignal> = Arc::new(ThreadSignal::new());
+            }
+            match SIGNAL.try_with(Arc::clone) {
+                Ok(signal) => f(&signal),
+                // The thread is going away and its locals with it.
+                Err(_) => f(&Arc::new(ThreadSignal::new())),
+            }
+        }
+    }
+}
