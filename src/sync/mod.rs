@@ -308,7 +308,10 @@ mod parking {
         /// Checks again at once.
         Again,
         /// Sleeps until it is notified, or until the instant.
-        Until(Option<Instant>),
+        Until(
+            #[cfg_attr(cloakroom_loom, allow(dead_code, reason = "there is no time"))]
+            Option<Instant>,
+        ),
     }
 
     impl Wake for ThreadSignal {
