@@ -117,6 +117,8 @@ impl Semaphore {
     #[cold]
     fn why_refused(&self, bytes: u64, found: Snapshot) -> Refusal {
         if found.is_closed() {
+            // The value found was read Relaxed; this read synchronises with the close.
+            self.state.observe();
             Refusal::Closed
         } else if bytes > self.limit.get() {
             Refusal::TooLarge
@@ -250,7 +252,7 @@ impl Semaphore {
                 Decision::Wait
             }
         });
-        if !more && closed && now.room() == limit as i64 {
+        if !more && closed && self.state.observe().room() == limit as i64 {
             more = queues.drains.grant_from_head(batch, |_, _| Decision::End(WaitOutcome::Granted));
         }
         if now.is_queued() && !queues.is_watched() {
@@ -267,7 +269,10 @@ impl Semaphore {
     pub(super) unsafe fn enqueue_drained(&self, node: Pin<&Node>, waker: Waker) -> bool {
         let mut queues = self.queues.lock();
         // As in a join: the flag first, then the look.
-        let drained = queues.closed && self.state.set_queued().room() == queues.limit as i64;
+        let drained = queues.closed && {
+            self.state.set_queued();
+            self.state.observe().room() == queues.limit as i64
+        };
         if !drained {
             // SAFETY: the caller's.
             unsafe { queues.drains.enqueue(node, waker) };
@@ -346,7 +351,7 @@ impl Semaphore {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.state.load().is_closed()
+        self.state.observe().is_closed()
     }
 
     /// How long the queues may be, and how much all in it may ask for. Who is in it stays.

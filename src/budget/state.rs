@@ -93,6 +93,13 @@ impl State {
         Snapshot(self.0.load(Ordering::Relaxed))
     }
 
+    /// As `load`; what was done before a release or a close that it sees happens before what is done next.
+    pub(crate) fn observe(&self) -> Snapshot {
+        // ORDERING: Acquire [state.observe] pairs with [state.release] and [state.close]: every change is a
+        // read-modify-write, so it synchronises with all releases up to the value that it reads.
+        Snapshot(self.0.load(Ordering::Acquire))
+    }
+
     /// Takes `bytes` if they fit and nobody waits. Returns the value after, or the one that refused.
     /// Lock-free.
     #[inline]
@@ -117,7 +124,7 @@ impl State {
     /// Gives `bytes` back. The caller must serve the line if the value returned says `QUEUED`.
     #[inline]
     pub(crate) fn release(&self, bytes: u64) -> Snapshot {
-        // ORDERING: Release [state.release] pairs with [state.acquire] and [state.grant].
+        // ORDERING: Release [state.release] pairs with [state.acquire], [state.grant] and [state.observe].
         Snapshot(self.0.fetch_add(units(bytes), Ordering::Release))
     }
 
@@ -144,8 +151,9 @@ impl State {
 
     /// Under the lock.
     pub(crate) fn close(&self) {
-        // ORDERING: Relaxed [state.close]: no data comes with it; the line's own flag is under the lock.
-        self.0.fetch_or(CLOSED, Ordering::Relaxed);
+        // ORDERING: Release [state.close] pairs with [state.observe]: what was done before the close happens before
+        // what is done after a refusal because of it.
+        self.0.fetch_or(CLOSED, Ordering::Release);
     }
 
     /// Under the lock: moves the limit from `old` to `new`.
