@@ -23,6 +23,11 @@ pin_project! {
     ///
     /// Dropping it leaves the line, or gives the bytes back if they had been granted; either way the next
     /// in line is served.
+    ///
+    /// # Memory ordering
+    ///
+    /// What was done before the releases that made its room, or before the close that refused it, happens before
+    /// what is done with its result.
     #[must_use = "a request does nothing until it is polled"]
     pub struct Acquire<'a, U = Pending<()>> {
         semaphore: &'a Arc<Semaphore>,

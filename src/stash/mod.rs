@@ -24,6 +24,8 @@ use std::time::Duration;
 
 use self::shared::Inner;
 use crate::budget::{Budget, Drained};
+#[cfg(doc)]
+use crate::error::Refusal;
 use crate::observe::Event;
 use crate::slots::{MapHandle, Removed, SlotMap};
 
@@ -63,6 +65,24 @@ use crate::ticket::Ticket;
 /// same stash. A panic in *somebody else's* code that a call happens to run (another task's waker, the
 /// drop of another's payload) does not reach the caller; a panic in the caller's own (its owner's `Eq`,
 /// its payload's size) does, and leaves everything consistent.
+///
+/// # Memory ordering
+///
+/// What a thread did before a call is visible to a thread that got something because of it. These *happen
+/// before* those:
+///
+/// | before | after |
+/// |---|---|
+/// | a put, or the put of a [`Reservation`] | the [`take`](Self::take) or [`claim`](Self::claim) of its ticket; the drop of its payload |
+/// | a [`Claim`] that is put back | the next `take` or `claim` of its ticket |
+/// | whatever gives bytes back: a `take`, the end of a claim, a reservation's drop, a [`gc`](Self::gc) or [`clear`](Self::clear) | a put, reservation or permit that uses them, whether it waited or not |
+/// | all of these | [`drained`](Self::drained), [`drained_timeout`](Self::drained_timeout) |
+/// | [`close`](Self::close) | a refusal as [`Closed`](Refusal::Closed); [`is_closed`](Self::is_closed) if `true`; `drained` |
+/// | [`set_max_bytes`](Self::set_max_bytes) that raises the limit | what is admitted because of it |
+/// | the drop of a handle | the drops of what is still in the stash when the last handle has gone |
+///
+/// Numbers ([`len`](Self::len), [`stats`](Self::stats)), other refusals, a `take` that finds nothing and the end
+/// of a [`Reaper`] order nothing. A `clear` and a sweep free the bytes first and drop the payloads then.
 ///
 /// # Complexity
 ///
