@@ -48,7 +48,9 @@ use crate::ticket::Ticket;
 /// an owner who hashes like the right one, and has the ticket, is compared, a `take` by the right one can
 /// find nothing.
 ///
-/// A `Stash` is a handle: cloning it is cheap, and all clones are the same stash.
+/// A `Stash` is a handle: cloning it is cheap, and all clones are the same stash. Claims and reservations are
+/// handles, too. When the last one is dropped, the entries that are left are dropped and their bytes released:
+/// clones of its [`budget`](Self::budget) live on, and serve whoever waits there.
 ///
 /// # What it promises
 ///

@@ -132,8 +132,18 @@ impl<P, O: Hash> Inner<P, O> {
     }
 }
 
+/// The end of a stash: no handle is left, so no claim and no reservation. But clones of its budget may be, and
+/// somebody may wait for its bytes or for it to be empty.
 impl<P, O> Drop for Inner<P, O> {
     fn drop(&mut self) {
         self.alarms.wake();
+        let removed = self.slots.clear();
+        let (count, bytes) = (removed.count(), removed.bytes());
+        if count > 0 {
+            // As in `clear`: all at once, and the payloads afterwards, with nothing held.
+            self.budget.release(bytes);
+            drop(removed);
+            self.observe(|| Event::Cleared { entries: count, bytes });
+        }
     }
 }

@@ -1,14 +1,20 @@
 //! B9: closed, and then empty.
 
 use std::future::ready as at_once;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use cloakroom::{Budget, Refusal};
+use bytes::Bytes;
+use cloakroom::{Budget, Claim, Permit, Refusal, Reservation, Stash};
 
 use crate::executors::{Executor, Task};
 use crate::fixtures::{ALICE, Hall, fill, hall, payload, put, state, take};
-use crate::support::{TTL, must_come_back, poll_once, put_task, queue, ready};
+use crate::support::{
+    Coat, Live, Request, TTL, Task as Job, acquire_task, must_come_back, poll_once, put_task,
+    queue, ready,
+};
 
 fn drained(executor: &impl Executor, stash: &Hall) -> Task<()> {
     let handle = stash.clone();
@@ -247,4 +253,140 @@ fn b9_no_race_is_missed() {
             assert_eq!(state(&stash), (0, 0, 0));
         }
     });
+}
+
+/// What keeps a stash or its budget alive, or waits for it.
+enum Part {
+    Handle { _stash: Hall },
+    Claim { _claim: Claim<Vec<u8>, u8> },
+    Delivery { _bytes: Bytes },
+    Reservation { _room: Reservation<Vec<u8>, u8> },
+    Permit { _permit: Permit<'static> },
+    Waiter(Request),
+    Drained(Job<()>),
+    Reaper(Job<()>),
+    Completed,
+}
+
+impl Part {
+    fn keeps_the_stash(&self) -> bool {
+        use Part::*;
+        matches!(self, Handle { .. } | Claim { .. } | Delivery { .. } | Reservation { .. })
+    }
+}
+
+/// A stash of 100 bytes: 30 stored, 20 claimed, 20 being delivered, 10 reserved and 10 of a bare permit. Somebody
+/// waits for 60: no room comes for that before the stash ends, because a claim that is dropped stays in the stash.
+fn parts(closed: bool) -> (Budget, Vec<Part>) {
+    let (stash, clock) = hall();
+    let budget = stash.budget().clone();
+    fill(&stash, 30);
+    let [claimed, delivered] = [put(&stash, 20), put(&stash, 20)];
+    let mut reaper: Job<()> = Box::pin(stash.reaper().run(move |time| clock.sleep(time)));
+    queue(&mut reaper);
+    let mut parts = vec![
+        Part::Claim { _claim: stash.claim(&claimed, &ALICE).unwrap() },
+        Part::Delivery { _bytes: stash.claim(&delivered, &ALICE).unwrap().into_bytes() },
+        Part::Reservation { _room: stash.try_reserve(10).unwrap() },
+        Part::Permit { _permit: budget.try_acquire(10).unwrap().into_owned() },
+        Part::Reaper(reaper),
+        Part::Handle { _stash: stash },
+    ];
+    let handle = budget.clone();
+    parts.push(if closed {
+        budget.close();
+        let mut drained: Job<()> = Box::pin(async move { handle.drained().await });
+        queue(&mut drained);
+        Part::Drained(drained)
+    } else {
+        let mut waiter = acquire_task(&budget, 60);
+        queue(&mut waiter);
+        Part::Waiter(waiter)
+    });
+    (budget, parts)
+}
+
+/// Drops the parts in the order that `order` draws: `order[0]` of 7, `order[1]` of the 6 that are left, and so on.
+fn end_in(order: &[usize], closed: bool) {
+    let (budget, mut parts) = parts(closed);
+    let mut granted = None;
+    for &at in order {
+        drop(parts.remove(at));
+        let is_over = !parts.iter().any(Part::keeps_the_stash);
+        let permit =
+            if parts.iter().any(|part| matches!(part, Part::Permit { .. })) { 10 } else { 0 };
+        for part in &mut parts {
+            match part {
+                Part::Waiter(waiter) if is_over => granted = Some(ready(waiter).unwrap()),
+                Part::Drained(drained) if is_over && permit == 0 => ready(drained),
+                Part::Reaper(reaper) if is_over => ready(reaper),
+                Part::Waiter(future) => {
+                    assert!(poll_once(future).is_pending(), "{order:?}");
+                    continue;
+                }
+                Part::Drained(future) | Part::Reaper(future) => {
+                    assert!(poll_once(future).is_pending(), "{order:?}");
+                    continue;
+                }
+                _ => continue,
+            }
+            *part = Part::Completed;
+        }
+        if is_over {
+            let held = permit + granted.as_ref().map_or(0, Permit::bytes);
+            assert_eq!((budget.used(), budget.waiting()), (held, 0), "{order:?}");
+        }
+    }
+    drop(granted);
+    budget.close();
+    ready(&mut Box::pin(budget.drained()));
+    assert_eq!(budget.used(), 0);
+}
+
+fn every_order(closed: bool) {
+    // All of them; or a few, that Miri has time for.
+    let step = if cfg!(miri) { 1_009 } else { 1 };
+    for number in (0..5_040).step_by(step) {
+        let (mut rest, mut order) = (number, [0; 7]);
+        for (at, left) in order.iter_mut().zip((1..=7).rev()) {
+            (*at, rest) = (rest % left, rest / left);
+        }
+        end_in(&order, closed);
+    }
+}
+
+#[test]
+fn w4_bytes_lost_with_the_last_handle_in_every_order_of_dropping() {
+    every_order(false);
+}
+
+#[test]
+fn w4_drained_never_ended_in_every_order_of_dropping() {
+    every_order(true);
+}
+
+/// Payloads that panic when they are dropped, and that use the budget then.
+#[test]
+fn w4_bytes_lost_with_payloads_whose_drop_panics_and_calls_back() {
+    let alive = Live::new();
+    let stash: Stash<Coat, ()> = Stash::builder().max_bytes(100).entry_overhead(0).build().unwrap();
+    let budget = stash.budget().clone();
+    let seen = Arc::new(AtomicUsize::new(0));
+    for _ in 0..3 {
+        let (budget, seen) = (budget.clone(), Arc::clone(&seen));
+        let coat = alive.coat(30).on_drop(move || {
+            // Nothing is held, and the bytes are back.
+            drop(budget.try_acquire(100).unwrap());
+            budget.set_limit(100);
+            seen.fetch_add(1, Ordering::Relaxed);
+            panic!("a payload's drop, contained");
+        });
+        let _ = stash.try_put((), coat).map_err(drop).unwrap();
+    }
+    let mut waiter = acquire_task(&budget, 50);
+    let woken = queue(&mut waiter);
+    drop(waiter);
+    drop(stash);
+    assert_eq!((seen.load(Ordering::Relaxed), alive.get(), budget.used()), (3, 0, 0));
+    assert_eq!(woken.get(), 0);
 }
