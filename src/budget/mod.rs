@@ -213,7 +213,7 @@ impl Budget {
     }
 
     /// Completes when the budget is closed *and* no permit holds anything: the second half of a graceful
-    /// shutdown. It waits for the [`close`](Self::close) too. Any number may wait.
+    /// shutdown. A permit of 0 bytes holds nothing, and is not waited for. It waits for the [`close`](Self::close) too. Any number may wait.
     ///
     /// # Cancel safety
     ///

@@ -202,8 +202,8 @@ impl<P, O> Stash<P, O> {
     }
 
     /// Completes when the stash is closed *and* nothing is charged any more: every entry is taken, expired or
-    /// cleared, every claim delivered, every reservation used or dropped. It waits for the
-    /// [`close`](Self::close) too. Expiry without traffic needs a [`reaper`](Self::reaper).
+    /// cleared, every claim delivered, every reservation used or dropped. Empty payloads are waited for as
+    /// others are. It waits for the [`close`](Self::close) too. Expiry without traffic needs a [`reaper`](Self::reaper).
     ///
     /// # Cancel safety
     ///

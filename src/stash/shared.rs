@@ -36,10 +36,11 @@ impl<P, O> Inner<P, O> {
         self.clock.now()
     }
 
-    /// What storing `bytes` costs. Saturates: that is more than any limit.
+    /// What storing `bytes` costs. Saturates: that is more than any limit. At least 1, so that nothing used
+    /// means that nothing is there: `drained` goes by the bytes, and so do the bounds on what is held.
     #[inline]
     pub(super) fn charge_for(&self, bytes: u64) -> u64 {
-        bytes.saturating_add(self.entry_overhead)
+        bytes.saturating_add(self.entry_overhead).max(1)
     }
 
     /// Removes a batch of what has expired by `now`. Returns how many, and when to look again.

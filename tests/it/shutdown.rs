@@ -10,7 +10,7 @@ use bytes::Bytes;
 use cloakroom::{Budget, Claim, Permit, Refusal, Reservation, Stash};
 
 use crate::executors::{Executor, Task};
-use crate::fixtures::{ALICE, Hall, fill, hall, payload, put, state, take};
+use crate::fixtures::{ALICE, BOB, Hall, fill, hall, hall_with, payload, put, state, take};
 use crate::support::{
     Coat, Live, Request, TTL, Task as Job, acquire_task, must_come_back, poll_once, put_task,
     queue, ready,
@@ -389,4 +389,103 @@ fn w4_bytes_lost_with_payloads_whose_drop_panics_and_calls_back() {
     drop(stash);
     assert_eq!((seen.load(Ordering::Relaxed), alive.get(), budget.used()), (3, 0, 0));
     assert_eq!(woken.get(), 0);
+}
+
+/// `holds` what it makes of an empty stash whose entries have no overhead, and lets go of it: `drained` completes
+/// then, and not before.
+fn is_waited_for<T>(what: &str, holds: impl FnOnce(&Hall) -> T, let_go: impl FnOnce(&Hall, T)) {
+    let (stash, _) = hall();
+    let held = holds(&stash);
+    assert_eq!(stash.used_bytes(), 1, "{what}: charged the least there is");
+    stash.close();
+    let mut drained = Box::pin(stash.drained());
+    let woken = queue(&mut drained);
+    assert!(!stash.drained_timeout(Duration::ZERO), "{what}");
+    let_go(&stash, held);
+    assert_eq!((woken.get(), state(&stash)), (1, (0, 0, 0)), "{what}");
+    ready(&mut drained);
+}
+
+#[test]
+fn w5_drained_while_an_empty_entry_is_there() {
+    let claim = |stash: &Hall| stash.claim(&put(stash, 0), &ALICE).unwrap();
+    is_waited_for(
+        "taken",
+        |stash| put(stash, 0),
+        |stash, ticket| {
+            assert!(take(stash, ticket).is_some());
+        },
+    );
+    is_waited_for("cleared", |stash| put(stash, 0), |stash, _| assert_eq!(stash.clear(), 1));
+    is_waited_for("claimed", claim, |_, claim| assert!(claim.into_inner().is_empty()));
+    is_waited_for("claimed and put back", claim, |stash, claim| {
+        assert!(claim.put_back());
+        assert_eq!(stash.clear(), 1);
+    });
+    is_waited_for("delivered", |stash| claim(stash).into_bytes(), |_, bytes| drop(bytes));
+    let (stash, clock) = hall();
+    fill(&stash, 0);
+    stash.close();
+    clock.advance(TTL);
+    assert!(!stash.drained_timeout(Duration::ZERO), "expired, and still there");
+    assert_eq!(stash.gc(), 1);
+    assert!(stash.drained_timeout(Duration::ZERO));
+}
+
+#[test]
+fn w5_drained_while_a_reservation_for_an_empty_payload_is_there() {
+    let reserve = |stash: &Hall| stash.try_reserve(0).unwrap();
+    is_waited_for("reserved", reserve, |_, room| drop(room));
+    is_waited_for(
+        "waited for",
+        |stash| ready(&mut Box::pin(stash.reserve(0))).unwrap(),
+        |_, room| {
+            drop(room);
+        },
+    );
+    let shrunk = |stash: &Hall| {
+        let mut room = stash.try_reserve(10).unwrap();
+        room.shrink(0);
+        room
+    };
+    is_waited_for("shrunk", shrunk, |_, room| drop(room));
+    for reserved in [0, 10] {
+        let stored =
+            |stash: &Hall| stash.try_reserve(reserved).unwrap().put(ALICE, payload(0)).unwrap();
+        is_waited_for("used", stored, |stash, ticket| assert!(take(stash, ticket).is_some()));
+    }
+}
+
+/// The same kind: what is free is not bounded, by the limit of an owner neither.
+#[test]
+fn w5_empty_entries_without_overhead_are_bounded() {
+    let (stash, _) = hall_with(|builder| builder.max_bytes(3).max_bytes_per_owner(2));
+    let (first, _second) = (put(&stash, 0), put(&stash, 0));
+    assert_eq!(stash.try_put(ALICE, payload(0)).unwrap_err().reason(), Refusal::OwnerFull);
+    assert_eq!((stash.owner_used_bytes(&ALICE), stash.used_bytes()), (2, 2));
+    let other = stash.try_put(BOB, payload(0)).unwrap();
+    assert_eq!(stash.try_put(BOB, payload(0)).unwrap_err().reason(), Refusal::Full);
+    assert!(stash.take(&other, &BOB).is_some() && take(&stash, first).is_some());
+    assert_eq!((stash.clear(), state(&stash)), (1, (0, 0, 0)));
+    assert_eq!(stash.owner_used_bytes(&ALICE), 0);
+}
+
+/// Of a bare budget: a permit of 0 bytes holds nothing, granted or not polled yet.
+#[test]
+fn w5_a_permit_of_no_bytes_holds_nothing() {
+    let budget = Budget::new(10);
+    let all = budget.try_acquire(10).unwrap();
+    let none = budget.try_acquire(0).unwrap();
+    let mut waiter = acquire_task(&budget, 11);
+    assert_eq!(ready(&mut waiter).unwrap_err().reason(), Refusal::TooLarge);
+    let mut first = acquire_task(&budget, 1);
+    queue(&mut first);
+    let mut second = acquire_task(&budget, 0);
+    let woken = queue(&mut second);
+    drop(first);
+    assert_eq!(woken.get(), 1, "granted, and not polled");
+    budget.close();
+    drop(all);
+    assert!(budget.drained_timeout(Duration::ZERO));
+    assert_eq!((none.bytes(), ready(&mut second).unwrap().bytes()), (0, 0));
 }

@@ -86,12 +86,14 @@ fn what_was_charged_is_returned_whatever_the_payload_says_later() {
 }
 
 #[test]
-fn a_size_of_zero_fits_in_the_last_byte_and_beyond() {
+fn a_size_of_zero_fits_in_the_last_byte_and_not_beyond() {
     let (stash, _) = stash_of::<Says, u8>(10);
-    let _ = stash.try_put(0, says(10)).unwrap();
+    let _ = stash.try_put(0, says(9)).unwrap();
     let nothing = stash.try_put(0, says(0)).unwrap();
     assert_eq!((stash.len(), stash.used_bytes()), (2, 10));
+    assert_eq!(stash.try_put(0, says(0)).unwrap_err().reason(), Refusal::Full);
     assert!(stash.take(&nothing, &0).is_some());
+    let _ = stash.try_put(0, says(1)).unwrap();
     // But not past somebody who waits.
     let mut put = put_task(&stash, 0, says(1));
     queue(&mut put);
