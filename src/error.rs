@@ -48,11 +48,6 @@ impl Refusal {
             Refusal::QueueFull => "queue_full",
         }
     }
-
-    /// Whether what has expired may be in the way.
-    pub(crate) fn is_lack_of_room(self) -> bool {
-        matches!(self, Refusal::Full | Refusal::OwnerFull)
-    }
 }
 
 impl fmt::Display for Refusal {
@@ -124,14 +119,6 @@ impl AcquireError {
     #[must_use]
     pub fn queue_position(&self) -> Option<usize> {
         matches!(self.reason, Refusal::Full | Refusal::QueueFull).then(|| self.waiting + 1)
-    }
-
-    /// For blocking calls, whose `until` is their deadline.
-    pub(crate) fn into_timed_out(mut self) -> Self {
-        if self.reason == Refusal::Cancelled {
-            self.reason = Refusal::TimedOut;
-        }
-        self
     }
 }
 

@@ -1,4 +1,4 @@
-//! Waiters that free their place in line as soon as they see how their wait ended, while the thread that
+//! Waiters that free their queue node as soon as they see how their wait ended, while the thread that
 //! ended it is still on its way out of the store that said so. Nothing of the place may be in use then.
 //!
 //! For Miri, which sees a reference that outlives what it points to; under Miri the store yields, so that
@@ -13,14 +13,14 @@ use cloakroom::{Budget, Permit, Refusal, Stash};
 
 const ROUNDS: usize = if cfg!(miri) { 3 } else { 100 };
 
-/// Joins the line, and spins until `seen` says that the line has been served. Only then it polls, without
-/// a pause: a poll that comes too early waits for the lock, and so for the thread that is to be met.
+/// Joins the queue, and spins until `seen` says that waiters were granted. Only then it polls, without
+/// a pause: a poll that comes too early waits for the lock, and so for the thread that it must meet.
 fn wait_and_free<F: Future>(future: F, queued: &AtomicUsize, seen: impl Fn() -> bool) -> F::Output {
     let mut future = Box::pin(future);
     let mut context = Context::from_waker(Waker::noop());
     assert!(future.as_mut().poll(&mut context).is_pending());
     queued.fetch_add(1, Ordering::Release);
-    // More than one look, for the first may be answered with what was there before.
+    // Checks more than once: the first check may see the earlier state.
     while !(0..8).any(|_| seen()) {
         thread::yield_now();
     }

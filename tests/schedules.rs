@@ -27,7 +27,8 @@ use cloakroom::{Budget, ManualClock, Permit, PutError, Refusal, Stash, Ticket};
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, MaxSteps, Runner, future, thread};
 
-use self::support::ledger::{Dice, Fate, Ledger, Parcel, Record};
+use self::support::ledger::{Fate, Ledger, Record, Tracked};
+use self::support::random::Rng;
 use self::support::{Count, Hooks, Request, Task, acquire_task, counting, poll, put_task};
 
 // ---- Running ---------------------------------------------------------------------------------------
@@ -38,7 +39,7 @@ fn setting<T: FromStr>(name: &str, otherwise: T) -> T {
 }
 
 /// Runs `body` under `SCHEDULES` random schedules (1,000 unless set) and half as many of PCT's, from
-/// `SCHEDULES_SEED` on. `body` gets dice that are other ones at each schedule.
+/// `SCHEDULES_SEED` on. `body` gets other random numbers at each schedule.
 fn explore(name: &str, body: impl Fn(u64) + Send + Sync + 'static) {
     let iterations: usize = setting("SCHEDULES", 1_000);
     let seed: u64 = setting("SCHEDULES_SEED", 0xC0A7);
@@ -70,12 +71,12 @@ fn with<T, R>(mutex: &Mutex<T>, f: impl FnOnce(&mut T) -> R) -> R {
 fn spawn_all<T: Send + 'static>(
     tasks: u64,
     seed: u64,
-    body: impl Fn(u64, &mut Dice) -> T + Send + Sync + 'static,
+    body: impl Fn(u64, &mut Rng) -> T + Send + Sync + 'static,
 ) -> Vec<T> {
     let body = Arc::new(body);
     let spawn = |number| {
         let body = Arc::clone(&body);
-        thread::spawn(move || body(number, &mut Dice::new(seed + number)))
+        thread::spawn(move || body(number, &mut Rng::new(seed + number)))
     };
     let threads: Vec<_> = (0..tasks).map(spawn).collect();
     threads.into_iter().map(|thread| thread.join().unwrap()).collect()
@@ -98,7 +99,7 @@ struct Waiting {
     count: Arc<Count>,
 }
 
-/// First polls it. Whoever has to wait is in the list.
+/// Polls it once. A request that has to wait is added to the list.
 fn request(
     budget: &Budget,
     bytes: u64,
@@ -116,13 +117,17 @@ fn request(
     }
 }
 
-/// After everything: nobody waits who could be let in; and when all is given back, nobody waits.
+/// Checks the end: no waiter is left that could be granted, and none at all once all bytes are back.
 fn nobody_is_forgotten(budget: &Budget, waiting: Vec<Waiting>, permits: Vec<Permit<'static>>) {
     let (mut waiting, granted): (Vec<_>, Vec<_>) =
         waiting.into_iter().partition(|waiting| waiting.count.get() == 0);
     assert!(granted.iter().all(|waiting| waiting.count.get() == 1), "woken once");
-    assert_eq!(budget.waiting(), waiting.len(), "who is in line, and who was not woken");
-    // This moves nothing and serves the line: whoever it lets in should have been in already.
+    assert_eq!(
+        budget.waiting(),
+        waiting.len(),
+        "waiters in the queue, and waiters that were not woken"
+    );
+    // Changes no limit but grants waiters: a waiter granted here should have been granted before.
     budget.set_limit(budget.limit());
     assert!(waiting.iter().all(|waiting| waiting.count.get() == 0), "forgotten: {budget:?}");
     budget.set_limit(LIMIT);
@@ -145,13 +150,13 @@ fn no_wakeup_is_lost() {
     explore("no_wakeup_is_lost", |seed| {
         let budget = Budget::new(LIMIT);
         let again = budget.clone();
-        let ends = spawn_all(12, seed, move |_, dice| {
+        let ends = spawn_all(12, seed, move |_, rng| {
             let (mut waiting, mut permits) = (Vec::new(), Vec::new());
             for _ in 0..4 {
-                match dice.below(8) {
+                match rng.below(8) {
                     0..4 => {
-                        let waker = if dice.once_in(3) {
-                            let (budget, bytes) = (budget.clone(), dice.below(LIMIT));
+                        let waker = if rng.once_in(3) {
+                            let (budget, bytes) = (budget.clone(), rng.below(LIMIT));
                             let call = move || match bytes {
                                 0..3 => budget.set_limit(LIMIT - bytes),
                                 _ => drop(budget.try_acquire(bytes)),
@@ -160,14 +165,14 @@ fn no_wakeup_is_lost() {
                         } else {
                             counting()
                         };
-                        match request(&budget, 1 + dice.below(LIMIT), waker) {
+                        match request(&budget, 1 + rng.below(LIMIT), waker) {
                             Ok(permit) => permits.push(permit),
                             Err(queued) => waiting.extend(queued),
                         }
                     }
-                    4 => drop(dice.draw(&mut waiting)),
-                    5 | 6 => drop(dice.draw(&mut permits)),
-                    _ => budget.set_limit(LIMIT / 2 + dice.below(LIMIT / 2 + 1)),
+                    4 => drop(rng.draw(&mut waiting)),
+                    5 | 6 => drop(rng.draw(&mut permits)),
+                    _ => budget.set_limit(LIMIT / 2 + rng.below(LIMIT / 2 + 1)),
                 }
             }
             (waiting, permits)
@@ -195,18 +200,18 @@ fn grants_come_in_the_order_of_joining() {
         let tick = |now: &AtomicU64| now.fetch_add(1, Ordering::SeqCst);
         let (again, joined, granted) = (budget.clone(), Arc::clone(&joins), Arc::clone(&grants));
         let opener = thread::spawn(move || drop(full));
-        spawn_all(12, seed, move |number, dice| {
+        spawn_all(12, seed, move |number, rng| {
             if number < 2 {
                 for _ in 0..3 {
                     if let Ok(permit) = again.try_acquire(1) {
-                        // It was not in line: somebody who had joined before must not be waiting.
+                        // It was not queued: no request that joined before may be waiting.
                         drop(permit);
                     }
                 }
                 return;
             }
-            let leaves = dice.once_in(4);
-            let bytes = LIMIT / 2 + 1 + dice.below(LIMIT / 2);
+            let leaves = rng.once_in(4);
+            let bytes = LIMIT / 2 + 1 + rng.below(LIMIT / 2);
             let mut future = acquire_task(&again, bytes);
             let began = tick(&now);
             let first = future::block_on(poll_fn(|cx| Poll::Ready(poll(&mut future, cx.waker()))));
@@ -219,7 +224,7 @@ fn grants_come_in_the_order_of_joining() {
                 Poll::Ready(permit) => permit,
                 Poll::Pending => future::block_on(future),
             };
-            // The permit is still held: nobody else is granted before this is noted.
+            // The permit is still held: no other request is granted before this is recorded.
             with(&granted, |grants| grants.push(number));
             drop(permit.unwrap());
         });
@@ -247,18 +252,18 @@ fn who_fits_does_not_pass_who_came_first() {
         let now = Arc::new(AtomicU64::new(0));
         let releaser = thread::spawn(move || (0..LIMIT).rev().for_each(|rest| full.shrink(rest)));
         let (again, granted) = (budget.clone(), Arc::clone(&grants));
-        let joins = spawn_all(10, seed, move |number, dice| {
+        let joins = spawn_all(10, seed, move |number, rng| {
             let log = Arc::clone(&granted);
             let (_, waker) =
                 Hooks::new().on_wake(move || with(&log, |log| log.push(number))).waker();
-            let mut request = acquire_task(&again, 1 + dice.below(LIMIT));
+            let mut request = acquire_task(&again, 1 + rng.below(LIMIT));
             let began = now.fetch_add(1, Ordering::SeqCst);
             let first = poll(&mut request, &waker);
             if first.is_ready() {
                 with(&granted, |log| log.push(number));
             }
             let ended = now.fetch_add(1, Ordering::SeqCst);
-            // What is granted is kept: nobody but the releaser gives back.
+            // Grants are kept: only the releaser gives bytes back.
             (began, ended, request, first)
         });
         releaser.join().unwrap();
@@ -280,15 +285,15 @@ fn sums_are_exact() {
     explore("sums_are_exact", |seed| {
         let (budget, held) = (Budget::new(LIMIT), Arc::new(AtomicU64::new(0)));
         let again = budget.clone();
-        spawn_all(16, seed, move |_, dice| {
-            let bytes = dice.below(LIMIT + 1);
-            let permit = match dice.below(4) {
+        spawn_all(16, seed, move |_, rng| {
+            let bytes = rng.below(LIMIT + 1);
+            let permit = match rng.below(4) {
                 0 => again.try_acquire(bytes).ok(),
                 1 => {
                     let mut future = acquire_task(&again, bytes);
                     match poll(&mut future, Waker::noop()) {
                         Poll::Ready(permit) => Some(permit.unwrap()),
-                        // Dropped in line, or with a grant.
+                        // Dropped while waiting, or with a grant.
                         Poll::Pending => None,
                     }
                 }
@@ -316,12 +321,12 @@ fn closing_ends_every_wait() {
         let (again, found) = (budget.clone(), Arc::new(AtomicUsize::new(0)));
         let (closed, ended) = (Arc::clone(&found), Arc::new(AtomicUsize::new(0)));
         let ends = Arc::clone(&ended);
-        spawn_all(20, seed, move |number, dice| {
+        spawn_all(20, seed, move |number, rng| {
             if number == 0 {
-                (0..dice.below(30)).for_each(|_| thread::yield_now());
+                (0..rng.below(30)).for_each(|_| thread::yield_now());
                 closed.store(again.close(), Ordering::SeqCst);
             } else {
-                let refused = future::block_on(again.acquire(1 + dice.below(LIMIT)));
+                let refused = future::block_on(again.acquire(1 + rng.below(LIMIT)));
                 assert_eq!(refused.unwrap_err().reason(), Refusal::Closed);
                 ends.fetch_add(1, Ordering::SeqCst);
             }
@@ -335,10 +340,10 @@ fn closing_ends_every_wait() {
 
 // ---- The stash -------------------------------------------------------------------------------------
 
-type Hall = Stash<Parcel, u64>;
-type PutResult = Result<Ticket, PutError<Parcel>>;
+type TestStash = Stash<Tracked, u64>;
+type PutResult = Result<Ticket, PutError<Tracked>>;
 
-fn hall() -> (Hall, ManualClock) {
+fn test_stash() -> (TestStash, ManualClock) {
     let clock = ManualClock::new();
     let stash = Stash::builder()
         .max_bytes(LIMIT)
@@ -371,23 +376,29 @@ impl Hands {
         }
     }
 
-    fn take(&mut self, stash: &Hall, (ticket, record): (Ticket, Arc<Record>)) {
+    fn take(&mut self, stash: &TestStash, (ticket, record): (Ticket, Arc<Record>)) {
         assert!(stash.take(&ticket, &8).is_none(), "another's");
         match stash.take(&ticket, &7) {
-            Some(parcel) => parcel.delivered(),
+            Some(tracked) => tracked.delivered(),
             None => self.gone.push(record),
         }
     }
 
-    fn step(&mut self, stash: &Hall, clock: &ManualClock, ledger: &Arc<Ledger>, dice: &mut Dice) {
-        match dice.below(16) {
+    fn step(
+        &mut self,
+        stash: &TestStash,
+        clock: &ManualClock,
+        ledger: &Arc<Ledger>,
+        rng: &mut Rng,
+    ) {
+        match rng.below(16) {
             0..3 => {
-                let parcel = ledger.parcel(dice.below(LIMIT));
-                let record = parcel.record();
-                self.put_was(stash.try_put(7, parcel), record);
+                let tracked = ledger.tracked(rng.below(LIMIT));
+                let record = tracked.record();
+                self.put_was(stash.try_put(7, tracked), record);
             }
             3..8 => {
-                let (again, call) = (stash.clone(), dice.below(5));
+                let (again, call) = (stash.clone(), rng.below(5));
                 // A payload whose drop calls back, and a waker that does.
                 let call_back = move || match call {
                     0 => drop(again.gc()),
@@ -395,27 +406,27 @@ impl Hands {
                     2 => assert!(again.len() <= 100),
                     _ => {}
                 };
-                let parcel = ledger.parcel(dice.below(LIMIT)).on_swept(call_back.clone());
-                let record = parcel.record();
+                let tracked = ledger.tracked(rng.below(LIMIT)).on_swept(call_back.clone());
+                let record = tracked.record();
                 let (count, waker) = Hooks::new().on_wake(call_back).waker();
-                let mut put = put_task(stash, 7, parcel);
+                let mut put = put_task(stash, 7, tracked);
                 match poll(&mut put, &waker) {
                     Poll::Ready(result) => self.put_was(result, record),
                     Poll::Pending => self.waiting.push(WaitingPut { put, count, record }),
                 }
             }
             8..11 => {
-                if let Some(check) = dice.draw(&mut self.checks) {
+                if let Some(check) = rng.draw(&mut self.checks) {
                     self.take(stash, check);
                 }
             }
             11 => {
-                if let Some(WaitingPut { put, record, .. }) = dice.draw(&mut self.waiting) {
+                if let Some(WaitingPut { put, record, .. }) = rng.draw(&mut self.waiting) {
                     record.cancel();
                     drop(put);
                 }
             }
-            12 => clock.advance(Duration::from_millis(dice.below(5))),
+            12 => clock.advance(Duration::from_millis(rng.below(5))),
             13 => drop(stash.gc()),
             14 => drop(stash.clear()),
             _ => {
@@ -436,17 +447,17 @@ impl Hands {
     }
 }
 
-/// Ten tasks do everything that a stash can do. In the end those who still wait are let in one after the
+/// Ten tasks do everything that a stash can do. In the end the remaining waiters are granted one after the
 /// other, and every payload went exactly one way.
 #[test]
 fn every_payload_goes_exactly_one_way() {
     explore("every_payload_goes_exactly_one_way", |seed| {
-        let ((stash, clock), ledger) = (hall(), Ledger::new());
+        let ((stash, clock), ledger) = (test_stash(), Ledger::new());
         let (again, book) = (stash.clone(), Arc::clone(&ledger));
-        let ends = spawn_all(10, seed, move |_, dice| {
+        let ends = spawn_all(10, seed, move |_, rng| {
             let mut hands = Hands::default();
             for _ in 0..5 {
-                hands.step(&again, &clock, &book, dice);
+                hands.step(&again, &clock, &book, rng);
             }
             hands
         });
@@ -456,7 +467,7 @@ fn every_payload_goes_exactly_one_way() {
             all.waiting.extend(hands.waiting);
             all.gone.extend(hands.gone);
         }
-        // Each turn makes room: with nothing stored, somebody who waits has been let in.
+        // Each turn makes room: with nothing stored, a waiter has been granted.
         while !(all.waiting.is_empty() && all.checks.is_empty()) {
             for check in std::mem::take(&mut all.checks) {
                 all.take(&stash, check);
@@ -479,9 +490,9 @@ fn every_payload_goes_exactly_one_way() {
         assert!(all.gone.iter().all(|record| record.fate() == Fate::Swept));
         assert_eq!((stash.clear(), stash.used_bytes(), stash.waiting()), (0, 0, 0));
         ledger.assert_settled();
-        let whole = ledger.parcel(LIMIT - 1);
+        let whole = ledger.tracked(LIMIT - 1);
         let ticket = stash.try_put(7, whole).expect("all of it is free");
-        stash.try_put(7, ledger.parcel(0)).expect_err("and no more").into_payload().returned();
+        stash.try_put(7, ledger.tracked(0)).expect_err("and no more").into_payload().returned();
         stash.take(&ticket, &7).unwrap().delivered();
     });
 }
@@ -490,14 +501,14 @@ fn every_payload_goes_exactly_one_way() {
 #[test]
 fn whatever_is_put_is_taken() {
     explore("whatever_is_put_is_taken", |seed| {
-        let ((stash, _), ledger) = (hall(), Ledger::new());
+        let ((stash, _), ledger) = (test_stash(), Ledger::new());
         let (again, book) = (stash.clone(), Arc::clone(&ledger));
         let tickets = Arc::new(Mutex::new(Vec::new()));
-        spawn_all(12, seed, move |number, dice| {
+        spawn_all(12, seed, move |number, rng| {
             if number < 8 {
                 for _ in 0..2 {
-                    let parcel = book.parcel(dice.below(LIMIT));
-                    let ticket = future::block_on(again.put(7, parcel)).unwrap();
+                    let tracked = book.tracked(rng.below(LIMIT));
+                    let ticket = future::block_on(again.put(7, tracked)).unwrap();
                     with(&tickets, |tickets| tickets.push(ticket));
                 }
                 return;

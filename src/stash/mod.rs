@@ -9,6 +9,7 @@ mod alarms;
 mod builder;
 mod claim;
 mod counters;
+mod expiry;
 mod options;
 mod put;
 mod reaper;

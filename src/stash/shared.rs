@@ -43,20 +43,6 @@ impl<P, O> Inner<P, O> {
         bytes.saturating_add(self.entry_overhead).max(1)
     }
 
-    /// Removes a batch of what has expired by `now`. Returns how many, and when to look again.
-    pub(super) fn expire_batch(&self, now: Nanos) -> (usize, Nanos) {
-        let (dead, next) = self.slots.expire(now);
-        let (count, bytes) = (dead.count(), dead.bytes());
-        if count > 0 {
-            self.counters.expired.add(count as u64);
-            // First the bytes, then the payloads, whose drop is user code: nothing is held then.
-            self.budget.release(bytes);
-            drop(dead);
-            self.observe(|| Event::Expired { entries: count, bytes });
-        }
-        (count, next)
-    }
-
     /// Tells the observer, if there is one. Nothing is held.
     #[inline]
     pub(super) fn observe(&self, event: impl FnOnce() -> Event) {
@@ -136,8 +122,8 @@ impl<P, O: Hash> Inner<P, O> {
 /// The end of a stash: no handle is left, so no claim and no reservation. But clones of its budget may be, and
 /// somebody may wait for its bytes or for it to be empty.
 impl<P, O> Drop for Inner<P, O> {
+    /// Releases the bytes of all entries, for those who still hold the budget. Then drops the payloads.
     fn drop(&mut self) {
-        self.alarms.wake();
         let removed = self.slots.clear();
         let (count, bytes) = (removed.count(), removed.bytes());
         if count > 0 {
@@ -146,5 +132,6 @@ impl<P, O> Drop for Inner<P, O> {
             drop(removed);
             self.observe(|| Event::Cleared { entries: count, bytes });
         }
+        self.alarms.wake_all();
     }
 }

@@ -68,13 +68,13 @@ fn a_stash_may_be_shared_if_what_is_in_it_may_be_sent() {
 }
 
 #[test]
-fn a_stash_of_what_must_stay_on_its_thread_stays_there_too() {
+fn a_stash_of_types_that_must_stay_on_their_thread_stays_there_too() {
     assert_eq!(send_sync_unpin!(Stash<Local, u64>), (false, false, true), "payload");
     assert_eq!(send_sync_unpin!(Stash<Vec<u8>, Local>), (false, false, true), "owner");
 }
 
 #[test]
-fn a_put_is_pinned_in_line_and_may_move_between_threads() {
+fn a_waiting_put_is_pinned_and_may_move_between_threads() {
     assert_eq!(send_sync_unpin!(Put<'static, Vec<u8>, u64>), (true, true, false));
     assert_eq!(send_sync_unpin!(Put<'static, Local, u64>), (false, false, false));
     assert_eq!(send_sync_unpin!(Put<'static, Vec<u8>, Local>), (false, false, false));
@@ -83,7 +83,7 @@ fn a_put_is_pinned_in_line_and_may_move_between_threads() {
 }
 
 #[test]
-fn a_request_is_pinned_in_line_and_may_move_between_threads() {
+fn a_waiting_request_is_pinned_and_may_move_between_threads() {
     assert_eq!(send_sync_unpin!(Acquire<'static>), (true, true, false));
     assert_eq!(send_sync_unpin!(Acquire<'static, Local>), (false, false, false));
     assert_eq!(send_sync_unpin!(Acquire<'static, Unshared>), (true, false, false));
@@ -123,7 +123,7 @@ fn a_reservation_is_a_handle_and_as_free_as_the_stash() {
 }
 
 #[test]
-fn waits_for_room_and_for_the_end_are_pinned_in_line_and_may_move_between_threads() {
+fn waiting_reservations_and_drains_are_pinned_and_may_move_between_threads() {
     assert_eq!(send_sync_unpin!(Reserve<'static, Vec<u8>, u64>), (true, true, false));
     // No payload is in it yet.
     assert_eq!(send_sync_unpin!(Reserve<'static, Unshared, Unshared>), (true, true, false));
@@ -134,7 +134,7 @@ fn waits_for_room_and_for_the_end_are_pinned_in_line_and_may_move_between_thread
 }
 
 #[test]
-fn what_holds_no_user_type_is_free_to_go_anywhere() {
+fn types_without_a_user_type_are_send_and_sync() {
     assert_eq!(send_sync_unpin!(Budget), (true, true, true));
     assert_eq!(send_sync_unpin!(Permit<'static>), (true, true, true));
     assert_eq!(send_sync_unpin!(Ticket), (true, true, true));

@@ -1,4 +1,4 @@
-//! B2: charged until delivered; put back, or gone.
+//! B2: a claimed entry is charged until it is delivered, put back or removed.
 
 use std::hash::{Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -7,20 +7,20 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use cloakroom::{ManualClock, OnDrop, PutOptions, Stash};
+use cloakroom::{Claim, ManualClock, OnDrop, PutOptions, Stash};
 
 use crate::executors::Executor;
 use crate::fixtures::{
-    ALICE, BOB, Diary, SECOND, checked_stats, hall, hall_with, payload, put, state, take,
+    ALICE, BOB, EventLog, SECOND, checked_stats, payload, put, stash_with, state, take, test_stash,
 };
-use crate::stats_and_events::Dice;
+use crate::support::random::Rng;
 use crate::support::{
-    Coat, Live, TTL, counting, must_come_back, poll, put_task, queue, ready, stash_of,
+    Counted, Live, TTL, counting, must_come_back, poll, put_task, queue, ready, stash_of,
 };
 
 on_every_executor! {
-    fn b2_what_is_claimed_is_charged_until_it_is_delivered(executor) {
-        let (stash, _) = hall();
+    fn b2_a_claimed_entry_is_charged_until_it_is_delivered(executor) {
+        let (stash, _) = test_stash();
         let ticket = put(&stash, 100);
         let handle = stash.clone();
         let head = executor.start(async move { handle.put(BOB, payload(100)).await });
@@ -36,8 +36,8 @@ on_every_executor! {
 }
 
 #[test]
-fn b2_what_is_claimed_is_nobody_elses() {
-    let (stash, clock) = hall();
+fn b2_a_claimed_entry_is_not_available_to_others() {
+    let (stash, clock) = test_stash();
     let ticket = put(&stash, 40);
     assert!(stash.claim(&ticket, &BOB).is_none());
     let claim = stash.claim(&ticket, &ALICE).unwrap();
@@ -53,8 +53,8 @@ fn b2_what_is_claimed_is_nobody_elses() {
 
 #[test]
 fn b2_unknown_expired_and_delivered_are_all_none() {
-    let (stash, clock) = hall();
-    let unknown = put(&hall().0, 1);
+    let (stash, clock) = test_stash();
+    let unknown = put(&test_stash().0, 1);
     assert!(stash.claim(&unknown, &ALICE).is_none());
     let ticket = put(&stash, 40);
     clock.advance(TTL);
@@ -67,8 +67,8 @@ fn b2_unknown_expired_and_delivered_are_all_none() {
 }
 
 #[test]
-fn b2_put_back_it_has_its_ticket_owner_and_deadline() {
-    let (stash, clock) = hall();
+fn b2_an_entry_put_back_keeps_its_ticket_owner_and_deadline() {
+    let (stash, clock) = test_stash();
     let ticket = put(&stash, 40);
     let last = Duration::from_nanos(1);
     clock.advance(TTL - last);
@@ -93,7 +93,7 @@ fn b2_put_back_it_has_its_ticket_owner_and_deadline() {
 
 #[test]
 fn b2_put_back_it_is_swept_on_time() {
-    let (stash, clock) = hall();
+    let (stash, clock) = test_stash();
     let ticket = put(&stash, 40);
     let _ = stash.try_put_with(ALICE, payload(1), PutOptions::new().ttl(TTL / 2)).unwrap();
     let claim = stash.claim(&ticket, &ALICE).unwrap();
@@ -108,9 +108,9 @@ fn b2_put_back_it_is_swept_on_time() {
 }
 
 on_every_executor! {
-    /// Nobody is left who would look for it otherwise: the reaper's look came while it was claimed.
-    fn b2_put_back_after_a_reaper_looked_it_is_reaped_on_time(executor) {
-        let (stash, clock) = hall();
+    /// Without the put back, no sweep would come: the reaper swept while the entry was claimed.
+    fn b2_an_entry_put_back_after_a_sweep_is_reaped_on_time(executor) {
+        let (stash, clock) = test_stash();
         let (reaper, timer) = (stash.reaper(), clock.clone());
         let reaper = executor.start(reaper.run(move |duration| timer.sleep(duration)));
         let ticket = put(&stash, 60);
@@ -133,21 +133,26 @@ on_every_executor! {
     }
 }
 
+/// Ends the claim of an entry that was removed meanwhile, by its drop or by `put_back`.
+fn ends_without_put_back(claim: Claim<Vec<u8>, u8>, drops: bool) {
+    if drops {
+        drop(claim);
+    } else {
+        assert!(!claim.put_back());
+    }
+}
+
 on_every_executor! {
     fn b2_expired_while_claimed_it_is_not_put_back(executor) {
         for drops in [false, true] {
-            let (stash, clock) = hall();
+            let (stash, clock) = test_stash();
             let ticket = put(&stash, 100);
             let handle = stash.clone();
             let claim = stash.claim(&ticket, &ALICE).unwrap();
             let head = executor.start(async move { handle.put(BOB, payload(100)).await });
             clock.advance(TTL);
             assert!(head.is_pending());
-            if drops {
-                drop(claim);
-            } else {
-                assert!(!claim.put_back());
-            }
+            ends_without_put_back(claim, drops);
             assert!(take(&stash, ticket).is_none());
             assert!(head.output().is_ok());
             let stats = checked_stats(&stash);
@@ -160,7 +165,7 @@ on_every_executor! {
 on_every_executor! {
     fn b2_cleared_while_claimed_it_is_not_put_back(executor) {
         for drops in [false, true] {
-            let (stash, _) = hall();
+            let (stash, _) = test_stash();
             let (ticket, other) = (put(&stash, 60), put(&stash, 40));
             let claim = stash.claim(&ticket, &ALICE).unwrap();
             let handle = stash.clone();
@@ -168,11 +173,7 @@ on_every_executor! {
             assert_eq!((stash.clear(), stash.clear()), (1, 0), "what is claimed stays");
             assert!(head.is_pending());
             assert_eq!((*claim == payload(60), take(&stash, other)), (true, None));
-            if drops {
-                drop(claim);
-            } else {
-                assert!(!claim.put_back());
-            }
+            ends_without_put_back(claim, drops);
             assert!(take(&stash, ticket).is_none());
             assert!(head.output().is_ok());
             let stats = checked_stats(&stash);
@@ -184,7 +185,7 @@ on_every_executor! {
 
 #[test]
 fn b2_cleared_while_claimed_it_can_still_be_delivered() {
-    let (stash, clock) = hall();
+    let (stash, clock) = test_stash();
     let tickets = [put(&stash, 60), put(&stash, 30), put(&stash, 10)];
     let [one, two, three] = tickets.map(|ticket| stash.claim(&ticket, &ALICE).unwrap());
     assert_eq!(stash.clear(), 0);
@@ -199,8 +200,8 @@ fn b2_cleared_while_claimed_it_can_still_be_delivered() {
 }
 
 #[test]
-fn b2_a_slot_that_was_cleared_under_a_claim_is_as_good_as_new() {
-    let (stash, _) = hall();
+fn b2_a_slot_that_was_cleared_under_a_claim_is_reusable() {
+    let (stash, _) = test_stash();
     for _ in 0..100 {
         let ticket = put(&stash, 10);
         let claim = stash.claim(&ticket, &ALICE).unwrap();
@@ -216,12 +217,12 @@ fn b2_a_slot_that_was_cleared_under_a_claim_is_as_good_as_new() {
 
 #[test]
 fn b2_dropped_with_finish_it_counts_as_delivered_and_serves_the_head() {
-    let (stash, clock) = stash_of::<Coat, u8>(100);
+    let (stash, clock) = stash_of::<Counted, u8>(100);
     let live = Live::new();
     for expired in [false, true] {
-        let ticket = stash.try_put(ALICE, live.coat(100)).unwrap();
+        let ticket = stash.try_put(ALICE, live.counted(100)).unwrap();
         let claim = stash.claim(&ticket, &ALICE).unwrap().on_drop(OnDrop::Finish);
-        let mut next = put_task(&stash, BOB, live.coat(100));
+        let mut next = put_task(&stash, BOB, live.counted(100));
         let woken = queue(&mut next);
         if expired {
             clock.advance(TTL);
@@ -236,7 +237,7 @@ fn b2_dropped_with_finish_it_counts_as_delivered_and_serves_the_head() {
 
 #[test]
 fn b2_a_claim_dropped_by_a_panic_puts_it_back() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let ticket = put(&stash, 40);
     let caught = catch_unwind(AssertUnwindSafe(|| {
         let _claim = stash.claim(&ticket, &ALICE).unwrap();
@@ -249,7 +250,7 @@ fn b2_a_claim_dropped_by_a_panic_puts_it_back() {
 #[test]
 fn b2_bytes_are_free_with_the_last_clone_wherever_it_is() {
     must_come_back(|| {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let ticket = put(&stash, 100);
         let mut next = put_task(&stash, BOB, payload(100));
         let (woken, waker) = counting();
@@ -274,7 +275,7 @@ fn b2_bytes_are_free_with_the_last_clone_wherever_it_is() {
 
 #[test]
 fn b2_bytes_of_an_empty_payload_are_charged_until_they_are_dropped() {
-    let (stash, _) = hall_with(|builder| builder.entry_overhead(8));
+    let (stash, _) = stash_with(|builder| builder.entry_overhead(8));
     let ticket = put(&stash, 0);
     let bytes = stash.claim(&ticket, &ALICE).unwrap().into_bytes();
     assert_eq!((bytes.len(), state(&stash)), (0, (1, 8, 0)));
@@ -285,9 +286,9 @@ fn b2_bytes_of_an_empty_payload_are_charged_until_they_are_dropped() {
 #[test]
 fn b2_a_claim_keeps_the_stash() {
     let live = Live::new();
-    let (stash, _) = stash_of::<Coat, u8>(100);
-    let ticket = stash.try_put(ALICE, live.coat(10)).unwrap();
-    let _ = stash.try_put(ALICE, live.coat(10)).unwrap();
+    let (stash, _) = stash_of::<Counted, u8>(100);
+    let ticket = stash.try_put(ALICE, live.counted(10)).unwrap();
+    let _ = stash.try_put(ALICE, live.counted(10)).unwrap();
     let claim = stash.claim(&ticket, &ALICE).unwrap();
     let reaper = stash.reaper();
     drop(stash);
@@ -300,7 +301,7 @@ fn b2_a_claim_keeps_the_stash() {
 
 #[test]
 fn b2_a_closed_stash_takes_back_and_delivers() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let ticket = put(&stash, 40);
     let claim = stash.claim(&ticket, &ALICE).unwrap();
     stash.close();
@@ -311,41 +312,41 @@ fn b2_a_closed_stash_takes_back_and_delivers() {
 
 /// All of them hash alike: it is `Eq` alone that tells the rightful owner.
 #[derive(Debug, PartialEq, Eq)]
-struct Alike(u8);
+struct SameHash(u8);
 
-impl Hash for Alike {
+impl Hash for SameHash {
     fn hash<H: Hasher>(&self, _: &mut H) {}
 }
 
 #[test]
-fn b2_another_owner_who_hashes_alike_has_claimed_nothing() {
-    let (diary, clock) = (Diary::default(), ManualClock::new());
+fn b2_another_owner_with_the_same_hash_claims_nothing() {
+    let (log, clock) = (EventLog::default(), ManualClock::new());
     let builder = Stash::builder().max_bytes(100).entry_overhead(0).ttl(TTL);
-    let stash: Stash<Vec<u8>, Alike> =
-        builder.clock(clock.clone()).observer(diary.clone()).build().unwrap();
-    let ticket = stash.try_put(Alike(1), payload(40)).unwrap();
-    diary.read();
+    let stash: Stash<Vec<u8>, SameHash> =
+        builder.clock(clock.clone()).observer(log.clone()).build().unwrap();
+    let ticket = stash.try_put(SameHash(1), payload(40)).unwrap();
+    log.read();
     for _ in 0..3 {
-        assert!(stash.claim(&ticket, &Alike(2)).is_none());
+        assert!(stash.claim(&ticket, &SameHash(2)).is_none());
     }
-    assert_eq!(diary.read(), []);
-    let claim = stash.claim(&ticket, &Alike(1)).unwrap();
+    assert_eq!(log.read(), []);
+    let claim = stash.claim(&ticket, &SameHash(1)).unwrap();
     let stats = checked_stats(&stash);
     assert_eq!((stats.claims, stats.claimed, stats.put_back), (1, 1, 0));
     assert!(claim.put_back());
     clock.advance(TTL);
-    assert!(stash.claim(&ticket, &Alike(2)).is_none());
+    assert!(stash.claim(&ticket, &SameHash(2)).is_none());
     stash.gc();
     assert_eq!((state(&stash), checked_stats(&stash).expired), ((0, 0, 0), 1));
 }
 
 /// Threads that claim, put back, deliver, take, sweep and clear the same few entries.
 #[test]
-fn b2_whoever_races_each_payload_has_one_ending_and_all_bytes_come_back() {
+fn b2_in_every_race_each_payload_ends_once_and_all_bytes_come_back() {
     must_come_back(|| {
         let live = Live::new();
         let clock = ManualClock::new();
-        let stash: Stash<Coat, u8> = Stash::builder()
+        let stash: Stash<Counted, u8> = Stash::builder()
             .max_bytes(1_000)
             .entry_overhead(1)
             .max_bytes_per_owner(500)
@@ -360,15 +361,16 @@ fn b2_whoever_races_each_payload_has_one_ending_and_all_bytes_come_back() {
                 let (stash, live, clock, tickets) = (&stash, &live, &clock, &tickets);
                 let (stored, delivered) = (&stored, &delivered);
                 scope.spawn(move || {
-                    let mut dice = Dice(seed + 1);
+                    let mut rng = Rng::new(seed + 1);
                     for _ in 0..4_000 {
                         let picked = {
                             let mut tickets = tickets.lock().unwrap();
                             let count: usize = tickets.len();
                             if count > 16 {
-                                tickets.swap_remove(dice.below(16))
+                                tickets.swap_remove(rng.index(16))
                             } else {
-                                if let Ok(ticket) = stash.try_put(ALICE, live.coat(dice.below(20)))
+                                if let Ok(ticket) =
+                                    stash.try_put(ALICE, live.counted(rng.index(20)))
                                 {
                                     stored.fetch_add(1, Ordering::SeqCst);
                                     tickets.push(ticket);
@@ -378,7 +380,7 @@ fn b2_whoever_races_each_payload_has_one_ending_and_all_bytes_come_back() {
                             }
                         };
                         let claim = || stash.claim(&picked, &ALICE);
-                        let done = match dice.below(12) {
+                        let done = match rng.index(12) {
                             0..3 => claim().map(|claim| drop(claim.into_inner())),
                             3..5 => stash.take(&picked, &ALICE).map(drop),
                             5..8 => {

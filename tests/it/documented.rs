@@ -1,4 +1,4 @@
-//! What the documentation says in passing: a sentence each, and a test that holds it to that.
+//! Sentences of the documentation that no other module tests, one test each.
 
 use cloakroom::Budget;
 
@@ -43,7 +43,7 @@ fn every_reaper_ends_with_the_last_handle() {
     }
 }
 
-/// It looks in batches, lets others run after each, and sleeps when nothing is left that is due.
+/// A reaper sweeps in batches, yields after each, and sleeps when nothing more is due.
 #[test]
 fn a_reaper_does_not_sleep_while_more_is_due() {
     let (stash, clock) = stash_of::<String, u8>(5_005);
@@ -65,12 +65,12 @@ fn a_reaper_does_not_sleep_while_more_is_due() {
 #[test]
 fn claims_and_reservations_can_be_printed_without_their_secrets() {
     let (stash, _clock) = stash_of::<String, u8>(100);
-    let ticket = stash.try_put(0, "coat".to_owned()).unwrap();
+    let ticket = stash.try_put(0, "text".to_owned()).unwrap();
     let claim = stash.claim(&ticket, &0).unwrap();
     let text = format!("{claim:?} {:?}", stash.try_reserve(7).unwrap());
     let expected = "Claim { ticket: Ticket(00000000-..), charge: Some(4), on_drop: PutBack, .. } \
                     Reservation { bytes: 7, .. }";
-    // The slot's place depends on the thread.
+    // The slot index depends on the thread.
     let place = &format!("{ticket:?}");
     assert_eq!(text, expected.replace("Ticket(00000000-..)", place));
     assert!(!text.contains(&ticket.to_string()));
@@ -85,6 +85,6 @@ fn claims_and_reservations_can_be_printed_without_their_secrets() {
 fn a_reservation_that_is_too_small_says_so_and_not_that_the_stash_is() {
     let (stash, _clock) = stash_of::<String, u8>(100);
     let _ = stash.try_put(0, "x".repeat(60)).unwrap();
-    let refused = stash.try_reserve(3).unwrap().put(0, "coat".to_owned()).unwrap_err();
+    let refused = stash.try_reserve(3).unwrap().put(0, "text".to_owned()).unwrap_err();
     assert_eq!(refused.to_string(), "larger than the reservation: 4 bytes needed, 3 reserved");
 }

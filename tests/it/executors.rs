@@ -15,13 +15,13 @@ pub(crate) struct Task<T> {
 }
 
 impl<T> Task<T> {
-    /// Whether it still waits, now that everything that can run has run.
+    /// Runs everything that can run, then tells whether the task still waits.
     pub(crate) fn is_pending(&self) -> bool {
         (self.settle)();
         self.output.lock().unwrap().is_none()
     }
 
-    /// What it came to. It must have completed.
+    /// Returns the output of the task, which must have completed.
     pub(crate) fn output(self) -> T {
         (self.settle)();
         self.output.lock().unwrap().take().expect("the task still waits")
@@ -96,7 +96,7 @@ impl Executor for Smol {
     }
 }
 
-/// Polls a task inside `wake`, on the stack of whoever woke it.
+/// Polls a task inside `wake`, on the stack of the waking call.
 pub(crate) struct Inline;
 
 struct InlineTask {
@@ -107,7 +107,7 @@ struct InlineTask {
 impl InlineTask {
     fn run(self: &Arc<Self>) {
         self.woken.store(true, SeqCst);
-        // Whoever polls it now, perhaps further up this stack, sees that it was woken again.
+        // The call that polls it now, perhaps further up this stack, sees that it was woken again.
         while let Ok(mut future) = self.future.try_lock() {
             if !self.woken.swap(false, SeqCst) {
                 return;

@@ -1,4 +1,4 @@
-//! B4, the overflow, and B5, a time to live of an entry's own: expiry stays exact.
+//! B4, the overflow, and B5, a time to live for one entry: expiry stays exact.
 
 use std::pin::Pin;
 use std::sync::mpsc::channel;
@@ -9,15 +9,15 @@ use cloakroom::{Event, ManualClock, PutOptions, Refusal, Stash};
 
 use crate::executors::Executor;
 use crate::fixtures::{
-    ALICE, BOB, Diary, Hall, SECOND, checked_stats, fill, hall, hall_with, payload, put, state,
-    take,
+    ALICE, BOB, EventLog, SECOND, TestStash, checked_stats, fill, payload, put, stash_with, state,
+    take, test_stash,
 };
-use crate::stats_and_events::Dice;
+use crate::support::random::Rng;
 use crate::support::{Count, TTL, must_come_back, poll_once, put_task, queue, ready};
 
 /// 100 and 50 above them, which live for a second.
-fn overflowing() -> (Hall, ManualClock) {
-    hall_with(|builder| builder.overflow(50, SECOND))
+fn overflowing() -> (TestStash, ManualClock) {
+    stash_with(|builder| builder.overflow(50, SECOND))
 }
 
 fn ttl(ttl: Duration) -> PutOptions {
@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_nanos(1);
 // ---- Overflow --------------------------------------------------------------------------------------
 
 #[test]
-fn b4_what_ends_exactly_at_the_limit_is_not_overflow() {
+fn b4_an_entry_that_ends_exactly_at_the_limit_is_not_overflow() {
     let (stash, clock) = overflowing();
     let (one, other) = (put(&stash, 60), put(&stash, 40));
     let above = put(&stash, 1);
@@ -45,7 +45,7 @@ fn b4_what_ends_exactly_at_the_limit_is_not_overflow() {
 }
 
 #[test]
-fn b4_what_has_its_last_byte_above_the_limit_is_overflow() {
+fn b4_an_entry_with_its_last_byte_above_the_limit_is_overflow() {
     let (stash, clock) = overflowing();
     let (below, across) = (put(&stash, 60), put(&stash, 41));
     clock.advance(SECOND);
@@ -54,9 +54,9 @@ fn b4_what_has_its_last_byte_above_the_limit_is_overflow() {
 
 #[test]
 fn b4_the_limit_is_both_together() {
-    let (diary, clock) = (Diary::default(), ManualClock::new());
-    let builder = Stash::builder().max_bytes(100).overflow(50, SECOND).observer(diary.clone());
-    let stash: Hall = builder.entry_overhead(0).clock(clock).build().unwrap();
+    let (log, clock) = (EventLog::default(), ManualClock::new());
+    let builder = Stash::builder().max_bytes(100).overflow(50, SECOND).observer(log.clone());
+    let stash: TestStash = builder.entry_overhead(0).clock(clock).build().unwrap();
     fill(&stash, 100);
     fill(&stash, 50);
     assert_eq!(stash.try_put(ALICE, payload(1)).unwrap_err().reason(), Refusal::Full);
@@ -65,7 +65,7 @@ fn b4_the_limit_is_both_together() {
     let stats = checked_stats(&stash);
     assert_eq!((stats.used_bytes, stats.max_bytes, stats.overflow_bytes), (150, 100, 50));
     assert_eq!((stash.max_bytes(), stash.budget().limit(), stats.peak_bytes), (100, 150, 150));
-    let overflow: Vec<bool> = diary
+    let overflow: Vec<bool> = log
         .read()
         .iter()
         .filter_map(|event| match event {
@@ -81,7 +81,7 @@ fn b4_the_limit_is_both_together() {
 
 on_every_executor! {
     /// One waits until the overflow has room, too, and lives as its bytes say then.
-    fn b4_whoever_waits_is_judged_when_granted(executor) {
+    fn b4_a_waiters_tier_is_decided_when_it_is_granted(executor) {
         for (gone, overflow) in [(50, true), (100, false)] {
             let (stash, clock) = overflowing();
             let tickets = [put(&stash, 100), put(&stash, 50)];
@@ -172,7 +172,7 @@ fn b4_the_overflow_stays_as_large_when_the_limit_moves() {
 
 #[test]
 fn b5_shorter_and_longer_than_others() {
-    let (stash, clock) = hall();
+    let (stash, clock) = test_stash();
     let short = stash.try_put_with(ALICE, payload(10), ttl(SECOND)).unwrap();
     let long = stash.put_timeout_with(ALICE, payload(20), TTL, ttl(2 * TTL)).unwrap();
     let usual =
@@ -193,7 +193,7 @@ fn b5_shorter_and_longer_than_others() {
 
 #[test]
 fn b5_a_short_one_among_many_long_ones_refuses_nobody() {
-    let (stash, clock) = hall_with(|builder| builder.max_bytes(100_000));
+    let (stash, clock) = stash_with(|builder| builder.max_bytes(100_000));
     for n in 0..50_000 {
         let options = if n == 30_000 { ttl(SECOND) } else { PutOptions::new() };
         let _ = stash.try_put_with(ALICE, payload(2), options).unwrap();
@@ -207,7 +207,7 @@ fn b5_a_short_one_among_many_long_ones_refuses_nobody() {
 
 #[test]
 fn b5_extremes() {
-    let (stash, clock) = hall();
+    let (stash, clock) = test_stash();
     let none = stash.try_put_with(ALICE, payload(10), ttl(Duration::ZERO)).unwrap();
     assert_eq!(state(&stash), (1, 10, 0));
     assert_eq!((take(&stash, none), state(&stash)), (None, (0, 0, 0)));
@@ -228,7 +228,7 @@ fn b5_extremes() {
 on_every_executor! {
     /// The reaper sleeps until later when the entry comes.
     fn b5_a_shorter_entry_is_reaped_on_time(executor) {
-        let (stash, clock) = hall_with(|builder| builder.overflow(50, 3 * SECOND));
+        let (stash, clock) = stash_with(|builder| builder.overflow(50, 3 * SECOND));
         let (reaper, timer) = (stash.reaper(), clock.clone());
         let reaper = executor.start(reaper.run(move |duration| timer.sleep(duration)));
         let _ = stash.try_put_with(ALICE, payload(100), ttl(20 * SECOND)).unwrap();
@@ -259,7 +259,7 @@ on_every_executor! {
 on_every_executor! {
     /// Less than a runtime's timers can tell apart: the manual clock can.
     fn b5_a_moment_is_a_moment(executor) {
-        let (stash, clock) = hall_with(|builder| builder.ttl(Duration::from_micros(300)));
+        let (stash, clock) = stash_with(|builder| builder.ttl(Duration::from_micros(300)));
         let (reaper, timer) = (stash.reaper(), clock.clone());
         let reaper = executor.start(reaper.run(move |duration| timer.sleep(duration)));
         let _ = stash.try_put_with(ALICE, payload(10), ttl(Duration::from_micros(200))).unwrap();
@@ -276,7 +276,7 @@ on_every_executor! {
 type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A reaper that is polled by hand, and how often it was woken.
-fn reap(stash: &Hall, clock: &ManualClock) -> (Running, std::sync::Arc<Count>) {
+fn reap(stash: &TestStash, clock: &ManualClock) -> (Running, std::sync::Arc<Count>) {
     let (reaper, timer) = (stash.reaper(), clock.clone());
     let mut running: Running = Box::pin(reaper.run(move |duration| timer.sleep(duration)));
     let woken = queue(&mut running);
@@ -286,7 +286,7 @@ fn reap(stash: &Hall, clock: &ManualClock) -> (Running, std::sync::Arc<Count>) {
 #[test]
 fn b5_of_two_reapers_one_is_dropped() {
     for first in [false, true] {
-        let (stash, clock) = hall();
+        let (stash, clock) = test_stash();
         let (one, one_woken) = reap(&stash, &clock);
         let (other, other_woken) = reap(&stash, &clock);
         let (dropped, (mut stays, woken)) =
@@ -295,10 +295,10 @@ fn b5_of_two_reapers_one_is_dropped() {
         assert_eq!(woken.get(), 1, "both are told");
         let woken = queue(&mut stays);
         drop(dropped);
-        assert_eq!(woken.get(), 1, "perhaps only the other had planned to look");
+        assert_eq!(woken.get(), 1, "perhaps only the other had planned a sweep");
         let woken = queue(&mut stays);
         let _ = stash.try_put_with(ALICE, payload(10), ttl(2 * SECOND)).unwrap();
-        assert_eq!(woken.get(), 0, "it looks before that anyway");
+        assert_eq!(woken.get(), 0, "it sweeps before that anyway");
         clock.advance(SECOND);
         assert_eq!(woken.get(), 1);
         let woken = queue(&mut stays);
@@ -312,7 +312,7 @@ fn b5_of_two_reapers_one_is_dropped() {
 
 #[test]
 fn b5_without_a_reaper_nobody_is_told() {
-    let (stash, clock) = hall();
+    let (stash, clock) = test_stash();
     drop(reap(&stash, &clock));
     for _ in 0..3 {
         let _ = stash.try_put_with(ALICE, payload(1), ttl(SECOND)).unwrap();
@@ -327,7 +327,7 @@ fn b5_without_a_reaper_nobody_is_told() {
 #[test]
 fn b5_a_reaper_on_a_thread_is_called_and_is_on_time() {
     must_come_back(|| {
-        let (stash, clock) = hall();
+        let (stash, clock) = test_stash();
         let (tell, asleep) = channel();
         let (reaper, timer) = (stash.reaper(), clock.clone());
         let thread = thread::spawn(move || {
@@ -353,7 +353,7 @@ fn b5_a_reaper_on_a_thread_is_called_and_is_on_time() {
 #[test]
 fn b5_a_spawned_reaper_is_called_too() {
     must_come_back(|| {
-        let stash: Hall = Stash::builder().max_bytes(100).entry_overhead(0).build().unwrap();
+        let stash: TestStash = Stash::builder().max_bytes(100).entry_overhead(0).build().unwrap();
         let reaper = stash.reaper().spawn().unwrap();
         for wait in [0, 1, 30] {
             let _ = stash.try_put_with(ALICE, payload(100), ttl(Duration::from_millis(wait)));
@@ -367,23 +367,24 @@ fn b5_a_spawned_reaper_is_called_too() {
     });
 }
 
-/// Puts with all sorts of short times and claims that are put back, while reapers look, come and go. What is
+/// Puts with all sorts of short times and claims that are put back, while reapers sweep, come and go. What is
 /// forgotten would stay for ten minutes.
 #[test]
 fn b5_under_traffic_nothing_is_forgotten() {
     must_come_back(|| {
-        let stash: Hall = Stash::builder().max_bytes(1 << 20).entry_overhead(1).build().unwrap();
+        let stash: TestStash =
+            Stash::builder().max_bytes(1 << 20).entry_overhead(1).build().unwrap();
         let mut reapers = vec![stash.reaper().spawn().unwrap()];
         for round in 0..20 {
             thread::scope(|scope| {
                 for seed in 0..3_u64 {
                     let stash = &stash;
                     scope.spawn(move || {
-                        let mut dice = Dice(round * 3 + seed);
+                        let mut rng = Rng::new(round * 3 + seed);
                         for _ in 0..100 {
-                            let time = ttl(Duration::from_micros(dice.below(5_000) as u64));
+                            let time = ttl(Duration::from_micros(rng.index(5_000) as u64));
                             let ticket = stash.try_put_with(ALICE, payload(1), time).unwrap();
-                            match dice.below(3) {
+                            match rng.index(3) {
                                 0 => drop(stash.claim(&ticket, &ALICE)),
                                 1 => drop(stash.reaper()),
                                 _ => {}

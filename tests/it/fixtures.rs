@@ -9,49 +9,49 @@ use cloakroom::{Builder, Event, ManualClock, Observer, Stash, Stats, Ticket};
 use crate::support::{TTL, stash_of};
 
 /// Owners are numbers: 1 is alice, 2 is bob.
-pub(crate) type Hall = Stash<Vec<u8>, u8>;
+pub(crate) type TestStash = Stash<Vec<u8>, u8>;
 
 pub(crate) const ALICE: u8 = 1;
 pub(crate) const BOB: u8 = 2;
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
-pub(crate) fn hall() -> (Hall, ManualClock) {
+pub(crate) fn test_stash() -> (TestStash, ManualClock) {
     stash_of(100)
 }
 
-/// A hall with further settings.
-pub(crate) fn hall_with(
+/// A test stash with further settings.
+pub(crate) fn stash_with(
     set: impl FnOnce(Builder<Vec<u8>, u8>) -> Builder<Vec<u8>, u8>,
-) -> (Hall, ManualClock) {
+) -> (TestStash, ManualClock) {
     let clock = ManualClock::new();
     let builder = Stash::builder().max_bytes(100).entry_overhead(0).ttl(TTL).clock(clock.clone());
     (set(builder).build().unwrap(), clock)
 }
 
-/// Distinguishable by size.
+/// Content that differs for every size.
 pub(crate) fn payload(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at + size) as u8).collect()
 }
 
-pub(crate) fn put(stash: &Hall, size: usize) -> Ticket {
+pub(crate) fn put(stash: &TestStash, size: usize) -> Ticket {
     stash.try_put(ALICE, payload(size)).unwrap()
 }
 
-/// As `put`, when nobody will take it.
-pub(crate) fn fill(stash: &Hall, size: usize) {
+/// Puts an entry whose ticket is not needed.
+pub(crate) fn fill(stash: &TestStash, size: usize) {
     let _ = put(stash, size);
 }
 
-pub(crate) fn take(stash: &Hall, ticket: Ticket) -> Option<Vec<u8>> {
+pub(crate) fn take(stash: &TestStash, ticket: Ticket) -> Option<Vec<u8>> {
     stash.take(&ticket, &ALICE)
 }
 
-/// Entries, bytes, and who waits.
+/// The numbers of entries, used bytes and waiters.
 pub(crate) fn state<P, O>(stash: &Stash<P, O>) -> (usize, u64, usize) {
     (stash.len(), stash.used_bytes(), stash.waiting())
 }
 
-/// The statistics, which must add up.
+/// Returns the statistics, after checking that they add up.
 #[track_caller]
 pub(crate) fn checked_stats<P, O>(stash: &Stash<P, O>) -> Stats {
     let stats = stash.stats();
@@ -64,18 +64,18 @@ pub(crate) fn checked_stats<P, O>(stash: &Stash<P, O>) -> Stats {
     stats
 }
 
-/// Writes down what happens.
+/// Records every event.
 #[derive(Clone, Default)]
-pub(crate) struct Diary(Arc<Mutex<Vec<Event>>>);
+pub(crate) struct EventLog(Arc<Mutex<Vec<Event>>>);
 
-impl Diary {
-    /// What happened since the last call.
+impl EventLog {
+    /// Returns the events since the last call.
     pub(crate) fn read(&self) -> Vec<Event> {
         std::mem::take(&mut self.0.lock().unwrap())
     }
 }
 
-impl Observer for Diary {
+impl Observer for EventLog {
     fn event(&self, event: Event) {
         self.0.lock().unwrap().push(event);
     }

@@ -21,13 +21,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-type Hall = Stash<Vec<u8>>;
+type TestStash = Stash<Vec<u8>>;
 
 const TTL: Duration = Duration::from_secs(600);
 /// What the buffers of both ends of a loopback connection cannot hold.
 const LARGE: usize = 40 << 20;
 
-fn hall() -> (Hall, ManualClock) {
+fn test_stash() -> (TestStash, ManualClock) {
     let clock = ManualClock::new();
     let builder = Stash::builder().max_bytes(64 << 20).entry_overhead(8).ttl(TTL);
     (builder.clock(clock.clone()).build().unwrap(), clock)
@@ -41,11 +41,11 @@ fn payload(size: usize) -> Vec<u8> {
     payload
 }
 
-fn put(stash: &Hall, size: usize) -> Ticket {
+fn put(stash: &TestStash, size: usize) -> Ticket {
     stash.try_put("alice".into(), payload(size)).unwrap()
 }
 
-fn body(stash: &Hall, ticket: Ticket) -> ClaimBody {
+fn body(stash: &TestStash, ticket: Ticket) -> ClaimBody {
     stash.claim(&ticket, "alice").expect("it is there").into_body()
 }
 
@@ -58,7 +58,7 @@ fn frame(body: &mut ClaimBody) -> Option<Bytes> {
 }
 
 /// Claims open, delivered, put back.
-fn counts(stash: &Hall) -> (u64, u64, u64) {
+fn counts(stash: &TestStash) -> (u64, u64, u64) {
     let stats = stash.stats();
     assert_eq!(stats.stored, stats.entries + stats.delivered + stats.expired + stats.cleared);
     (stats.claims, stats.delivered, stats.put_back)
@@ -68,7 +68,7 @@ fn counts(stash: &Hall) -> (u64, u64, u64) {
 
 #[test]
 fn b3_frames_and_hints_are_exact_and_the_end_delivers() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     for size in [1, (64 << 10) - 1, 64 << 10, (64 << 10) + 1, 300_000] {
         let ticket = put(&stash, size);
         let mut body = body(&stash, ticket);
@@ -93,7 +93,7 @@ fn b3_frames_and_hints_are_exact_and_the_end_delivers() {
 
 #[test]
 fn b3_it_is_charged_until_the_last_frame_is_dropped() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let mut body = body(&stash, put(&stash, 200_000));
     let frames: Vec<Bytes> = std::iter::from_fn(|| frame(&mut body)).collect();
     drop(body);
@@ -105,7 +105,7 @@ fn b3_it_is_charged_until_the_last_frame_is_dropped() {
 
 #[test]
 fn b3_handing_out_the_last_frame_is_enough_and_less_is_not() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     // The end of the stream need not be asked for.
     let mut body = body(&stash, put(&stash, 100_000));
     drop((frame(&mut body), frame(&mut body), body));
@@ -123,7 +123,7 @@ fn b3_handing_out_the_last_frame_is_enough_and_less_is_not() {
 
 #[test]
 fn b3_never_polled_it_is_put_back_again_and_again() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let ticket = put(&stash, 10);
     for _ in 0..3 {
         let body = body(&stash, ticket);
@@ -141,7 +141,7 @@ fn b3_never_polled_it_is_put_back_again_and_again() {
 
 #[test]
 fn b3_empty_it_is_at_its_end_and_delivered_without_a_poll() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let ticket = put(&stash, 0);
     let empty = body(&stash, ticket);
     assert_eq!((empty.size_hint().exact(), empty.is_end_stream()), (Some(0), true));
@@ -156,7 +156,7 @@ fn b3_empty_it_is_at_its_end_and_delivered_without_a_poll() {
 
 #[test]
 fn b3_cleared_or_expired_meanwhile_it_is_not_put_back_but_can_be_sent() {
-    let (stash, clock) = hall();
+    let (stash, clock) = test_stash();
     for cleared in [true, false] {
         let [sent, broken] = [put(&stash, 100_000), put(&stash, 100_000)];
         let (mut sent, mut broken) = (body(&stash, sent), body(&stash, broken));
@@ -179,7 +179,7 @@ fn b3_cleared_or_expired_meanwhile_it_is_not_put_back_but_can_be_sent() {
 
 struct Server {
     address: std::net::SocketAddr,
-    stash: Hall,
+    stash: TestStash,
     task: JoinHandle<()>,
 }
 
@@ -191,7 +191,7 @@ impl Drop for Server {
 
 impl Server {
     async fn start() -> Self {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let handle = stash.clone();
@@ -252,7 +252,10 @@ impl Server {
     }
 }
 
-fn answer(stash: &Hall, request: &Request<Incoming>) -> Response<Either<ClaimBody, Empty<Bytes>>> {
+fn answer(
+    stash: &TestStash,
+    request: &Request<Incoming>,
+) -> Response<Either<ClaimBody, Empty<Bytes>>> {
     let ticket = request.uri().path()[1..].parse::<Ticket>().ok();
     match ticket.and_then(|ticket| stash.claim(&ticket, "alice")) {
         Some(claim) => Response::new(Either::Left(claim.into_body())),
@@ -332,7 +335,7 @@ async fn b3_a_request_for_the_head_leaves_the_payload() {
 }
 
 #[tokio::test]
-async fn b3_the_line_is_served_when_the_last_byte_has_left() {
+async fn b3_waiters_are_granted_when_the_last_byte_has_left() {
     let server = Server::start().await;
     let ticket = put(&server.stash, LARGE);
     let stash = server.stash.clone();

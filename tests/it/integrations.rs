@@ -10,11 +10,11 @@ use cloakroom::{
 };
 use futures_lite::future::{block_on, poll_once};
 
-type Hall = Stash<Vec<u8>, u8>;
+type TestStash = Stash<Vec<u8>, u8>;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn hall(observer: impl Observer) -> (Hall, ManualClock) {
+fn test_stash(observer: impl Observer) -> (TestStash, ManualClock) {
     let clock = ManualClock::new();
     let builder = Stash::builder().max_bytes(100).entry_overhead(0).ttl(10 * SECOND);
     let builder = builder.overflow(20, 5 * SECOND).max_waiting(1);
@@ -22,7 +22,7 @@ fn hall(observer: impl Observer) -> (Hall, ManualClock) {
 }
 
 /// Something of each kind happens.
-fn everything_happens(stash: &Hall, clock: &ManualClock) {
+fn everything_happens(stash: &TestStash, clock: &ManualClock) {
     let first = stash.try_put(1, vec![0; 70]).unwrap();
     drop(stash.claim(&first, &1));
     drop(stash.claim(&first, &1).unwrap().into_inner());
@@ -130,7 +130,7 @@ mod metric {
 
     #[test]
     fn b10_metrics_by_name() {
-        let (stash, clock) = hall(MetricsObserver);
+        let (stash, clock) = test_stash(MetricsObserver);
         let seen = emitted(|| everything_happens(&stash, &clock));
         assert_eq!(
             seen,
@@ -153,7 +153,7 @@ mod metric {
 
     #[test]
     fn b10_gauges_by_name() {
-        let (stash, clock) = hall(MetricsObserver);
+        let (stash, clock) = test_stash(MetricsObserver);
         let full = stash.try_put(1, vec![0; 120]).unwrap();
         let claim = stash.claim(&full, &1);
         let mut waiting = Box::pin(stash.put(1, vec![0; 30]));
@@ -224,7 +224,7 @@ mod trace {
 
     #[test]
     fn b10_events_by_name() {
-        let (stash, clock) = hall(TracingObserver);
+        let (stash, clock) = test_stash(TracingObserver);
         let writes = Writes::default();
         tracing::subscriber::with_default(writes.clone(), || everything_happens(&stash, &clock));
         assert_eq!(
@@ -254,7 +254,7 @@ mod trace {
 
 #[test]
 fn b10_a_ticket_is_a_string_both_ways() {
-    let (stash, _) = hall(TracingObserver);
+    let (stash, _) = test_stash(TracingObserver);
     let ticket = stash.try_put(1, vec![7]).unwrap();
     let json = serde_json::to_string(&ticket).unwrap();
     assert_eq!(json, format!("\"{ticket}\""));
@@ -274,7 +274,7 @@ fn b10_a_ticket_is_a_string_both_ways() {
 }
 
 #[test]
-fn b10_what_is_no_ticket_is_an_error_that_does_not_repeat_it() {
+fn b10_text_that_is_no_ticket_is_an_error_that_does_not_repeat_it() {
     for json in ["\"\"", "\"secret-secret\"", "7", "null", "[]", "{}", "true", "\"\\u0000\""] {
         let error = serde_json::from_str::<Ticket>(json).unwrap_err().to_string();
         assert!(error.contains("ticket") && !error.contains("secret"), "{error}");

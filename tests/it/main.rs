@@ -31,3 +31,4 @@ mod reentrancy;
 mod reserve;
 mod shutdown;
 mod stats_and_events;
+mod waiting;

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | waker cloned, replaced or dropped under the lock | tokio-rs/tokio#5429, #4129, apache/asyncband#189 | `reentrancy::waker_clone_and_drop::a_waker_may_call_anything_when_it_is_cloned_or_dropped` |
 //! | executor polls inline in `wake()` | nginx/ngx-rust#295 | `reentrancy::wakes::{an_executor_may_poll_inside_of_wake, a_wake_may_poll_everybody_else_and_nobody_gets_ahead}` |
-//! | node freed while in a detached wake list | tokio-rs/tokio#2340 | `reentrancy::wakes::a_wake_may_drop_the_future_of_another_who_was_granted_with_it` (Miri sees a use after free) |
+//! | node freed while in a detached wake list | tokio-rs/tokio#2340 | `reentrancy::wakes::a_wake_may_drop_a_future_that_was_granted_with_it` (Miri sees a use after free) |
 //! | panic in a callback strands the batch or leaks | tokio-rs/tokio#8542, #5578 | all of `panics` |
 
 use std::pin::Pin;
@@ -19,8 +19,8 @@ use std::time::Duration;
 use cloakroom::{Budget, ManualClock, Permit, Refusal};
 
 use crate::support::{
-    Coat, Hooks, Live, Request, Shelf, acquire_task, counting, must_come_back, poll, poll_once,
-    put_task, queue, ready, stash_of,
+    Counted, Hooks, Live, Request, SharedTask, acquire_task, counting, must_come_back, poll,
+    poll_once, put_task, queue, ready, stash_of,
 };
 
 // Matthias247/futures-intrusive#61, embassy-rs/embassy#6964, golang/go#37852
@@ -42,12 +42,12 @@ fn head_cancelled_next_fits() {
 // The same where the head gives up by itself.
 #[test]
 fn head_gives_up_next_fits() {
-    let (stash, clock) = stash_of::<Coat, u8>(100);
+    let (stash, clock) = stash_of::<Counted, u8>(100);
     let live = Live::new();
-    let _ = stash.try_put(0, live.coat(60)).unwrap();
+    let _ = stash.try_put(0, live.counted(60)).unwrap();
     let patience = clock.sleep(Duration::from_secs(1));
-    let mut head = Box::pin(stash.put(1, live.coat(80)).until(patience));
-    let mut next = put_task(&stash, 2, live.coat(30));
+    let mut head = Box::pin(stash.put(1, live.counted(80)).until(patience));
+    let mut next = put_task(&stash, 2, live.counted(30));
     let (head_woken, next_woken) = (queue(&mut head), queue(&mut next));
     clock.advance(Duration::from_secs(1));
     assert_eq!((head_woken.get(), next_woken.get()), (1, 0));
@@ -91,15 +91,15 @@ fn one_from_the_middle_or_the_tail_leaves_and_nobody_is_granted() {
     for leaver in [1, 2, 3] {
         let budget = Budget::new(100);
         let held = budget.try_acquire(100).unwrap();
-        let mut line: Vec<_> = (0..4).map(|_| Some(acquire_task(&budget, 25))).collect();
-        let woken: Vec<_> = line.iter_mut().map(|task| queue(task.as_mut().unwrap())).collect();
-        line[leaver] = None;
+        let mut waiters: Vec<_> = (0..4).map(|_| Some(acquire_task(&budget, 25))).collect();
+        let woken: Vec<_> = waiters.iter_mut().map(|task| queue(task.as_mut().unwrap())).collect();
+        waiters[leaver] = None;
         assert_eq!(budget.waiting(), 3);
         assert!(woken.iter().all(|count| count.get() == 0));
         drop(held);
         let counts: Vec<_> = woken.iter().map(|count| count.get()).collect();
         assert_eq!(counts, Vec::from_iter((0..4).map(|n| usize::from(n != leaver))));
-        line.clear();
+        waiters.clear();
         assert_eq!((budget.used(), budget.waiting()), (0, 0));
     }
 }
@@ -127,9 +127,9 @@ fn close_wakes_outside_the_lock() {
     must_come_back(|| {
         let budget = Budget::new(10);
         let full = budget.try_acquire(10).unwrap();
-        let last = Shelf::new(acquire_task(&budget, 10));
+        let last = SharedTask::new(acquire_task(&budget, 10));
         let seen = Arc::new(Mutex::new(Vec::new()));
-        let mut line = Vec::new();
+        let mut waiters = Vec::new();
         // Two batches and more; each wake takes the lock in all the ways there are.
         for _ in 0..40 {
             let (again, victim, log) = (budget.clone(), Arc::clone(&last), Arc::clone(&seen));
@@ -139,19 +139,19 @@ fn close_wakes_outside_the_lock() {
                     victim.discard();
                     let mut late = acquire_task(&again, 5);
                     let Poll::Ready(Err(refused)) = poll_once(&mut late) else {
-                        panic!("it joined a line that is closed");
+                        panic!("it joined the queue of a closed budget");
                     };
                     log.lock().unwrap().push(refused.reason());
                 })
                 .waker();
             let mut task = acquire_task(&budget, 10);
             assert!(poll(&mut task, &waker).is_pending());
-            line.push((task, count));
+            waiters.push((task, count));
         }
         assert!(last.poll_once().is_none());
         assert_eq!(budget.close(), 41);
         assert_eq!(*seen.lock().unwrap(), [Refusal::Closed; 40]);
-        for (task, count) in &mut line {
+        for (task, count) in &mut waiters {
             assert_eq!(ready(task).unwrap_err().reason(), Refusal::Closed);
             assert_eq!(count.get(), 1);
         }
@@ -187,15 +187,15 @@ fn neighbours_come_and_go_between_two_polls_of_one() {
     assert_eq!((budget.used(), budget.waiting()), (0, 0));
 }
 
-/// Joins when the first of a crowd is woken, and says what became of those who were there before.
+/// Joins when the first of many waiters is woken, and returns how the earlier waiters ended.
 fn joined_meanwhile(serve: fn(&Budget, Permit<'static>)) -> (usize, Poll<Option<Refusal>>) {
     let crowd = 40;
     let budget = Budget::new(crowd);
     let full = budget.try_acquire(crowd).unwrap().into_owned();
-    let late = Shelf::new(acquire_task(&budget, 1));
+    let late = SharedTask::new(acquire_task(&budget, 1));
     let outcome = Arc::new(Mutex::new(Poll::Pending));
     let late_woken = Arc::new(AtomicUsize::new(0));
-    let mut line: Vec<(Request, _)> = Vec::new();
+    let mut waiters: Vec<(Request, _)> = Vec::new();
     for n in 0..crowd {
         let hooks = Hooks::new();
         let (joining, result, wakes) =
@@ -216,20 +216,20 @@ fn joined_meanwhile(serve: fn(&Budget, Permit<'static>)) -> (usize, Poll<Option<
         };
         let mut task = acquire_task(&budget, 1);
         assert!(poll(&mut task, &waker).is_pending());
-        line.push((task, count));
+        waiters.push((task, count));
     }
     serve(&budget, full);
-    assert!(line.iter().all(|(_, count)| count.get() == 1));
+    assert!(waiters.iter().all(|(_, count)| count.get() == 1));
     (late_woken.load(Ordering::SeqCst), *outcome.lock().unwrap())
 }
 
 // tokio-rs/tokio#5396
 #[test]
-fn waking_all_spares_those_who_join_meanwhile() {
+fn waking_all_spares_waiters_that_join_meanwhile() {
     must_come_back(|| {
-        // The bytes are for those who were there, though they are served batch by batch.
+        // The bytes go to the earlier waiters, though they are granted batch by batch.
         assert_eq!(joined_meanwhile(|_, full| drop(full)), (0, Poll::Pending));
-        // Sent away at the door, not from the line.
+        // Refused at entry, not from the queue.
         let sent_away = joined_meanwhile(|budget, full| {
             assert_eq!(budget.close(), 40);
             drop(full);
@@ -273,8 +273,8 @@ fn closed_stays_closed_whatever_is_counted_afterwards() {
     assert_eq!((budget.used(), budget.waiting()), (0, 0));
 }
 
-// smol-rs/event-listener#138: an early way out for "nobody waits" that overlooks one who is about to. A lost
-// wakeup would leave both threads blocked for good.
+// smol-rs/event-listener#138: an early return for "nothing waits" that overlooks a thread about to wait. A lost
+// wakeup would leave both threads blocked forever.
 #[test]
 fn two_threads_that_take_turns_never_miss_each_other() {
     must_come_back(|| {
@@ -297,22 +297,22 @@ fn two_threads_that_take_turns_never_miss_each_other() {
     });
 }
 
-// Refused at entry, where it would never fit and everybody would stand behind it.
+// Refused at entry: it would never fit, and block every later request.
 #[test]
 fn request_above_capacity_blocks_nobody() {
-    let (stash, _) = stash_of::<Coat, u8>(100);
+    let (stash, _) = stash_of::<Counted, u8>(100);
     let live = Live::new();
     for stored in [0, 100] {
         if stored > 0 {
-            let _ = stash.try_put(0, live.coat(stored)).unwrap();
+            let _ = stash.try_put(0, live.counted(stored)).unwrap();
         }
-        let refused = ready(&mut put_task(&stash, 1, live.coat(101))).unwrap_err();
+        let refused = ready(&mut put_task(&stash, 1, live.counted(101))).unwrap_err();
         assert_eq!((refused.reason(), refused.into_payload().size), (Refusal::TooLarge, 101));
         assert_eq!(stash.waiting(), 0);
     }
-    let mut waiter = put_task(&stash, 1, live.coat(100));
+    let mut waiter = put_task(&stash, 1, live.counted(100));
     queue(&mut waiter);
-    assert!(ready(&mut put_task(&stash, 1, live.coat(101))).is_err());
+    assert!(ready(&mut put_task(&stash, 1, live.counted(101))).is_err());
     assert_eq!(stash.clear(), 1);
     assert!(ready(&mut waiter).is_ok());
 }
@@ -322,17 +322,17 @@ fn request_above_capacity_blocks_nobody() {
 fn request_above_a_lowered_limit_blocks_nobody() {
     let budget = Budget::new(100);
     let held = budget.try_acquire(50).unwrap();
-    let mut lines: Vec<_> = [60, 40, 70, 10].map(|bytes| acquire_task(&budget, bytes)).into();
-    let woken: Vec<_> = lines.iter_mut().map(queue).collect();
+    let mut waiters: Vec<_> = [60, 40, 70, 10].map(|bytes| acquire_task(&budget, bytes)).into();
+    let woken: Vec<_> = waiters.iter_mut().map(queue).collect();
     let counts = || Vec::from_iter(woken.iter().map(|count| count.get()));
     budget.set_limit(50);
-    // The head is sent away; the 70 waits for its turn to be.
+    // The head is refused; the request for 70 is refused when it becomes the head.
     assert_eq!((counts(), budget.waiting()), (vec![1, 0, 0, 0], 3));
-    assert_eq!(ready(&mut lines[0]).unwrap_err().reason(), Refusal::TooLarge);
+    assert_eq!(ready(&mut waiters[0]).unwrap_err().reason(), Refusal::TooLarge);
     drop(held);
     assert_eq!((counts(), budget.waiting()), (vec![1, 1, 1, 1], 0));
-    assert_eq!(ready(&mut lines[2]).unwrap_err().reason(), Refusal::TooLarge);
-    let granted = (ready(&mut lines[1]).unwrap(), ready(&mut lines[3]).unwrap());
+    assert_eq!(ready(&mut waiters[2]).unwrap_err().reason(), Refusal::TooLarge);
+    let granted = (ready(&mut waiters[1]).unwrap(), ready(&mut waiters[3]).unwrap());
     assert_eq!(budget.used(), 50);
     drop(granted);
     assert_eq!(budget.used(), 0);
@@ -354,7 +354,7 @@ fn a_grant_that_nobody_polls_holds_its_bytes_until_its_future_is_dropped() {
     assert_eq!(next_woken.get(), 1);
 }
 
-// A wake that goes to a task which no longer polls the future: the last who polled is the one to be woken.
+// A wake that goes to a task which no longer polls the future: the wake must go to the task that polled last.
 #[test]
 fn the_last_task_that_polled_is_the_one_that_is_woken() {
     let budget = Budget::new(10);

@@ -1,4 +1,4 @@
-//! B6: what one owner may hold.
+//! B6: the limit per owner.
 
 use std::future::pending;
 use std::time::Duration;
@@ -7,16 +7,17 @@ use cloakroom::{ManualClock, PutOptions, Refusal};
 
 use crate::executors::Executor;
 use crate::fixtures::{
-    ALICE, BOB, Hall, SECOND, checked_stats, fill, hall, hall_with, payload, put, state, take,
+    ALICE, BOB, SECOND, TestStash, checked_stats, fill, payload, put, stash_with, state, take,
+    test_stash,
 };
 use crate::support::{TTL, must_come_back, put_task, queue, ready};
 
 /// 100 for all, 60 for one.
-fn limited() -> (Hall, ManualClock) {
-    hall_with(|builder| builder.max_bytes_per_owner(60))
+fn limited() -> (TestStash, ManualClock) {
+    stash_with(|builder| builder.max_bytes_per_owner(60))
 }
 
-fn held(stash: &Hall) -> (u64, u64) {
+fn held(stash: &TestStash) -> (u64, u64) {
     (stash.owner_used_bytes(&ALICE), stash.owner_used_bytes(&BOB))
 }
 
@@ -57,8 +58,8 @@ fn b6_which_refusal_comes_first() {
 }
 
 on_every_executor! {
-    /// Refused at once, though there is a line that others stand in.
-    fn b6_an_owner_who_is_full_stands_in_nobodys_way(executor) {
+    /// Refused at once, although others wait in the queue.
+    fn b6_an_owner_at_its_limit_blocks_no_other_owner(executor) {
         let (stash, _) = limited();
         let full = [put(&stash, 60), stash.try_put(BOB, payload(40)).unwrap()];
         let handle = stash.clone();
@@ -67,7 +68,7 @@ on_every_executor! {
         let handle = stash.clone();
         let bobs = executor.start(async move { handle.put(BOB, payload(20)).await });
         assert!(bobs.is_pending());
-        assert_eq!(held(&stash), (60, 60), "what is in line counts");
+        assert_eq!(held(&stash), (60, 60), "waiting puts count");
         let handle = stash.clone();
         let more = executor.start(async move { handle.reserve_for(&BOB, 1).await.map(drop) });
         assert_eq!(more.output().unwrap_err().reason(), Refusal::OwnerFull);
@@ -78,7 +79,7 @@ on_every_executor! {
 }
 
 on_every_executor! {
-    fn b6_who_leaves_the_line_has_it_back(executor) {
+    fn b6_a_waiter_that_leaves_is_no_longer_charged_to_its_owner(executor) {
         let (stash, clock) = limited();
         let _ = stash.try_put(BOB, payload(60)).unwrap();
         fill(&stash, 10);
@@ -132,7 +133,7 @@ fn b6_a_blocking_wait_gives_back_when_it_times_out() {
 }
 
 #[test]
-fn b6_what_has_expired_refuses_its_owner_nothing() {
+fn b6_expired_entries_do_not_refuse_their_owner() {
     let (stash, clock) = limited();
     fill(&stash, 60);
     clock.advance(TTL);
@@ -152,7 +153,7 @@ fn b6_what_has_expired_refuses_its_owner_nothing() {
 }
 
 #[test]
-fn b6_what_is_claimed_is_still_its_owners() {
+fn b6_a_claimed_entry_still_counts_for_its_owner() {
     let (stash, clock) = limited();
     let tickets = [put(&stash, 10), put(&stash, 20), put(&stash, 30)];
     let [one, two, three] = tickets.map(|ticket| stash.claim(&ticket, &ALICE).unwrap());
@@ -194,7 +195,7 @@ fn b6_a_reservation_is_its_owners_from_the_start() {
 }
 
 #[test]
-fn b6_a_reservation_may_be_used_for_another_owner_who_has_room() {
+fn b6_a_reservation_may_be_used_for_another_owner_with_room() {
     let (stash, _) = limited();
     let room = stash.try_reserve_for(&ALICE, 50).unwrap();
     let bobs = stash.try_put(BOB, payload(40)).unwrap();
@@ -210,7 +211,7 @@ fn b6_a_reservation_may_be_used_for_another_owner_who_has_room() {
 }
 
 #[test]
-fn b6_a_reservation_for_nobody_is_charged_to_who_uses_it() {
+fn b6_a_reservation_without_owner_is_charged_to_the_owner_that_uses_it() {
     let (stash, _) = limited();
     let room = stash.try_reserve(100).unwrap();
     assert_eq!(held(&stash), (0, 0));
@@ -224,10 +225,11 @@ fn b6_a_reservation_for_nobody_is_charged_to_who_uses_it() {
 
 /// What is reserved stays good: only the owner's account can refuse it, and not for what has expired.
 #[test]
-fn b6_a_reservation_for_nobody_outlives_a_close_and_a_lowered_limit() {
-    for spoil in
-        [|stash: &Hall| assert_eq!(stash.close(), 0), |stash: &Hall| stash.set_max_bytes(5)]
-    {
+fn b6_a_reservation_without_owner_outlives_a_close_and_a_lowered_limit() {
+    for spoil in [
+        |stash: &TestStash| assert_eq!(stash.close(), 0),
+        |stash: &TestStash| stash.set_max_bytes(5),
+    ] {
         let (stash, clock) = limited();
         fill(&stash, 60);
         let room = stash.try_reserve(40).unwrap();
@@ -244,20 +246,20 @@ fn b6_a_reservation_for_nobody_outlives_a_close_and_a_lowered_limit() {
 
 #[test]
 fn b6_overhead_counts_and_nothing_is_kept_when_off() {
-    let (stash, _) = hall_with(|builder| builder.entry_overhead(10).max_bytes_per_owner(30));
+    let (stash, _) = stash_with(|builder| builder.entry_overhead(10).max_bytes_per_owner(30));
     fill(&stash, 10);
     fill(&stash, 0);
     assert_eq!(stash.try_put(ALICE, payload(0)).unwrap_err().reason(), Refusal::OwnerFull);
     assert_eq!(stash.owner_used_bytes(&ALICE), 30);
-    let (off, _) = hall();
+    let (off, _) = test_stash();
     fill(&off, 50);
     let _room = off.try_reserve_for(&ALICE, 50).unwrap();
     assert_eq!(off.owner_used_bytes(&ALICE), 0);
 }
 
-/// In line for the ticket's room while somebody else's waits too: first come first served, as ever.
+/// Waits for the ticket's bytes while another owner's put waits too: granted in order of arrival.
 #[test]
-fn b6_owners_who_wait_are_served_in_order() {
+fn b6_waiting_owners_are_granted_in_order() {
     let (stash, _) = limited();
     let full = [put(&stash, 50), stash.try_put(BOB, payload(50)).unwrap()];
     let mut bobs = put_task(&stash, BOB, payload(10));

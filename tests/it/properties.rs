@@ -140,7 +140,7 @@ fn stash_step() -> impl Strategy<Value = StashStep> {
             .prop_map(|(room, owner, size, ttl)| PutReserved(room, owner, size, ttl)),
         2 => (index(), 0..=LIMIT).prop_map(|(room, to)| ShrinkReservation(room, to)),
     ];
-    let line = prop_oneof![
+    let waits = prop_oneof![
         24 => (index(), any::<bool>()).prop_map(|(waiter, new_waker)| Poll(waiter, new_waker)),
         3 => index().prop_map(Fire),
         5 => index().prop_map(Cancel),
@@ -166,7 +166,7 @@ fn stash_step() -> impl Strategy<Value = StashStep> {
         5 => (index(), any::<bool>()).prop_map(|(drain, new_waker)| PollDrained(drain, new_waker)),
         1 => index().prop_map(DropDrained),
     ];
-    prop_oneof![37 => way_in, 32 => line, 40 => way_out, 28 => rest]
+    prop_oneof![37 => way_in, 32 => waits, 40 => way_out, 28 => rest]
 }
 
 proptest! {

@@ -1,4 +1,4 @@
-//! B7, a bound on the line itself, and B8, a limit that moves.
+//! B7, the bounds of the wait queue, and B8, a limit that moves.
 
 use std::time::Duration;
 
@@ -6,18 +6,18 @@ use cloakroom::Refusal;
 
 use crate::executors::Executor;
 use crate::fixtures::{
-    ALICE, BOB, checked_stats, fill, hall, hall_with, payload, put, state, take,
+    ALICE, BOB, checked_stats, fill, payload, put, stash_with, state, take, test_stash,
 };
 use crate::support::{TTL, acquire_task, put_task, queue, ready};
 
-// ---- The line's own limits -------------------------------------------------------------------------
+// ---- The bounds of the wait queue -----------------------------------------------------------------
 
 #[test]
 fn b7_one_more_is_refused_before_it_joins() {
-    let (stash, _) = hall_with(|builder| builder.max_waiting(2));
+    let (stash, _) = stash_with(|builder| builder.max_waiting(2));
     let full = put(&stash, 100);
-    let mut line = [put_task(&stash, ALICE, payload(50)), put_task(&stash, ALICE, payload(50))];
-    line.iter_mut().for_each(|put| drop(queue(put)));
+    let mut waiters = [put_task(&stash, ALICE, payload(50)), put_task(&stash, ALICE, payload(50))];
+    waiters.iter_mut().for_each(|put| drop(queue(put)));
     let refused = ready(&mut put_task(&stash, BOB, payload(7))).unwrap_err();
     assert_eq!(refused.reason(), Refusal::QueueFull);
     assert_eq!((refused.queue_position(), refused.waiting(), refused.requested()), (Some(3), 2, 7));
@@ -26,13 +26,13 @@ fn b7_one_more_is_refused_before_it_joins() {
         refused.to_string().contains("line is full") && refused.to_string().contains("2 waiting")
     );
     assert_eq!(refused.into_payload(), payload(7));
-    // Who does not want to wait hears the usual.
+    // `try_put` gets the usual refusal.
     let refused = stash.try_put(BOB, payload(7)).unwrap_err();
     assert_eq!((refused.reason(), refused.queue_position()), (Refusal::Full, Some(3)));
     assert_eq!(checked_stats(&stash).refused.queue_full, 1);
 
     // One leaves, one is served: there are places again, and the order is kept.
-    let [first, second] = line;
+    let [first, second] = waiters;
     drop(first);
     let mut third = put_task(&stash, ALICE, payload(50));
     queue(&mut third);
@@ -45,7 +45,7 @@ fn b7_one_more_is_refused_before_it_joins() {
 
 #[test]
 fn b7_all_kinds_of_requests_count_and_are_refused() {
-    let (stash, _) = hall_with(|builder| builder.max_waiting(1));
+    let (stash, _) = stash_with(|builder| builder.max_waiting(1));
     let full = stash.try_reserve(100).unwrap();
     let mut permit = acquire_task(stash.budget(), 10);
     queue(&mut permit);
@@ -66,15 +66,15 @@ fn b7_all_kinds_of_requests_count_and_are_refused() {
 }
 
 #[test]
-fn b7_with_no_places_nobody_waits_and_what_fits_fits() {
-    let (stash, clock) = hall_with(|builder| builder.max_waiting(0));
+fn b7_with_an_empty_queue_bound_no_request_waits_and_fitting_ones_are_admitted() {
+    let (stash, clock) = stash_with(|builder| builder.max_waiting(0));
     assert!(ready(&mut put_task(&stash, ALICE, payload(60))).is_ok());
     let refused = ready(&mut put_task(&stash, ALICE, payload(50))).unwrap_err();
     assert_eq!(
         (refused.reason(), refused.queue_position(), refused.waiting()),
         (Refusal::QueueFull, Some(1), 0)
     );
-    // Nobody is left behind who would keep others from what fits.
+    // No waiter is left that would block requests that fit.
     assert!(stash.try_put(ALICE, payload(40)).is_ok());
     assert!(ready(&mut put_task(&stash, ALICE, payload(1))).is_err());
     clock.advance(TTL);
@@ -87,7 +87,7 @@ fn b7_with_no_places_nobody_waits_and_what_fits_fits() {
 
 #[test]
 fn b7_the_bytes_that_wait_are_bounded_together() {
-    let (stash, _) = hall_with(|builder| builder.max_waiting_bytes(100));
+    let (stash, _) = stash_with(|builder| builder.max_waiting_bytes(100));
     let full = put(&stash, 100);
     let mut first = put_task(&stash, ALICE, payload(60));
     queue(&mut first);
@@ -110,8 +110,8 @@ fn b7_the_bytes_that_wait_are_bounded_together() {
 }
 
 #[test]
-fn b7_too_large_for_the_line_is_admitted_when_it_fits() {
-    let (stash, _) = hall_with(|builder| builder.max_waiting_bytes(10));
+fn b7_a_request_too_large_for_the_queue_is_admitted_when_it_fits() {
+    let (stash, _) = stash_with(|builder| builder.max_waiting_bytes(10));
     let ticket = ready(&mut put_task(&stash, ALICE, payload(80))).unwrap();
     let refused = ready(&mut put_task(&stash, ALICE, payload(80))).unwrap_err();
     assert_eq!((refused.reason(), refused.waiting()), (Refusal::QueueFull, 0));
@@ -124,15 +124,15 @@ fn b7_too_large_for_the_line_is_admitted_when_it_fits() {
 }
 
 #[test]
-fn b7_a_budgets_line_can_be_bounded_while_it_stands() {
-    let (stash, _) = hall();
+fn b7_a_budgets_wait_queue_can_be_bounded_while_requests_wait() {
+    let (stash, _) = test_stash();
     let full = put(&stash, 100);
-    let mut line: Vec<_> = (0..3).map(|_| put_task(&stash, ALICE, payload(10))).collect();
-    line.iter_mut().for_each(|put| drop(queue(put)));
+    let mut waiters: Vec<_> = (0..3).map(|_| put_task(&stash, ALICE, payload(10))).collect();
+    waiters.iter_mut().for_each(|put| drop(queue(put)));
     stash.budget().set_max_waiting(1);
-    assert_eq!(stash.waiting(), 3, "who is in it stays");
-    drop(line.pop());
-    drop(line.pop());
+    assert_eq!(stash.waiting(), 3, "requests that wait stay");
+    drop(waiters.pop());
+    drop(waiters.pop());
     assert!(ready(&mut put_task(&stash, ALICE, payload(1))).is_err());
     stash.budget().set_max_waiting(2);
     stash.budget().set_max_waiting_bytes(19);
@@ -140,24 +140,24 @@ fn b7_a_budgets_line_can_be_bounded_while_it_stands() {
     let mut next = put_task(&stash, ALICE, payload(9));
     queue(&mut next);
     assert!(take(&stash, full).is_some());
-    assert!(ready(&mut line[0]).is_ok() && ready(&mut next).is_ok());
+    assert!(ready(&mut waiters[0]).is_ok() && ready(&mut next).is_ok());
 }
 
 // ---- A limit that moves ----------------------------------------------------------------------------
 
 on_every_executor! {
-    fn b8_raising_serves_the_line_at_once(executor) {
-        let (stash, _) = hall();
+    fn b8_raising_the_limit_grants_waiters_at_once(executor) {
+        let (stash, _) = test_stash();
         fill(&stash, 100);
         let waiter = |size| {
             let handle = stash.clone();
             executor.start(async move { handle.put(ALICE, payload(size)).await })
         };
-        let line = [waiter(50), waiter(60), waiter(1)];
+        let waiters = [waiter(50), waiter(60), waiter(1)];
         stash.set_max_bytes(140);
-        assert!(line.iter().all(|put| put.is_pending()));
+        assert!(waiters.iter().all(|put| put.is_pending()));
         stash.set_max_bytes(209);
-        let [first, second, third] = line;
+        let [first, second, third] = waiters;
         assert!(first.output().is_ok());
         assert!(second.is_pending() && third.is_pending(), "a byte is missing, and nobody overtakes");
         stash.set_max_bytes(u64::MAX);
@@ -168,7 +168,7 @@ on_every_executor! {
 
 on_every_executor! {
     fn b8_lowering_refuses_until_it_fits(executor) {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let tickets = [put(&stash, 40), put(&stash, 40), put(&stash, 20)];
         stash.set_max_bytes(50);
         assert_eq!((state(&stash), stash.max_bytes()), ((3, 100, 0), 50), "nothing is removed");
@@ -188,8 +188,8 @@ on_every_executor! {
 }
 
 on_every_executor! {
-    fn b8_who_has_become_too_large_does_not_block_the_line(executor) {
-        let (stash, _) = hall();
+    fn b8_a_waiter_that_became_too_large_does_not_block_the_queue(executor) {
+        let (stash, _) = test_stash();
         let ticket = put(&stash, 100);
         let waiter = |size| {
             let handle = stash.clone();
@@ -209,7 +209,7 @@ on_every_executor! {
 
 #[test]
 fn b8_a_head_that_becomes_too_large_goes_at_once_and_the_next_is_served() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     fill(&stash, 30);
     let mut large = put_task(&stash, ALICE, payload(80));
     let mut next = put_task(&stash, ALICE, payload(20));
@@ -222,7 +222,7 @@ fn b8_a_head_that_becomes_too_large_goes_at_once_and_the_next_is_served() {
 
 #[test]
 fn b8_down_to_nothing_and_up_again() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let ticket = put(&stash, 60);
     let claim = stash.claim(&ticket, &ALICE).unwrap();
     let room = stash.try_reserve(40).unwrap();

@@ -1,4 +1,4 @@
-//! B1: room before there is a payload.
+//! B1: reservations, which acquire bytes before there is a payload.
 
 use std::future::ready as at_once;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,13 +8,13 @@ use cloakroom::{PutOptions, Refusal, Reservation};
 
 use crate::executors::Executor;
 use crate::fixtures::{
-    ALICE, BOB, SECOND, checked_stats, fill, hall, hall_with, payload, put, state, take,
+    ALICE, BOB, SECOND, checked_stats, fill, payload, put, stash_with, state, take, test_stash,
 };
 use crate::support::{TTL, must_come_back, poll_once, put_task, queue, ready};
 
 #[test]
 fn b1_room_is_charged_before_there_is_a_payload() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let room = stash.try_reserve(60).unwrap();
     assert_eq!((room.bytes(), state(&stash)), (60, (0, 60, 0)));
     assert_eq!(stash.try_put(ALICE, payload(50)).unwrap_err().reason(), Refusal::Full);
@@ -27,7 +27,7 @@ fn b1_room_is_charged_before_there_is_a_payload() {
 
 on_every_executor! {
     fn b1_a_smaller_payload_gives_the_rest_to_the_head(executor) {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let room = stash.try_reserve(100).unwrap();
         let (one, other) = (stash.clone(), stash.clone());
         let head = executor.start(async move { one.put(BOB, payload(40)).await });
@@ -44,7 +44,7 @@ on_every_executor! {
 
 #[test]
 fn b1_a_larger_payload_is_refused_with_both_intact() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let room = stash.try_reserve(40).unwrap();
     let refused = room.put(ALICE, payload(41)).unwrap_err();
     assert_eq!(refused.reason(), Refusal::TooLarge);
@@ -61,7 +61,7 @@ fn b1_a_larger_payload_is_refused_with_both_intact() {
 
 on_every_executor! {
     fn b1_dropped_unused_it_serves_the_head_at_once(executor) {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let waiter = stash.clone();
         let room = stash.try_reserve(100).unwrap();
         let head = executor.start(async move { waiter.reserve(100).await.map(|room| room.bytes()) });
@@ -74,8 +74,8 @@ on_every_executor! {
 
 on_every_executor! {
     /// Each of them needs more than half, so one is granted at a time.
-    fn b1_reservations_puts_and_permits_stand_in_one_line(executor) {
-        let (stash, _) = hall();
+    fn b1_reservations_puts_and_permits_wait_in_one_queue(executor) {
+        let (stash, _) = test_stash();
         let full = put(&stash, 100);
         let handle = stash.clone();
         let first = executor.start(async move { handle.reserve(60).await });
@@ -109,7 +109,7 @@ on_every_executor! {
 
 on_every_executor! {
     fn b1_a_wait_ends_with_until_or_with_close(executor) {
-        let (stash, clock) = hall();
+        let (stash, clock) = test_stash();
         let room = stash.try_reserve(100).unwrap();
         let (handle, until) = (stash.clone(), clock.sleep(SECOND));
         let first = executor.start(async move { handle.reserve(50).until(until).await.map(drop) });
@@ -130,7 +130,7 @@ on_every_executor! {
 
 #[test]
 fn b1_until_that_fired_before_refuses_unless_there_is_room() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let room = ready(&mut Box::pin(stash.reserve(60).until(at_once(())))).unwrap();
     let refused = ready(&mut Box::pin(stash.reserve(60).until(at_once(())))).unwrap_err();
     assert_eq!((refused.reason(), stash.waiting()), (Refusal::Cancelled, 0));
@@ -141,7 +141,7 @@ fn b1_until_that_fired_before_refuses_unless_there_is_room() {
 #[test]
 fn b1_a_blocking_reservation_waits_as_long_as_told() {
     must_come_back(|| {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let room = stash.reserve_timeout(100, Duration::ZERO).unwrap();
         let refused = stash.reserve_timeout(1, Duration::ZERO).unwrap_err();
         assert_eq!(refused.reason(), Refusal::Full);
@@ -163,8 +163,8 @@ fn b1_a_blocking_reservation_waits_as_long_as_told() {
 }
 
 #[test]
-fn b1_what_leaves_the_line_lets_the_next_in() {
-    let (stash, _) = hall();
+fn b1_a_waiter_that_leaves_lets_the_next_one_through() {
+    let (stash, _) = test_stash();
     let _held = stash.try_reserve(60).unwrap();
     let mut head = Box::pin(stash.reserve(80));
     queue(&mut head);
@@ -185,7 +185,7 @@ fn b1_what_leaves_the_line_lets_the_next_in() {
 
 #[test]
 fn b1_room_is_for_a_payload_and_its_overhead() {
-    let (stash, _) = hall_with(|builder| builder.entry_overhead(8));
+    let (stash, _) = stash_with(|builder| builder.entry_overhead(8));
     let mut room = stash.try_reserve(10).unwrap();
     assert_eq!((room.bytes(), stash.used_bytes()), (10, 18));
     room.shrink(4);
@@ -205,7 +205,7 @@ fn b1_room_is_for_a_payload_and_its_overhead() {
 
 #[test]
 fn b1_its_entry_lives_from_the_put_on_and_as_long_as_it_says() {
-    let (stash, clock) = hall();
+    let (stash, clock) = test_stash();
     let (one, other) = (stash.try_reserve(10).unwrap(), stash.try_reserve(10).unwrap());
     clock.advance(2 * TTL);
     assert_eq!(stash.gc(), 0, "room does not expire");
@@ -219,7 +219,7 @@ fn b1_its_entry_lives_from_the_put_on_and_as_long_as_it_says() {
 
 #[test]
 fn b1_expired_bytes_do_not_refuse_a_reservation() {
-    let (stash, clock) = hall();
+    let (stash, clock) = test_stash();
     fill(&stash, 100);
     clock.advance(TTL);
     assert!(stash.try_reserve(100).is_ok());
@@ -230,7 +230,7 @@ fn b1_expired_bytes_do_not_refuse_a_reservation() {
 
 #[test]
 fn b1_a_reservation_keeps_the_stash() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let room = stash.try_reserve(10).unwrap();
     drop(stash);
     let stash = room.stash().clone();
@@ -240,7 +240,7 @@ fn b1_a_reservation_keeps_the_stash() {
 
 #[test]
 fn b1_polled_after_its_end_it_panics_and_reserves_nothing_more() {
-    let (stash, _) = hall_with(|builder| builder.max_bytes_per_owner(50));
+    let (stash, _) = stash_with(|builder| builder.max_bytes_per_owner(50));
     let mut done = Box::pin(stash.reserve_for(&ALICE, 10));
     let room: Reservation<_, _> = ready(&mut done).unwrap();
     let mut refused = Box::pin(stash.reserve_for(&ALICE, 60));

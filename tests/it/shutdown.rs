@@ -1,4 +1,4 @@
-//! B9: closed, and then empty.
+//! B9: `close`, and waiting until the stash is drained.
 
 use std::future::ready as at_once;
 use std::sync::Arc;
@@ -10,20 +10,22 @@ use bytes::Bytes;
 use cloakroom::{Budget, Claim, Permit, Refusal, Reservation, Stash};
 
 use crate::executors::{Executor, Task};
-use crate::fixtures::{ALICE, BOB, Hall, fill, hall, hall_with, payload, put, state, take};
+use crate::fixtures::{
+    ALICE, BOB, TestStash, fill, payload, put, stash_with, state, take, test_stash,
+};
 use crate::support::{
-    Coat, Live, Request, TTL, Task as Job, acquire_task, must_come_back, poll_once, put_task,
+    Counted, Live, Request, TTL, Task as Job, acquire_task, must_come_back, poll_once, put_task,
     queue, ready,
 };
 
-fn drained(executor: &impl Executor, stash: &Hall) -> Task<()> {
+fn drained(executor: &impl Executor, stash: &TestStash) -> Task<()> {
     let handle = stash.clone();
     executor.start(async move { handle.drained().await })
 }
 
 on_every_executor! {
     fn b9_drained_when_the_last_of_everything_is_gone(executor) {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let (entry, claimed) = (put(&stash, 10), put(&stash, 10));
         let claim = stash.claim(&claimed, &ALICE).unwrap();
         let room = stash.try_reserve(10).unwrap();
@@ -52,12 +54,12 @@ on_every_executor! {
 
 on_every_executor! {
     fn b9_empty_is_not_enough_it_must_be_closed(executor) {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let early = drained(executor, &stash);
         let ticket = put(&stash, 100);
         assert!(take(&stash, ticket).is_some());
         assert!(early.is_pending());
-        // Those who wait to drain are not in line.
+        // Tasks that wait to drain are not in the wait queue.
         assert_eq!(stash.waiting(), 0);
         assert!(stash.try_put(ALICE, payload(100)).is_ok());
         assert_eq!((stash.clear(), stash.close()), (1, 0));
@@ -66,8 +68,8 @@ on_every_executor! {
 }
 
 on_every_executor! {
-    fn b9_close_sends_the_line_away_and_clear_drains(executor) {
-        let (stash, clock) = hall();
+    fn b9_close_refuses_all_waiters_and_clear_drains(executor) {
+        let (stash, clock) = test_stash();
         fill(&stash, 100);
         let handle = stash.clone();
         let waiter = executor.start(async move { handle.put(ALICE, payload(20)).await });
@@ -82,7 +84,7 @@ on_every_executor! {
         // By expiry, with a reaper and no call.
         let (reaper, timer) = (stash.reaper(), clock.clone());
         let _reaper = executor.start(reaper.run(move |duration| timer.sleep(duration)));
-        let (stash, clock) = hall();
+        let (stash, clock) = test_stash();
         let (reaper, timer) = (stash.reaper(), clock.clone());
         let reaper = executor.start(reaper.run(move |duration| timer.sleep(duration)));
         fill(&stash, 100);
@@ -96,8 +98,8 @@ on_every_executor! {
 
 on_every_executor! {
     /// More than are woken in one hold of the lock.
-    fn b9_all_who_wait_for_it_hear(executor) {
-        let (stash, _) = hall();
+    fn b9_all_tasks_that_wait_for_drained_are_woken(executor) {
+        let (stash, _) = test_stash();
         let ticket = put(&stash, 1);
         let early: Vec<_> = (0..40).map(|_| drained(executor, &stash)).collect();
         stash.close();
@@ -110,28 +112,28 @@ on_every_executor! {
 
 #[test]
 fn b9_futures_that_are_dropped_strand_nobody() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let ticket = put(&stash, 100);
     drop(Box::pin(stash.drained()));
-    let mut line: Vec<_> = (0..5).map(|_| Box::pin(stash.drained())).collect();
-    line.iter_mut().for_each(|drained| drop(queue(drained)));
-    drop(line.swap_remove(0));
-    // Not closed: a line can stand and be served as if nobody waited to drain.
+    let mut waiters: Vec<_> = (0..5).map(|_| Box::pin(stash.drained())).collect();
+    waiters.iter_mut().for_each(|drained| drop(queue(drained)));
+    drop(waiters.swap_remove(0));
+    // Not closed: waiters queue and are granted as if no task waited to drain.
     let mut put = put_task(&stash, ALICE, payload(60));
     let woken = queue(&mut put);
-    drop(line.swap_remove(0));
+    drop(waiters.swap_remove(0));
     assert!(take(&stash, ticket).is_some());
     assert_eq!(woken.get(), 1);
     let ticket = ready(&mut put).unwrap();
     assert!(stash.try_put(ALICE, payload(40)).is_ok());
     stash.close();
-    drop(line.swap_remove(1));
+    drop(waiters.swap_remove(1));
     assert!(take(&stash, ticket).is_some());
-    assert!(line.iter_mut().all(|drained| poll_once(drained).is_pending()));
+    assert!(waiters.iter_mut().all(|drained| poll_once(drained).is_pending()));
     assert_eq!(stash.clear(), 1);
-    line.iter_mut().for_each(ready);
-    // All gone before the end: the last release finds nobody.
-    let (stash, _) = hall();
+    waiters.iter_mut().for_each(ready);
+    // All are dropped before the end: the last release has no task to wake.
+    let (stash, _) = test_stash();
     let room = stash.try_reserve(100).unwrap();
     stash.close();
     let mut drained = Box::pin(stash.drained());
@@ -144,7 +146,7 @@ fn b9_futures_that_are_dropped_strand_nobody() {
 
 #[test]
 fn b9_a_task_that_moves_is_woken_where_it_is() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let room = stash.try_reserve(100).unwrap();
     let mut drained = Box::pin(stash.drained());
     let (first, second) = (queue(&mut drained), queue(&mut drained));
@@ -158,7 +160,7 @@ fn b9_a_task_that_moves_is_woken_where_it_is() {
 #[test]
 fn b9_blocking_it_says_whether_it_came_to_that() {
     must_come_back(|| {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         assert!(!stash.drained_timeout(Duration::ZERO), "not closed");
         let ticket = put(&stash, 100);
         stash.close();
@@ -177,7 +179,7 @@ fn b9_blocking_it_says_whether_it_came_to_that() {
 
 #[test]
 fn b9_a_limit_that_moves_meanwhile_changes_nothing() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     let ticket = put(&stash, 60);
     stash.close();
     let mut drained = Box::pin(stash.drained());
@@ -191,8 +193,8 @@ fn b9_a_limit_that_moves_meanwhile_changes_nothing() {
 }
 
 #[test]
-fn b9_what_is_granted_and_not_yet_stored_is_waited_for() {
-    let (stash, _) = hall();
+fn b9_drained_waits_for_a_grant_that_is_not_yet_stored() {
+    let (stash, _) = test_stash();
     let ticket = put(&stash, 100);
     let mut put = put_task(&stash, ALICE, payload(50));
     queue(&mut put);
@@ -230,7 +232,7 @@ fn b9_a_bare_budget_drains_too() {
 fn b9_no_race_is_missed() {
     must_come_back(|| {
         for round in 0..200_u64 {
-            let (stash, _) = hall();
+            let (stash, _) = test_stash();
             let rooms = [0; 3].map(|_| stash.try_reserve(30).unwrap());
             thread::scope(|scope| {
                 for room in rooms {
@@ -257,7 +259,7 @@ fn b9_no_race_is_missed() {
 
 /// What keeps a stash or its budget alive, or waits for it.
 enum Part {
-    Handle { _stash: Hall },
+    Handle { _stash: TestStash },
     Claim { _claim: Claim<Vec<u8>, u8> },
     Delivery { _bytes: Bytes },
     Reservation { _room: Reservation<Vec<u8>, u8> },
@@ -278,7 +280,7 @@ impl Part {
 /// A stash of 100 bytes: 30 stored, 20 claimed, 20 being delivered, 10 reserved and 10 of a bare permit. Somebody
 /// waits for 60: no room comes for that before the stash ends, because a claim that is dropped stays in the stash.
 fn parts(closed: bool) -> (Budget, Vec<Part>) {
-    let (stash, clock) = hall();
+    let (stash, clock) = test_stash();
     let budget = stash.budget().clone();
     fill(&stash, 30);
     let [claimed, delivered] = [put(&stash, 20), put(&stash, 20)];
@@ -369,19 +371,20 @@ fn w4_drained_never_ended_in_every_order_of_dropping() {
 #[test]
 fn w4_bytes_lost_with_payloads_whose_drop_panics_and_calls_back() {
     let alive = Live::new();
-    let stash: Stash<Coat, ()> = Stash::builder().max_bytes(100).entry_overhead(0).build().unwrap();
+    let stash: Stash<Counted, ()> =
+        Stash::builder().max_bytes(100).entry_overhead(0).build().unwrap();
     let budget = stash.budget().clone();
     let seen = Arc::new(AtomicUsize::new(0));
     for _ in 0..3 {
         let (budget, seen) = (budget.clone(), Arc::clone(&seen));
-        let coat = alive.coat(30).on_drop(move || {
+        let payload = alive.counted(30).on_drop(move || {
             // Nothing is held, and the bytes are back.
             drop(budget.try_acquire(100).unwrap());
             budget.set_limit(100);
             seen.fetch_add(1, Ordering::Relaxed);
             panic!("a payload's drop, contained");
         });
-        let _ = stash.try_put((), coat).map_err(drop).unwrap();
+        let _ = stash.try_put((), payload).map_err(drop).unwrap();
     }
     let mut waiter = acquire_task(&budget, 50);
     let woken = queue(&mut waiter);
@@ -393,8 +396,12 @@ fn w4_bytes_lost_with_payloads_whose_drop_panics_and_calls_back() {
 
 /// `holds` what it makes of an empty stash whose entries have no overhead, and lets go of it: `drained` completes
 /// then, and not before.
-fn is_waited_for<T>(what: &str, holds: impl FnOnce(&Hall) -> T, let_go: impl FnOnce(&Hall, T)) {
-    let (stash, _) = hall();
+fn is_waited_for<T>(
+    what: &str,
+    holds: impl FnOnce(&TestStash) -> T,
+    let_go: impl FnOnce(&TestStash, T),
+) {
+    let (stash, _) = test_stash();
     let held = holds(&stash);
     assert_eq!(stash.used_bytes(), 1, "{what}: charged the least there is");
     stash.close();
@@ -408,7 +415,7 @@ fn is_waited_for<T>(what: &str, holds: impl FnOnce(&Hall) -> T, let_go: impl FnO
 
 #[test]
 fn w5_drained_while_an_empty_entry_is_there() {
-    let claim = |stash: &Hall| stash.claim(&put(stash, 0), &ALICE).unwrap();
+    let claim = |stash: &TestStash| stash.claim(&put(stash, 0), &ALICE).unwrap();
     is_waited_for(
         "taken",
         |stash| put(stash, 0),
@@ -423,7 +430,7 @@ fn w5_drained_while_an_empty_entry_is_there() {
         assert_eq!(stash.clear(), 1);
     });
     is_waited_for("delivered", |stash| claim(stash).into_bytes(), |_, bytes| drop(bytes));
-    let (stash, clock) = hall();
+    let (stash, clock) = test_stash();
     fill(&stash, 0);
     stash.close();
     clock.advance(TTL);
@@ -434,7 +441,7 @@ fn w5_drained_while_an_empty_entry_is_there() {
 
 #[test]
 fn w5_drained_while_a_reservation_for_an_empty_payload_is_there() {
-    let reserve = |stash: &Hall| stash.try_reserve(0).unwrap();
+    let reserve = |stash: &TestStash| stash.try_reserve(0).unwrap();
     is_waited_for("reserved", reserve, |_, room| drop(room));
     is_waited_for(
         "waited for",
@@ -443,15 +450,16 @@ fn w5_drained_while_a_reservation_for_an_empty_payload_is_there() {
             drop(room);
         },
     );
-    let shrunk = |stash: &Hall| {
+    let shrunk = |stash: &TestStash| {
         let mut room = stash.try_reserve(10).unwrap();
         room.shrink(0);
         room
     };
     is_waited_for("shrunk", shrunk, |_, room| drop(room));
     for reserved in [0, 10] {
-        let stored =
-            |stash: &Hall| stash.try_reserve(reserved).unwrap().put(ALICE, payload(0)).unwrap();
+        let stored = |stash: &TestStash| {
+            stash.try_reserve(reserved).unwrap().put(ALICE, payload(0)).unwrap()
+        };
         is_waited_for("used", stored, |stash, ticket| assert!(take(stash, ticket).is_some()));
     }
 }
@@ -459,7 +467,7 @@ fn w5_drained_while_a_reservation_for_an_empty_payload_is_there() {
 /// The same kind: what is free is not bounded, by the limit of an owner neither.
 #[test]
 fn w5_empty_entries_without_overhead_are_bounded() {
-    let (stash, _) = hall_with(|builder| builder.max_bytes(3).max_bytes_per_owner(2));
+    let (stash, _) = stash_with(|builder| builder.max_bytes(3).max_bytes_per_owner(2));
     let (first, _second) = (put(&stash, 0), put(&stash, 0));
     assert_eq!(stash.try_put(ALICE, payload(0)).unwrap_err().reason(), Refusal::OwnerFull);
     assert_eq!((stash.owner_used_bytes(&ALICE), stash.used_bytes()), (2, 2));

@@ -1,4 +1,4 @@
-//! B10: the numbers add up, and the observer hears everything, with nothing held.
+//! B10: the statistics add up, and the observer receives every event, with no lock held.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -10,32 +10,21 @@ use cloakroom::{
 };
 
 use crate::fixtures::{
-    ALICE, BOB, Diary, Hall, SECOND, checked_stats, fill, hall, hall_with, payload, put, state,
-    take,
+    ALICE, BOB, EventLog, SECOND, TestStash, checked_stats, fill, payload, put, stash_with, state,
+    take, test_stash,
 };
+use crate::support::random::Rng;
 use crate::support::{TTL, acquire_task, must_come_back, poll_once, put_task, queue, ready};
-
-/// The same throws at every run.
-pub(super) struct Dice(pub(super) u64);
-
-impl Dice {
-    pub(super) fn below(&mut self, sides: usize) -> usize {
-        // Knuth's MMIX generator; its high bits are good.
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) as usize % sides
-    }
-}
 
 fn observed(
     set: impl FnOnce(Builder<Vec<u8>, u8>) -> Builder<Vec<u8>, u8>,
-) -> (Hall, ManualClock, Diary) {
-    let diary = Diary::default();
-    let (stash, clock) = hall_with(|builder| set(builder.observer(diary.clone())));
-    (stash, clock, diary)
+) -> (TestStash, ManualClock, EventLog) {
+    let log = EventLog::default();
+    let (stash, clock) = stash_with(|builder| set(builder.observer(log.clone())));
+    (stash, clock, log)
 }
 
-/// What the events of a diary come to.
+/// The totals of recorded events.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Sums {
     stored: u64,
@@ -78,7 +67,7 @@ impl Sums {
     }
 }
 
-/// Gives back what it holds when it is asked for the so-manieth time.
+/// Releases its permit when it has been asked for the time often enough.
 struct GivingClock(Arc<Mutex<(usize, Option<Permit<'static>>)>>);
 
 impl Clock for GivingClock {
@@ -98,17 +87,17 @@ impl Clock for GivingClock {
     }
 }
 
-/// Wherever between its first look and the line the room comes from: it was not in line.
+/// The room may come anywhere between the first attempt and the queue: the request was not queued.
 #[test]
-fn b10_what_is_granted_at_its_first_poll_has_not_waited() {
+fn b10_a_request_granted_at_its_first_poll_has_not_waited() {
     for asked in 0..5 {
         let held = Arc::new(Mutex::new((usize::MAX, None)));
-        let diary = Diary::default();
+        let log = EventLog::default();
         let stash = Stash::<Vec<u8>, u8>::builder()
             .max_bytes(100)
             .entry_overhead(0)
             .clock(GivingClock(Arc::clone(&held)))
-            .observer(diary.clone())
+            .observer(log.clone())
             .build()
             .unwrap();
         let all = stash.budget().try_acquire(100).unwrap().into_owned();
@@ -117,9 +106,9 @@ fn b10_what_is_granted_at_its_first_poll_has_not_waited() {
         let at_once = poll_once(&mut put).is_ready();
         let given = held.lock().unwrap().1.take().is_none();
         assert_eq!(at_once, given, "asked {asked} times before");
-        assert!(given || asked > 1, "the clock is asked twice: for the sweep, and for the line");
+        assert!(given || asked > 1, "the clock is asked twice: for the sweep, and for the queue");
         assert_eq!(stash.stats().waited, 0);
-        assert!(diary.read().iter().all(|event| matches!(event, Event::Stored { .. })));
+        assert!(log.read().iter().all(|event| matches!(event, Event::Stored { .. })));
     }
 }
 
@@ -134,8 +123,8 @@ fn b10_everything_adds_up_after_every_step_of_any_script() {
 }
 
 fn script(seed: u64) {
-    let mut dice = Dice(seed);
-    let (stash, clock, diary) = observed(|builder| {
+    let mut rng = Rng::new(seed);
+    let (stash, clock, log) = observed(|builder| {
         let builder = builder.entry_overhead(3).max_bytes_per_owner(70).max_waiting(2);
         builder.overflow(20, SECOND)
     });
@@ -144,14 +133,14 @@ fn script(seed: u64) {
     let (mut claims, mut rooms, mut waiting, mut permits) =
         (Vec::new(), Vec::<(u8, Reservation<_, _>)>::new(), Vec::new(), Vec::new());
     for step in 0..150 {
-        let owner = [ALICE, BOB, 3][dice.below(3)];
-        let size = dice.below(60);
-        let options = match dice.below(4) {
-            0 => PutOptions::new().ttl(SECOND * dice.below(3) as u32),
+        let owner = [ALICE, BOB, 3][rng.index(3)];
+        let size = rng.index(60);
+        let options = match rng.index(4) {
+            0 => PutOptions::new().ttl(SECOND * rng.index(3) as u32),
             _ => PutOptions::new(),
         };
-        let pick = |dice: &mut Dice, len: usize| (len > 0).then(|| dice.below(len));
-        match dice.below(16) {
+        let pick = |rng: &mut Rng, len: usize| (len > 0).then(|| rng.index(len));
+        match rng.index(16) {
             0..3 => {
                 if let Ok(ticket) = stash.try_put_with(owner, payload(size), options) {
                     tickets.push((owner, ticket));
@@ -166,32 +155,32 @@ fn script(seed: u64) {
                 }
             }
             4 => {
-                if let Some(at) = pick(&mut dice, waiting.len()) {
+                if let Some(at) = pick(&mut rng, waiting.len()) {
                     let (owner, charge, mut put) = waiting.swap_remove(at);
                     match poll_once(&mut put) {
                         std::task::Poll::Ready(Ok(ticket)) => tickets.push((owner, ticket)),
                         std::task::Poll::Ready(Err(_)) => {}
-                        std::task::Poll::Pending if dice.below(2) == 0 => drop(put),
+                        std::task::Poll::Pending if rng.index(2) == 0 => drop(put),
                         std::task::Poll::Pending => waiting.push((owner, charge, put)),
                     }
                 }
             }
             5..7 => {
-                if let Some(at) = pick(&mut dice, tickets.len()) {
+                if let Some(at) = pick(&mut rng, tickets.len()) {
                     let (owner, ticket) = tickets[at];
                     drop(stash.take(&ticket, &owner));
                 }
             }
             7..9 => {
-                if let Some(at) = pick(&mut dice, tickets.len()) {
+                if let Some(at) = pick(&mut rng, tickets.len()) {
                     let (owner, ticket) = tickets[at];
                     claims.extend(stash.claim(&ticket, &owner).map(|claim| (owner, claim)));
                 }
             }
             9..11 => {
-                if let Some(at) = pick(&mut dice, claims.len()) {
+                if let Some(at) = pick(&mut rng, claims.len()) {
                     let (_, claim) = claims.swap_remove(at);
-                    match dice.below(4) {
+                    match rng.index(4) {
                         0 => drop(claim.into_inner()),
                         1 => drop(claim.into_bytes()),
                         2 => drop(claim.on_drop(OnDrop::Finish)),
@@ -205,29 +194,29 @@ fn script(seed: u64) {
                 }
             }
             12 => {
-                if let Some(at) = pick(&mut dice, rooms.len()) {
+                if let Some(at) = pick(&mut rng, rooms.len()) {
                     let (reserved_for, mut room) = rooms.swap_remove(at);
-                    room.shrink(dice.below(60) as u64);
-                    match room.put_with(owner, payload(dice.below(60)), options) {
+                    room.shrink(rng.index(60) as u64);
+                    match room.put_with(owner, payload(rng.index(60)), options) {
                         Ok(ticket) => tickets.push((owner, ticket)),
                         Err(refused) => rooms.push((reserved_for, refused.into_parts().1)),
                     }
                 }
             }
             13 => {
-                if let Some(at) = pick(&mut dice, rooms.len() + permits.len()) {
+                if let Some(at) = pick(&mut rng, rooms.len() + permits.len()) {
                     if at < rooms.len() { drop(rooms.swap_remove(at)) } else { permits.clear() }
                 }
-                permits.extend(stash.budget().try_acquire(dice.below(20) as u64));
+                permits.extend(stash.budget().try_acquire(rng.index(20) as u64));
             }
-            14 => clock.advance(Duration::from_millis(dice.below(3_000) as u64)),
-            _ => match dice.below(4) {
+            14 => clock.advance(Duration::from_millis(rng.index(3_000) as u64)),
+            _ => match rng.index(4) {
                 0 => drop(stash.clear()),
-                1 => stash.set_max_bytes(40 + dice.below(80) as u64),
+                1 => stash.set_max_bytes(40 + rng.index(80) as u64),
                 _ => drop(stash.gc()),
             },
         }
-        sums.add(&diary.read());
+        sums.add(&log.read());
         let stats = checked_stats(&stash);
         let seen = Sums {
             stored: stats.stored,
@@ -254,7 +243,7 @@ fn script(seed: u64) {
     }
     drop((claims, rooms, waiting, permits));
     stash.clear();
-    sums.add(&diary.read());
+    sums.add(&log.read());
     assert_eq!((state(&stash), sums.bytes), ((0, 0, 0), 0), "seed {seed}");
     for owner in [ALICE, BOB, 3] {
         assert_eq!(stash.owner_used_bytes(&owner), 0, "seed {seed}");
@@ -264,9 +253,9 @@ fn script(seed: u64) {
 
 /// While others put, take too late, claim and put back too late, clear and sweep.
 #[test]
-fn b10_what_is_stored_adds_up_under_traffic() {
+fn b10_stored_entries_add_up_under_traffic() {
     must_come_back(|| {
-        let (stash, _) = hall_with(|builder| builder.max_bytes(10_000));
+        let (stash, _) = stash_with(|builder| builder.max_bytes(10_000));
         let now = PutOptions::new().ttl(Duration::ZERO);
         let done = AtomicUsize::new(0);
         std::thread::scope(|scope| {
@@ -316,10 +305,10 @@ fn b10_what_is_stored_adds_up_under_traffic() {
 
 #[test]
 fn b10_refusals_are_counted_by_their_reason() {
-    let (stash, clock, diary) = observed(|builder| builder.max_bytes_per_owner(90).max_waiting(2));
+    let (stash, clock, log) = observed(|builder| builder.max_bytes_per_owner(90).max_waiting(2));
     let _ = stash.try_put(BOB, payload(60)).unwrap();
     fill(&stash, 40);
-    diary.read();
+    log.read();
     let mut expected = Vec::new();
     let mut note = |reason, bytes| expected.push(Event::Refused { reason, bytes });
     drop(stash.try_put(ALICE, payload(7)));
@@ -332,15 +321,15 @@ fn b10_refusals_are_counted_by_their_reason() {
     note(Refusal::Cancelled, 9);
     drop(stash.try_reserve_for(&ALICE, 51));
     note(Refusal::OwnerFull, 51);
-    let mut line = [put_task(&stash, ALICE, payload(1)), put_task(&stash, ALICE, payload(2))];
-    line.iter_mut().for_each(|put| drop(queue(put)));
+    let mut waiters = [put_task(&stash, ALICE, payload(1)), put_task(&stash, ALICE, payload(2))];
+    waiters.iter_mut().for_each(|put| drop(queue(put)));
     drop(ready(&mut put_task(&stash, ALICE, payload(3))));
     note(Refusal::QueueFull, 3);
     stash.close();
-    line.iter_mut().for_each(|put| assert!(ready(put).is_err()));
+    waiters.iter_mut().for_each(|put| assert!(ready(put).is_err()));
     note(Refusal::Closed, 1);
     note(Refusal::Closed, 2);
-    assert_eq!(diary.read(), expected);
+    assert_eq!(log.read(), expected);
     let refused = checked_stats(&stash).refused;
     assert_eq!(
         (refused.full, refused.too_large, refused.timed_out, refused.cancelled),
@@ -352,8 +341,8 @@ fn b10_refusals_are_counted_by_their_reason() {
 }
 
 #[test]
-fn b10_the_line_in_numbers() {
-    let (stash, clock, diary) = observed(|builder| builder);
+fn b10_the_wait_queue_in_numbers() {
+    let (stash, clock, log) = observed(|builder| builder);
     let full = put(&stash, 100);
     let idle = checked_stats(&stash);
     assert_eq!((idle.waiting, idle.head_bytes, idle.oldest_wait), (0, None, None));
@@ -371,13 +360,13 @@ fn b10_the_line_in_numbers() {
     assert_eq!((left.head_bytes, left.oldest_wait), (Some(20), Some(2 * SECOND)));
     let mut permit = acquire_task(stash.budget(), 80);
     queue(&mut permit);
-    diary.read();
+    log.read();
     assert!(take(&stash, full).is_some());
     assert_eq!(checked_stats(&stash).waited, 0, "not polled yet");
     clock.advance(SECOND);
     let room = ready(&mut next).unwrap();
     assert_eq!(
-        diary.read(),
+        log.read(),
         [Event::Delivered { bytes: 100 }, Event::Waited { bytes: 20, wait: 3 * SECOND },]
     );
     assert_eq!(checked_stats(&stash).waited, 1);
@@ -395,7 +384,7 @@ fn b10_the_line_in_numbers() {
 
 #[test]
 fn b10_the_peak_stays() {
-    let (stash, _) = hall();
+    let (stash, _) = test_stash();
     assert_eq!(checked_stats(&stash).peak_bytes, 0);
     let room = stash.try_reserve(30).unwrap();
     fill(&stash, 40);
@@ -414,7 +403,7 @@ fn b10_the_peak_stays() {
 
 #[test]
 fn b10_the_life_of_an_entry_as_it_is_told() {
-    let (stash, clock, diary) = observed(|builder| builder.entry_overhead(5));
+    let (stash, clock, log) = observed(|builder| builder.entry_overhead(5));
     let one = put(&stash, 10);
     drop(stash.claim(&one, &ALICE).unwrap());
     drop(stash.claim(&one, &ALICE).unwrap().into_inner());
@@ -434,7 +423,7 @@ fn b10_the_life_of_an_entry_as_it_is_told() {
     drop(stash.claim(&four, &ALICE).unwrap().into_bytes());
     let stored = |bytes| Event::Stored { bytes, overflow: false };
     assert_eq!(
-        diary.read(),
+        log.read(),
         [
             stored(15),
             Event::Claimed { bytes: 15 },
@@ -460,18 +449,18 @@ fn b10_the_life_of_an_entry_as_it_is_told() {
 
 #[test]
 fn b10_two_observers_one_after_the_other() {
-    let (one, other) = (Diary::default(), std::sync::Arc::new(Diary::default()));
+    let (one, other) = (EventLog::default(), std::sync::Arc::new(EventLog::default()));
     let (stash, _) =
-        hall_with(|builder| builder.observer((one.clone(), std::sync::Arc::clone(&other))));
+        stash_with(|builder| builder.observer((one.clone(), std::sync::Arc::clone(&other))));
     fill(&stash, 10);
     assert_eq!(one.read(), [Event::Stored { bytes: 10, overflow: false }]);
     assert_eq!(other.read().len(), 1);
 }
 
-/// An observer that looks at the statistics whenever something happens.
+/// An observer that reads the statistics at every event.
 #[test]
 fn b10_an_observer_sees_numbers_that_add_up() {
-    struct Looks(std::sync::Arc<OnceLock<Hall>>);
+    struct Looks(std::sync::Arc<OnceLock<TestStash>>);
 
     impl Observer for Looks {
         fn event(&self, event: Event) {
@@ -486,7 +475,7 @@ fn b10_an_observer_sees_numbers_that_add_up() {
                 Event::Cleared { .. } => assert_eq!((stats.cleared, stats.entries), (1, 0)),
                 _ => {}
             }
-            // A failed look is a panic that does not reach the caller: so it is counted.
+            // A failed check is a panic that does not reach the caller, so it is counted.
             LOOKS.with(|looks| looks.set(looks.get() + 1));
         }
     }
@@ -495,7 +484,7 @@ fn b10_an_observer_sees_numbers_that_add_up() {
     must_come_back(|| {
         let slot = std::sync::Arc::new(OnceLock::new());
         let (stash, clock) =
-            hall_with(|builder| builder.observer(Looks(std::sync::Arc::clone(&slot))));
+            stash_with(|builder| builder.observer(Looks(std::sync::Arc::clone(&slot))));
         assert!(slot.set(stash.clone()).is_ok());
         let ticket = put(&stash, 100);
         drop(stash.try_put(ALICE, payload(1)));

@@ -7,7 +7,7 @@ use cloakroom::{Budget, Permit, Refusal};
 
 use crate::recording::{Recorder, check_rounds, slow_waker};
 use crate::search::{Call, Model};
-use crate::support::ledger::Dice;
+use crate::support::random::Rng;
 use crate::support::{Request, acquire_task, poll};
 
 #[derive(Clone, Debug)]
@@ -37,15 +37,15 @@ pub(crate) struct BudgetModel {
     limit: u64,
     used: u64,
     closed: bool,
-    line: VecDeque<(u64, u64)>,
-    /// Requests that have left the line and do not know, and whether they have bytes.
+    queue: VecDeque<(u64, u64)>,
+    /// Requests that have left the queue and have not been polled since, with the bytes of those granted.
     pub(crate) ended: BTreeMap<u64, Option<u64>>,
 }
 
 impl BudgetModel {
     pub(crate) fn new(limit: u64) -> Self {
-        let (line, ended) = (VecDeque::new(), BTreeMap::new());
-        Self { limit, used: 0, closed: false, line, ended }
+        let (queue, ended) = (VecDeque::new(), BTreeMap::new());
+        Self { limit, used: 0, closed: false, queue, ended }
     }
 
     fn admits(&self, bytes: u64) -> Option<Refusal> {
@@ -53,16 +53,16 @@ impl BudgetModel {
             Some(Refusal::Closed)
         } else if bytes > self.limit {
             Some(Refusal::TooLarge)
-        } else if !self.line.is_empty() || self.used + bytes > self.limit {
+        } else if !self.queue.is_empty() || self.used + bytes > self.limit {
             Some(Refusal::Full)
         } else {
             None
         }
     }
 
-    /// Ends the wait of one at the head, if it is over. Others may look before the next one's is.
+    /// Ends the wait of the head, if it is over. Other calls may come before the next wait ends.
     fn serve(mut self) -> (Self, bool) {
-        let Some(&(request, bytes)) = self.line.front() else { return (self, true) };
+        let Some(&(request, bytes)) = self.queue.front() else { return (self, true) };
         let granted = !self.closed && bytes <= self.limit;
         if granted && self.used + bytes > self.limit {
             return (self, true);
@@ -70,7 +70,7 @@ impl BudgetModel {
         if granted {
             self.used += bytes;
         }
-        self.line.pop_front();
+        self.queue.pop_front();
         self.ended.insert(request, granted.then_some(bytes));
         (self, false)
     }
@@ -96,7 +96,7 @@ impl Model for BudgetModel {
                         Polled::Granted
                     }
                     Some(Refusal::Full) => {
-                        next.line.push_back((request, bytes));
+                        next.queue.push_back((request, bytes));
                         Polled::Pending
                     }
                     Some(_) => Polled::Refused,
@@ -112,8 +112,8 @@ impl Model for BudgetModel {
                 found == polled
             }
             (&BudgetOp::Leave(request), 0) => {
-                let was_head = next.line.front().is_some_and(|(head, _)| *head == request);
-                next.line.retain(|(other, _)| *other != request);
+                let was_head = next.queue.front().is_some_and(|(head, _)| *head == request);
+                next.queue.retain(|(other, _)| *other != request);
                 let granted = next.ended.remove(&request).flatten();
                 next.used -= granted.unwrap_or(0);
                 return vec![(next, !was_head && granted.is_none())];
@@ -145,20 +145,20 @@ pub(crate) fn on_budget(
     recorder: &Recorder<BudgetOp>,
     calls: &mut Vec<Call<BudgetOp>>,
     thread: usize,
-    dice: &mut Dice,
+    rng: &mut Rng,
     kinds: &[u64],
 ) {
     let mut permits: Vec<Permit<'static>> = Vec::new();
     let mut waiting: Vec<(u64, Request)> = Vec::new();
     for turn in 0..6 {
-        let bytes = 1 + dice.below(LIMIT);
+        let bytes = 1 + rng.below(LIMIT);
         let request = (thread as u64) << 8 | turn;
         let polled = |poll: Poll<Result<Permit<'static>, _>>| match poll {
             Poll::Pending => (Polled::Pending, None),
             Poll::Ready(Ok(permit)) => (Polled::Granted, Some(permit)),
             Poll::Ready(Err(_)) => (Polled::Refused, None),
         };
-        match kinds[dice.below(kinds.len() as u64) as usize] {
+        match kinds[rng.below(kinds.len() as u64) as usize] {
             0 => permits.extend(recorder.call(calls, thread, || {
                 let result = budget.try_acquire(bytes);
                 let op = BudgetOp::Try(bytes, result.as_ref().err().map(|e| e.reason()));
@@ -176,7 +176,7 @@ pub(crate) fn on_budget(
                 }
             }
             2 => {
-                let Some((request, mut future)) = dice.draw(&mut waiting) else { continue };
+                let Some((request, mut future)) = rng.draw(&mut waiting) else { continue };
                 let (polled, permit) = recorder.call(calls, thread, || {
                     let (polled, permit) = polled(poll(&mut future, &slow_waker()));
                     (BudgetOp::Poll(request, polled), (polled, permit))
@@ -187,16 +187,16 @@ pub(crate) fn on_budget(
                 }
             }
             3 => {
-                let Some((request, future)) = dice.draw(&mut waiting) else { continue };
+                let Some((request, future)) = rng.draw(&mut waiting) else { continue };
                 recorder.call(calls, thread, || (BudgetOp::Leave(request), drop(future)));
             }
             4 => {
-                let Some(permit) = dice.draw(&mut permits) else { continue };
+                let Some(permit) = rng.draw(&mut permits) else { continue };
                 let op = BudgetOp::Release(permit.bytes());
                 recorder.call(calls, thread, || (op, drop(permit)));
             }
             5 => recorder.call(calls, thread, || (BudgetOp::Used(budget.used()), ())),
-            6 if dice.once_in(4) => recorder.call(calls, thread, || {
+            6 if rng.once_in(4) => recorder.call(calls, thread, || {
                 budget.close();
                 (BudgetOp::Close, ())
             }),
@@ -223,22 +223,22 @@ pub(crate) fn new_budget() -> (BudgetModel, Budget) {
 
 #[test]
 pub(crate) fn trying_and_releasing_and_closing() {
-    check_rounds("try", 3, 2_000, new_budget, |budget, recorder, calls, thread, dice| {
-        on_budget(budget, recorder, calls, thread, dice, &[0, 0, 0, 4, 4, 5, 6]);
+    check_rounds("try", 3, 2_000, new_budget, |budget, recorder, calls, thread, rng| {
+        on_budget(budget, recorder, calls, thread, rng, &[0, 0, 0, 4, 4, 5, 6]);
     });
 }
 
 /// Grants come in the order of joining, whatever is released, dropped and tried meanwhile.
 #[test]
-pub(crate) fn the_line() {
-    check_rounds("line", 3, 1_000, new_budget, |budget, recorder, calls, thread, dice| {
-        on_budget(budget, recorder, calls, thread, dice, &[0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4]);
+pub(crate) fn the_wait_queue() {
+    check_rounds("queue", 3, 1_000, new_budget, |budget, recorder, calls, thread, rng| {
+        on_budget(budget, recorder, calls, thread, rng, &[0, 1, 1, 1, 1, 2, 2, 2, 3, 3, 4]);
     });
 }
 
 #[test]
-pub(crate) fn the_line_of_a_limit_that_moves_and_of_a_budget_that_closes() {
-    check_rounds("limit", 3, 1_000, new_budget, |budget, recorder, calls, thread, dice| {
-        on_budget(budget, recorder, calls, thread, dice, &[1, 1, 1, 2, 2, 3, 4, 6, 7, 7]);
+pub(crate) fn the_wait_queue_while_the_limit_moves_and_the_budget_closes() {
+    check_rounds("limit", 3, 1_000, new_budget, |budget, recorder, calls, thread, rng| {
+        on_budget(budget, recorder, calls, thread, rng, &[1, 1, 1, 2, 2, 3, 4, 6, 7, 7]);
     });
 }

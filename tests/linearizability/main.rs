@@ -1,4 +1,4 @@
-//! What threads saw, checked against a model that does one thing after the other.
+//! Checks what threads saw against a sequential model.
 //!
 //! Threads call the real thing and note when each call began and ended. A history is right if there is an
 //! order of all the calls, each between its beginning and its end, in which the sequential model gives
@@ -9,13 +9,13 @@
 //! their order, with other calls in between:
 //!
 //! - a put charges, then its entry is there: `clear` does not see what is between;
-//! - a `take` removes the entry, then gives its bytes back: who finds it gone may still be refused;
+//! - a `take` removes the entry, then gives its bytes back: a caller that finds it gone may still be refused;
 //! - `clear` removes entries one by one and gives their bytes back all at once afterwards. It removes
 //!   everything that was there when it began, unless others did, and of what came meanwhile any part;
-//! - a permit's drop, and a future's, gives bytes back, then serves the line, as everybody does who is
-//!   serving at that time.
+//! - a permit's drop, and a future's, gives bytes back, then grants waiters, as does every other call that
+//!   is granting at that time.
 //!
-//! Left out are `len` and `waiting`, which are exact only while nobody else calls, and `gc`, which is
+//! Left out are `len` and `waiting`, which are exact only while no other thread calls, and `gc`, which is
 //! `clear` with a condition. `used` is one step while the limit stays.
 #![cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
 

@@ -12,7 +12,7 @@ use cloakroom::Clock;
 
 use crate::search::{Call, Model, is_right};
 use crate::support::Hooks;
-use crate::support::ledger::Dice;
+use crate::support::random::Rng;
 
 pub(crate) struct Recorder<Op> {
     pub(crate) time: AtomicU64,
@@ -27,8 +27,8 @@ impl<Op> Recorder<Op> {
         Self { time, calls, ready, threads }
     }
 
-    /// All threads leave together. They spin first: who yields comes back late.
-    pub(crate) fn line_up(&self) {
+    /// Starts all threads together. They spin first: a thread that yields comes back late.
+    pub(crate) fn start_together(&self) {
         self.ready.fetch_add(1, Ordering::SeqCst);
         let mut spins = 0;
         while self.ready.load(Ordering::SeqCst) < self.threads {
@@ -55,22 +55,22 @@ impl<Op> Recorder<Op> {
     }
 }
 
-/// In user code that the calls run, so that they last and meet: before a request joins the line, after
+/// In user code that the calls run, so that they last and meet: before a request joins the queue, after
 /// a grant, between a put's charge and its entry, between a removal and its bytes.
-pub(crate) fn dawdle() {
+pub(crate) fn yield_now() {
     thread::yield_now();
 }
 
 /// A waker that dawdles when it is cloned and when it is woken.
 pub(crate) fn slow_waker() -> Waker {
-    Hooks::new().on_clone(dawdle).on_wake(dawdle).waker().1
+    Hooks::new().on_clone(yield_now).on_wake(yield_now).waker().1
 }
 
 pub(crate) struct SlowClock;
 
 impl Clock for SlowClock {
     fn now(&self) -> Duration {
-        dawdle();
+        yield_now();
         Duration::ZERO
     }
 }
@@ -92,7 +92,7 @@ pub(crate) fn check_rounds<M, S>(
     threads: usize,
     usual: u64,
     make: impl Fn() -> (M, S),
-    body: impl Fn(&S, &Recorder<M::Op>, &mut Vec<Call<M::Op>>, usize, &mut Dice) + Sync,
+    body: impl Fn(&S, &Recorder<M::Op>, &mut Vec<Call<M::Op>>, usize, &mut Rng) + Sync,
 ) where
     M: Model,
     M::Op: Clone + std::fmt::Debug + Send,
@@ -106,10 +106,10 @@ pub(crate) fn check_rounds<M, S>(
             for number in 0..threads {
                 let (subject, recorder, body) = (&subject, &recorder, &body);
                 scope.spawn(move || {
-                    let mut dice = Dice::new(round << 8 | number as u64);
+                    let mut rng = Rng::new(round << 8 | number as u64);
                     let mut calls = Vec::new();
-                    recorder.line_up();
-                    body(subject, recorder, &mut calls, number, &mut dice);
+                    recorder.start_together();
+                    body(subject, recorder, &mut calls, number, &mut rng);
                     recorder.hand_in(calls);
                 });
             }

@@ -6,9 +6,9 @@ use std::sync::Mutex;
 
 use cloakroom::{Payload, Refusal, Stash, Ticket};
 
-use crate::recording::{Recorder, SlowClock, check_rounds, dawdle};
+use crate::recording::{Recorder, SlowClock, check_rounds, yield_now};
 use crate::search::{Call, Model};
-use crate::support::ledger::Dice;
+use crate::support::random::Rng;
 
 #[derive(Clone, Debug)]
 pub(crate) enum StashOp {
@@ -116,24 +116,24 @@ pub(crate) const ROOM: u64 = 8;
 
 pub(crate) struct Sized(u64);
 
-impl Hash for Guest {
+impl Hash for SlowOwner {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        dawdle();
+        yield_now();
         self.0.hash(state);
     }
 }
 
 /// An owner whose `Eq` is asked while its entry is won.
-pub(crate) struct Guest(u64);
+pub(crate) struct SlowOwner(u64);
 
-impl PartialEq for Guest {
+impl PartialEq for SlowOwner {
     fn eq(&self, other: &Self) -> bool {
-        dawdle();
+        yield_now();
         self.0 == other.0
     }
 }
 
-impl Eq for Guest {}
+impl Eq for SlowOwner {}
 
 /// Without an overhead, an empty payload is charged a byte.
 fn charge(size: u64) -> u64 {
@@ -147,50 +147,54 @@ impl Payload for Sized {
 }
 
 /// A stash, and the tickets of what was put: number, size, ticket.
-type Board = (Stash<Sized, Guest>, Mutex<Vec<(u64, u64, Ticket)>>);
+type StashAndTickets = (Stash<Sized, SlowOwner>, Mutex<Vec<(u64, u64, Ticket)>>);
 
-pub(crate) fn new_stash() -> (StashModel, Board) {
+pub(crate) fn new_stash() -> (StashModel, StashAndTickets) {
     let stash =
         Stash::builder().max_bytes(ROOM).entry_overhead(0).clock(SlowClock).build().unwrap();
     (StashModel::default(), (stash, Mutex::default()))
 }
 
 pub(crate) fn on_stash(
-    (stash, board): &Board,
+    (stash, tickets): &StashAndTickets,
     recorder: &Recorder<StashOp>,
     calls: &mut Vec<Call<StashOp>>,
     thread: usize,
-    dice: &mut Dice,
+    rng: &mut Rng,
 ) {
     for turn in 0..5 {
-        let (entry, size) = ((thread as u64) << 8 | turn, dice.below(ROOM / 2 + 1));
-        match dice.below(12) {
+        let (entry, size) = ((thread as u64) << 8 | turn, rng.below(ROOM / 2 + 1));
+        match rng.below(12) {
             0..5 => {
                 let ticket = recorder.call(calls, thread, || {
-                    let result = stash.try_put(Guest(7), Sized(size));
-                    let op = StashOp::Put(entry, charge(size), result.as_ref().err().map(|e| e.reason()));
+                    let result = stash.try_put(SlowOwner(7), Sized(size));
+                    let op = StashOp::Put(
+                        entry,
+                        charge(size),
+                        result.as_ref().err().map(|e| e.reason()),
+                    );
                     (op, result.ok())
                 });
-                board.lock().unwrap().extend(ticket.map(|ticket| (entry, size, ticket)));
+                tickets.lock().unwrap().extend(ticket.map(|ticket| (entry, size, ticket)));
             }
             5..9 => {
-                // Stays on the board: another may be at it too.
+                // Stays in the list: another thread may take it at the same time.
                 let chosen = {
-                    let board = board.lock().unwrap();
-                    let newest = board.len().saturating_sub(3);
-                    let at = newest + dice.below(3) as usize;
-                    board.get(at).copied()
+                    let tickets = tickets.lock().unwrap();
+                    let newest = tickets.len().saturating_sub(3);
+                    let at = newest + rng.below(3) as usize;
+                    tickets.get(at).copied()
                 };
                 let Some((entry, size, ticket)) = chosen else { continue };
-                let owner = !dice.once_in(4);
+                let owner = !rng.once_in(4);
                 recorder.call(calls, thread, || {
-                    let taken = stash.take(&ticket, &Guest(if owner { 7 } else { 8 }));
+                    let taken = stash.take(&ticket, &SlowOwner(if owner { 7 } else { 8 }));
                     assert!(taken.as_ref().is_none_or(|payload| payload.0 == size));
                     (StashOp::Take(entry, charge(size), owner, taken.is_some()), ())
                 });
             }
             9 => recorder.call(calls, thread, || (StashOp::Clear(stash.clear()), ())),
-            10 if dice.once_in(8) => recorder.call(calls, thread, || {
+            10 if rng.once_in(8) => recorder.call(calls, thread, || {
                 stash.close();
                 (StashOp::Close, ())
             }),

@@ -10,7 +10,7 @@ use super::stash::{
 };
 use super::{Disagreement, Index, LIMIT};
 
-/// Of a longer script only that many steps are read: each step looks at all that came before.
+/// The most steps that are read of a script: each step compares everything that came before.
 const MAX_STEPS: usize = 200;
 
 #[derive(Clone, Debug, PartialEq)]

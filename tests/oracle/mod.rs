@@ -1,8 +1,8 @@
-//! Scripts of steps, run against the crate and against a model that is too simple to be wrong: a line that
+//! Scripts of steps, run against the crate and against a model that is too simple to be wrong: a queue that
 //! is a `VecDeque`, entries that are a `Vec`. After every step the two must agree on everything that can
-//! be seen: results and reasons, numbers in refusals, who was woken and in which order, what is used.
+//! be seen: results and reasons, numbers in refusals, which waker was woken and in which order, what is used.
 //!
-//! Where scripts come from is left to others: random ones are in `tests/it/properties.rs`, the fuzzer's in `fuzz`.
+//! Other code makes the scripts: random ones are in `tests/it/properties.rs`, the fuzzer's in `fuzz`.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod budget;
@@ -65,7 +65,7 @@ type WakeLog = Arc<Mutex<Vec<(Who, usize)>>>;
 struct Logging {
     log: WakeLog,
     who: Who,
-    /// A waiter that is polled with a new waker counts on: the last one is to be woken.
+    /// A waiter that is polled with a new waker counts on: only the last one must be woken.
     edition: usize,
 }
 
@@ -75,7 +75,7 @@ impl Wake for Logging {
     }
 }
 
-/// Completes once the script says so. Wakes nobody: the script polls.
+/// Completes once the script says so. Wakes no task: the script polls.
 struct Fired(Rc<Cell<bool>>);
 
 impl Future for Fired {

@@ -1,4 +1,4 @@
-//! The model of the budget and its line.
+//! The model of the budget and its wait queue.
 
 use std::collections::VecDeque;
 
@@ -18,7 +18,7 @@ pub(super) enum State {
     /// Never polled.
     Fresh,
     InLine,
-    /// Ended while in line, and not polled since.
+    /// Ended while it waited, and not polled since.
     Ended(Result<Tier, Refusal>),
     /// Completed or dropped.
     Gone,
@@ -32,7 +32,7 @@ pub(super) struct ModelWaiter {
     edition: usize,
 }
 
-/// Somebody who waits for the budget to be closed and empty.
+/// A task that waits for the budget to be closed and empty.
 #[derive(Debug, PartialEq)]
 enum Drain {
     Fresh,
@@ -50,8 +50,9 @@ pub(super) struct ModelBudget {
     pub(super) max_waiting_bytes: u64,
     pub(super) used: u64,
     pub(super) peak: u64,
+    pub(super) abandoned: u64,
     pub(super) closed: bool,
-    pub(super) line: VecDeque<usize>,
+    pub(super) queue: VecDeque<usize>,
     pub(super) waiters: Vec<ModelWaiter>,
     drain_line: Vec<usize>,
     drains: Vec<Drain>,
@@ -74,8 +75,9 @@ impl ModelBudget {
             max_waiting_bytes: u64::MAX,
             used: 0,
             peak: 0,
+            abandoned: 0,
             closed: false,
-            line: VecDeque::new(),
+            queue: VecDeque::new(),
             waiters: Vec::new(),
             drain_line: Vec::new(),
             drains: Vec::new(),
@@ -87,13 +89,13 @@ impl ModelBudget {
         self.used <= self.limit && need <= self.limit - self.used
     }
 
-    /// Whether somebody who is not in the line may have the bytes now.
+    /// Whether a request that is not in the queue may have the bytes now.
     pub(super) fn admits(&self, need: u64) -> Result<(), Refusal> {
         if self.closed {
             Err(Refusal::Closed)
         } else if need > self.limit {
             Err(Refusal::TooLarge)
-        } else if !self.line.is_empty() || !self.fits(need) {
+        } else if !self.queue.is_empty() || !self.fits(need) {
             Err(Refusal::Full)
         } else {
             Ok(())
@@ -111,18 +113,18 @@ impl ModelBudget {
         Ok(self.charge(need))
     }
 
-    /// What all who are in line ask for.
+    /// The bytes that all waiters ask for.
     pub(super) fn waiting_bytes(&self) -> u64 {
-        self.line.iter().map(|&waiter| self.waiters[waiter].need).sum()
+        self.queue.iter().map(|&waiter| self.waiters[waiter].need).sum()
     }
 
     fn line_is_full_for(&self, need: u64) -> bool {
-        self.line.len() >= self.max_waiting || self.waiting_bytes() + need > self.max_waiting_bytes
+        self.queue.len() >= self.max_waiting || self.waiting_bytes() + need > self.max_waiting_bytes
     }
 
-    /// From the head on, everybody whose wait is over; then, if nothing is left, who waits for that.
+    /// Ends every wait that is over, from the head on; then, if nothing is left, the waits to drain.
     pub(super) fn serve(&mut self) {
-        while let Some(&head) = self.line.front() {
+        while let Some(&head) = self.queue.front() {
             let need = self.waiters[head].need;
             let outcome = if self.closed {
                 Err(Refusal::Closed)
@@ -133,7 +135,7 @@ impl ModelBudget {
             } else {
                 return;
             };
-            self.line.pop_front();
+            self.queue.pop_front();
             self.waiters[head].state = State::Ended(outcome);
             self.woken.push((Who::Waiter(head), self.waiters[head].edition));
         }
@@ -166,7 +168,7 @@ impl ModelBudget {
     }
 
     fn leave(&mut self, waiter: usize) {
-        self.line.retain(|&other| other != waiter);
+        self.queue.retain(|&other| other != waiter);
         self.serve();
     }
 
@@ -178,7 +180,7 @@ impl ModelBudget {
                 Err(Refusal::Full) if fired => Some(Err(Refusal::Cancelled)),
                 Err(Refusal::Full) if self.line_is_full_for(need) => Some(Err(Refusal::QueueFull)),
                 Err(Refusal::Full) => {
-                    self.line.push_back(waiter);
+                    self.queue.push_back(waiter);
                     self.waiters[waiter].state = State::InLine;
                     None
                 }
@@ -205,10 +207,19 @@ impl ModelBudget {
         let ModelWaiter { need, state, .. } = self.waiters[waiter];
         self.waiters[waiter].state = State::Gone;
         match state {
-            State::InLine => self.leave(waiter),
+            State::InLine => {
+                self.abandoned += 1;
+                self.leave(waiter);
+            }
             State::Ended(Ok(_)) => self.release(need),
             _ => {}
         }
+    }
+
+    /// Whether the next poll would give up the wait.
+    pub(super) fn gives_up(&self, waiter: usize) -> bool {
+        let ModelWaiter { state, fired, .. } = self.waiters[waiter];
+        fired && state == State::InLine
     }
 
     pub(super) fn is_gone(&self, waiter: usize) -> bool {
@@ -217,7 +228,7 @@ impl ModelBudget {
 
     pub(super) fn close(&mut self) -> usize {
         self.closed = true;
-        let sent_away = self.line.len();
+        let sent_away = self.queue.len();
         self.serve();
         sent_away
     }
@@ -256,6 +267,6 @@ impl ModelBudget {
 
     /// The numbers that a refusal must come with.
     pub(super) fn numbers(&self, reason: Refusal, requested: u64) -> Numbers {
-        (reason, requested, self.used, self.limit, self.line.len())
+        (reason, requested, self.used, self.limit, self.queue.len())
     }
 }

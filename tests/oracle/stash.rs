@@ -14,12 +14,12 @@ use cloakroom::{
 pub use super::steps::*;
 
 use super::queue::{Numbers, Tier, numbers_of};
-use super::stash_model::{Luggage, ModelStash, Request};
+use super::stash_model::{ModelStash, PutContext, Request};
 use super::{Disagreement, Fired, Index, LIMIT, Waiter, WakeLog, Who, agree};
-use crate::support::{Coat, Live};
+use crate::support::{Counted, Live};
 
-/// A coat that knows its number, so that it can be told apart from others of its size.
-struct Numbered(usize, Coat);
+/// A payload with a serial number, so that it differs from others of its size.
+struct Numbered(usize, Counted);
 
 impl cloakroom::Payload for Numbered {
     fn size(&self) -> usize {
@@ -33,9 +33,9 @@ impl AsRef<[u8]> for Numbered {
     }
 }
 
-type Cloakroom = Stash<Numbered, u8>;
+type TestStash = Stash<Numbered, u8>;
 
-/// What came of somebody who asked for room.
+/// How a request ended.
 #[derive(Debug)]
 enum Ended<'a> {
     Put(Result<Ticket, PutError<Numbered>>),
@@ -47,11 +47,11 @@ type Requested<'a> = Waiter<dyn Future<Output = Ended<'a>> + 'a>;
 
 /// The stash, its model, and what both have given out.
 struct Run<'a> {
-    stash: &'a Cloakroom,
+    stash: &'a TestStash,
     clock: ManualClock,
     model: ModelStash,
     live: Live,
-    coats: usize,
+    counted_stash: usize,
     log: WakeLog,
     waiters: Vec<Option<Requested<'a>>>,
     drains: Vec<Option<Waiter<Drained<'a>>>>,
@@ -85,13 +85,13 @@ pub fn run_stash(settings: Settings, script: Vec<StashStep>) -> Result<(), Disag
     if let Some(bytes) = settings.max_waiting_bytes {
         builder = builder.max_waiting_bytes(bytes);
     }
-    let stash: Cloakroom = builder.build().map_err(|e| e.to_string())?;
+    let stash: TestStash = builder.build().map_err(|e| e.to_string())?;
     let mut run = Run {
         stash: &stash,
         clock,
         model: ModelStash::new(settings),
         live: Live::new(),
-        coats: 0,
+        counted_stash: 0,
         log: WakeLog::default(),
         waiters: Vec::new(),
         drains: Vec::new(),
@@ -214,10 +214,10 @@ impl<'a> Run<'a> {
 
     // ---- In --------------------------------------------------------------------------------------------
 
-    fn coat(&mut self, size: u64) -> (usize, Numbered) {
-        let number = self.coats;
-        self.coats += 1;
-        (number, Numbered(number, self.live.coat(size as usize)))
+    fn serial(&mut self, size: u64) -> (usize, Numbered) {
+        let number = self.counted_stash;
+        self.counted_stash += 1;
+        (number, Numbered(number, self.live.counted(size as usize)))
     }
 
     fn enqueue(
@@ -237,9 +237,9 @@ impl<'a> Run<'a> {
         size: u64,
         ttl: Option<u64>,
     ) -> Result<(), Disagreement> {
-        let (coat, payload) = self.coat(size);
+        let (serial, payload) = self.serial(size);
         let (stash, options) = (self.stash, options(ttl));
-        let request = Request::Put(Luggage { owner, coat, ttl });
+        let request = Request::Put(PutContext { owner, serial, ttl });
         let charge = self.model.charge_for(size);
         let actual = match how {
             How::Try => stash.try_put_with(owner, payload, options),
@@ -321,12 +321,12 @@ impl<'a> Run<'a> {
         actual: Ended<'a>,
     ) -> Result<(), Disagreement> {
         match (request, expected, actual) {
-            (Request::Put(luggage), Ok(tier), Ended::Put(Ok(ticket))) => {
-                self.stored(ticket, luggage, charge, tier)?;
+            (Request::Put(context), Ok(tier), Ended::Put(Ok(ticket))) => {
+                self.stored(ticket, context, charge, tier)?;
             }
-            (Request::Put(luggage), Err(numbers), Ended::Put(Err(e))) => {
+            (Request::Put(context), Err(numbers), Ended::Put(Err(e))) => {
                 agree!(numbers_of(e.details()), numbers);
-                agree!(e.into_payload().0, luggage.coat);
+                agree!(e.into_payload().0, context.serial);
             }
             (_, Ok(tier), Ended::Reserved(Ok(room))) => {
                 self.model.reserve(request, charge, tier);
@@ -347,13 +347,13 @@ impl<'a> Run<'a> {
     fn stored(
         &mut self,
         ticket: Ticket,
-        luggage: Luggage,
+        context: PutContext,
         charge: u64,
         tier: Tier,
     ) -> Result<(), Disagreement> {
         agree!(self.model.has(ticket), false, "issued twice");
-        self.model.store(ticket, luggage, charge, tier);
-        self.tickets.push((ticket, luggage.owner));
+        self.model.store(ticket, context, charge, tier);
+        self.tickets.push((ticket, context.owner));
         Ok(())
     }
 
@@ -368,16 +368,16 @@ impl<'a> Run<'a> {
         let room = self.reservations.swap_remove(at);
         let size = size.min(room.bytes() + 1);
         let charge = self.model.charge_for(size);
-        let (coat, payload) = self.coat(size);
+        let (serial, payload) = self.serial(size);
         let expected = self.model.put_reserved(at, owner, charge);
         match (expected, room.put_with(owner, payload, options(ttl))) {
             (Ok(tier), Ok(ticket)) => {
-                self.stored(ticket, Luggage { owner, coat, ttl }, charge, tier)
+                self.stored(ticket, PutContext { owner, serial, ttl }, charge, tier)
             }
             (Err(numbers), Err(e)) => {
                 agree!(numbers_of(e.details()), numbers);
                 let (payload, room) = e.into_parts();
-                agree!(payload.0, coat);
+                agree!(payload.0, serial);
                 // Where it was.
                 self.reservations.push(room);
                 let last = self.reservations.len() - 1;
@@ -444,10 +444,10 @@ impl<'a> Run<'a> {
 
     fn compare(&self) -> Result<(), Disagreement> {
         let (stash, model) = (self.stash, &self.model);
-        agree!(*self.log.lock().unwrap(), model.budget.woken, "who was woken");
+        agree!(*self.log.lock().unwrap(), model.budget.woken, "wakers that were woken");
         agree!(stash.used_bytes(), model.budget.used);
         agree!(stash.is_closed(), model.budget.closed);
-        agree!(stash.waiting(), model.budget.line.len());
+        agree!(stash.waiting(), model.budget.queue.len());
         agree!((stash.len(), stash.is_empty()), (model.len(), model.len() == 0));
         agree!(self.live.get() as usize, model.payloads(), "payloads alive");
         for owner in 0..OWNERS {

@@ -17,7 +17,7 @@ enum Phase {
 struct ModelEntry {
     ticket: Ticket,
     owner: u8,
-    coat: usize,
+    serial: usize,
     charge: u64,
     deadline: u64,
     phase: Phase,
@@ -25,15 +25,15 @@ struct ModelEntry {
 
 /// What is on its way into an entry.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Luggage {
+pub(super) struct PutContext {
     pub(super) owner: u8,
-    pub(super) coat: usize,
+    pub(super) serial: usize,
     pub(super) ttl: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Request {
-    Put(Luggage),
+    Put(PutContext),
     /// For an owner, if for one.
     Reserve(Option<u8>),
     /// The budget's, past the stash.
@@ -44,7 +44,7 @@ impl Request {
     /// Whose account it is charged to.
     fn account(self) -> Option<u8> {
         match self {
-            Request::Put(luggage) => Some(luggage.owner),
+            Request::Put(context) => Some(context.owner),
             Request::Reserve(owner) => owner,
             Request::Permit => None,
         }
@@ -64,7 +64,7 @@ pub(super) struct ModelStash {
     pub(super) now: u64,
     entries: Vec<ModelEntry>,
     pub(super) reservations: Vec<ModelReservation>,
-    /// What each of the budget's waiters asks for, and when it joined the line.
+    /// What each of the budget's waiters asks for, and when it joined the queue.
     pub(super) requests: Vec<(Request, u64)>,
     /// Only the totals of it.
     totals: Stats,
@@ -125,13 +125,13 @@ impl ModelStash {
         }
         let entries = self.entries.iter().filter(|entry| entry.owner == owner);
         let reservations = self.reservations.iter().filter(|room| room.account == Some(owner));
-        let line = self.budget.waiters.iter().zip(&self.requests).filter(|(waiter, request)| {
+        let queue = self.budget.waiters.iter().zip(&self.requests).filter(|(waiter, request)| {
             request.0.account() == Some(owner)
                 && matches!(waiter.state, State::InLine | State::Ended(_))
         });
         entries.map(|entry| entry.charge).sum::<u64>()
             + reservations.map(|room| room.charge).sum::<u64>()
-            + line.map(|(waiter, _)| waiter.need).sum::<u64>()
+            + queue.map(|(waiter, _)| waiter.need).sum::<u64>()
     }
 
     /// Whether the account has room for so much; what has expired is no reason to refuse. `good_for_all`:
@@ -155,7 +155,7 @@ impl ModelStash {
                 _ => {}
             }
             if self.gc() == 0 {
-                let waiting = self.budget.line.len();
+                let waiting = self.budget.queue.len();
                 return Err((Refusal::OwnerFull, charge, used, limit, waiting));
             }
         }
@@ -185,7 +185,8 @@ impl ModelStash {
     /// Without waiting.
     pub(super) fn admit(&mut self, request: Request, charge: u64) -> Result<Tier, Numbers> {
         if let Request::Permit = request {
-            // The budget alone knows of no entries that have expired.
+            // Not counted as refused by the stash, but expired entries refuse it as little.
+            self.make_room(charge);
             let decided = self.budget.try_charge(charge);
             return decided.map_err(|reason| self.budget.numbers(reason, charge));
         }
@@ -213,10 +214,10 @@ impl ModelStash {
                 self.budget.waiters[at].state = State::Gone;
                 return Some(Err(self.refuse(numbers)));
             }
-            if of_stash {
-                self.make_room(charge);
-            }
+            self.make_room(charge);
         }
+        // Expired entries are no reason to give up.
+        while self.budget.gives_up(at) && self.gc() > 0 {}
         let decided = self.budget.poll(at, new_waker)?;
         self.totals.waited += u64::from(of_stash && !fresh && decided.is_ok());
         Some(decided.map_err(|reason| {
@@ -225,12 +226,12 @@ impl ModelStash {
         }))
     }
 
-    pub(super) fn store(&mut self, ticket: Ticket, luggage: Luggage, charge: u64, tier: Tier) {
-        let Luggage { owner, coat, ttl } = luggage;
+    pub(super) fn store(&mut self, ticket: Ticket, context: PutContext, charge: u64, tier: Tier) {
+        let PutContext { owner, serial, ttl } = context;
         let ttl = ttl.unwrap_or(TTL_TICKS);
         let ttl = if tier == Tier::Overflow { ttl.min(OVERFLOW_TTL_TICKS) } else { ttl };
         let (deadline, phase) = (self.now + ttl, Phase::Live);
-        self.entries.push(ModelEntry { ticket, owner, coat, charge, deadline, phase });
+        self.entries.push(ModelEntry { ticket, owner, serial, charge, deadline, phase });
         self.totals.stored += 1;
     }
 
@@ -285,16 +286,16 @@ impl ModelStash {
         self.find(ticket).is_some()
     }
 
-    /// Coat and charge of what is claimed.
+    /// Serial number and charge of the claimed payload.
     pub(super) fn claimed(&self, ticket: Ticket) -> (usize, u64) {
         let entry = &self.entries[self.find(ticket).expect("claimed")];
-        (entry.coat, entry.charge)
+        (entry.serial, entry.charge)
     }
 
     fn end(&mut self, at: usize) -> usize {
         let entry = self.entries.remove(at);
         self.budget.release(entry.charge);
-        entry.coat
+        entry.serial
     }
 
     /// Where the entry is, if the ticket is good. It goes if its time is up.
@@ -312,7 +313,7 @@ impl ModelStash {
         }
     }
 
-    /// The coat that is given out, if one is.
+    /// The serial number of the delivered payload, if one is delivered.
     pub(super) fn take(&mut self, ticket: Ticket, owner: u8) -> Option<usize> {
         let at = self.find_for(ticket, owner)?;
         self.totals.delivered += 1;
@@ -365,18 +366,19 @@ impl ModelStash {
 
     pub(super) fn stats(&self) -> Stats {
         let mut stats = self.totals;
-        let line = &self.budget;
-        stats.used_bytes = line.used;
-        stats.peak_bytes = line.peak;
-        stats.max_bytes = line.limit - line.overflow;
-        stats.overflow_bytes = line.overflow;
+        let queue = &self.budget;
+        stats.used_bytes = queue.used;
+        stats.peak_bytes = queue.peak;
+        stats.max_bytes = queue.limit - queue.overflow;
+        stats.overflow_bytes = queue.overflow;
+        stats.abandoned = queue.abandoned;
         stats.entries = self.entries.len() as u64;
         stats.claims =
             self.entries.iter().filter(|entry| entry.phase != Phase::Live).count() as u64;
-        stats.waiting = line.line.len();
-        stats.waiting_bytes = line.waiting_bytes();
-        stats.head_bytes = line.line.front().map(|&head| line.waiters[head].need);
-        stats.oldest_wait = line.line.front().and_then(|&head| match self.requests[head] {
+        stats.waiting = queue.queue.len();
+        stats.waiting_bytes = queue.waiting_bytes();
+        stats.head_bytes = queue.queue.front().map(|&head| queue.waiters[head].need);
+        stats.oldest_wait = queue.queue.front().and_then(|&head| match self.requests[head] {
             (Request::Permit, _) => None,
             (_, since) => Some(ticks(self.now - since)),
         });

@@ -11,16 +11,16 @@ use std::time::Duration;
 use cloakroom::{Budget, Permit, Stats};
 use futures_lite::future::{or, yield_now};
 
-use crate::calls::{Hall, Luggage};
+use crate::calls::{PutContext, Soak};
 use crate::figures::add;
 use crate::random::{below, local, once_in, size};
 use crate::support::{acquire_task, counting, poll};
 use crate::{FOREVER, LIMIT, LONG_TTL, LOWEST, OVERFLOW, TASKS};
 
-impl Hall {
-    pub(crate) fn visitor(self: &Arc<Self>) {
+impl Soak {
+    pub(crate) fn random_calls(self: &Arc<Self>) {
         let stash = self.stash().unwrap();
-        let (mut waiting, mut rooms, mut claims) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut waiting, mut reservations, mut claims) = (Vec::new(), Vec::new(), Vec::new());
         while self.running() {
             add(&self.figures.operations);
             match below(44) {
@@ -29,17 +29,17 @@ impl Hall {
                 12..14 => self.put_timeout(&stash, Duration::from_micros(below(300))),
                 14..21 => self.take_one(&stash),
                 21..23 => {
-                    if let Some(one) = local(|local| local.dice.draw(&mut waiting)) {
+                    if let Some(one) = local(|local| local.rng.draw(&mut waiting)) {
                         self.drop_put(one);
                     }
                 }
                 23 => drop(stash.gc()),
                 24 if once_in(2_000) => self.clear(&stash),
-                32..34 => self.reserve(&stash, &mut rooms),
-                34..36 => self.use_room(&mut rooms),
+                32..34 => self.reserve(&stash, &mut reservations),
+                34..36 => self.use_reservation(&mut reservations),
                 36..39 => self.claim_one(&stash, &mut claims),
                 39..42 => {
-                    if let Some(one) = local(|local| local.dice.draw(&mut claims)) {
+                    if let Some(one) = local(|local| local.rng.draw(&mut claims)) {
                         self.end_claim(one);
                     }
                 }
@@ -54,16 +54,16 @@ impl Hall {
                 let one = claims.swap_remove(below(4) as usize);
                 self.end_claim(one);
             }
-            rooms.truncate(3);
+            reservations.truncate(3);
         }
         waiting.into_iter().for_each(|one| self.drop_put(one));
         claims.into_iter().for_each(|one| self.end_claim(one));
-        drop(rooms);
+        drop(reservations);
         while self.drop_download() {}
     }
 
-    /// Waits for as long as it takes: a lost wakeup would hold it up for good.
-    pub(crate) fn patient(self: &Arc<Self>) {
+    /// Puts without a timeout: a lost wakeup would block this thread forever.
+    pub(crate) fn patient_puts(self: &Arc<Self>) {
         let stash = self.stash().unwrap();
         while self.running() {
             add(&self.figures.operations);
@@ -85,8 +85,8 @@ impl Hall {
                 continue;
             }
             add(&self.figures.puts);
-            let (parcel, luggage) = self.parcel();
-            let put = stash.put_with(self.owner(&luggage), parcel, luggage.options());
+            let (payload, context) = self.payload();
+            let put = stash.put_with(self.owner(&context), payload, context.options());
             let moment = Duration::from_micros(below(2_000));
             let (how, yields) = (below(5), below(20));
             let until = async {
@@ -103,8 +103,8 @@ impl Hall {
                 }
             };
             let mut put = pin!(put.until(until));
-            // Dropped before the put, whoever drops this task.
-            let mut cancel = CancelOnDrop(Some(luggage));
+            // Dropped before the put, wherever this task is dropped.
+            let mut cancel = CancelOnDrop(Some(context));
             let impatient = once_in(3);
             let impatience = async {
                 if impatient {
@@ -116,8 +116,8 @@ impl Hall {
             };
             let ended = or(async { Some(put.as_mut().await) }, impatience).await;
             if let Some(result) = ended {
-                let luggage = cancel.0.take().unwrap();
-                self.put_was(result, luggage);
+                let context = cancel.0.take().unwrap();
+                self.put_was(result, context);
             } else {
                 add(&self.figures.futures_dropped);
             }
@@ -127,7 +127,7 @@ impl Hall {
     }
 
     /// Moves the clock: mostly a little, sometimes beyond every deadline.
-    pub(crate) fn clockmaker(&self) {
+    pub(crate) fn move_clock(&self) {
         while self.running() {
             let step = if once_in(20) { LONG_TTL } else { Duration::from_micros(below(2_000)) };
             self.clock.advance(step);
@@ -136,7 +136,7 @@ impl Hall {
     }
 
     /// Used is never more than the highest limit, and of the other budget, whose limit stays, than that.
-    pub(crate) fn sampler(&self, steady: &Budget) {
+    pub(crate) fn sample(&self, steady: &Budget) {
         let stash = self.stash().unwrap();
         let mut last = Stats::default();
         while self.running() {
@@ -163,7 +163,7 @@ impl Hall {
     }
 
     /// A budget of its own, whose limit moves.
-    pub(crate) fn acquirer(&self, budget: &Budget, held: &AtomicU64) {
+    pub(crate) fn acquire(&self, budget: &Budget, held: &AtomicU64) {
         let hold = |permit: Permit<'_>| {
             add(&self.figures.budget_acquired);
             let bytes = permit.bytes();
@@ -198,7 +198,7 @@ impl Hall {
                         Poll::Pending => waiting.push((request, count)),
                     }
                 }
-                5 => drop(local(|local| local.dice.draw(&mut waiting))),
+                5 => drop(local(|local| local.rng.draw(&mut waiting))),
                 _ => waiting.retain_mut(|(request, count)| {
                     match (count.get(), poll(request, &counting().1)) {
                         (_, Poll::Ready(Ok(permit))) => hold(permit),
@@ -212,7 +212,7 @@ impl Hall {
         }
     }
 
-    pub(crate) fn limit_mover(&self, budget: &Budget) {
+    pub(crate) fn move_limits(&self, budget: &Budget) {
         let stash = self.stash().unwrap();
         while self.running() {
             let limit = if once_in(3) { LIMIT } else { below(LIMIT + 1) };
@@ -231,29 +231,29 @@ impl Hall {
 }
 
 /// The payload goes with the put.
-struct CancelOnDrop(Option<Luggage>);
+struct CancelOnDrop(Option<PutContext>);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {
-        if let Some(luggage) = self.0.take() {
-            luggage.record.cancel();
+        if let Some(context) = self.0.take() {
+            context.record.cancel();
         }
     }
 }
 
 /// Has tasks run, aborts some, and starts others in their place.
-pub(crate) async fn supervise(hall: Arc<Hall>) {
+pub(crate) async fn supervise(soak: Arc<Soak>) {
     let mut tasks: Vec<tokio::task::JoinHandle<()>> = Vec::new();
-    while hall.running() {
+    while soak.running() {
         while tasks.len() < TASKS {
-            tasks.push(tokio::spawn(Arc::clone(&hall).task(tokio::time::sleep)));
+            tasks.push(tokio::spawn(Arc::clone(&soak).task(tokio::time::sleep)));
         }
         tokio::time::sleep(Duration::from_micros(below(3_000))).await;
         let task = tasks.swap_remove(below(TASKS as u64) as usize);
         task.abort();
         match task.await {
-            Err(e) if e.is_cancelled() => add(&hall.figures.tasks_aborted),
-            Err(e) => hall.violation(format!("a task panicked: {e}")),
+            Err(e) if e.is_cancelled() => add(&soak.figures.tasks_aborted),
+            Err(e) => soak.violation(format!("a task panicked: {e}")),
             Ok(()) => {}
         }
     }

@@ -13,30 +13,30 @@ use cloakroom::{Clock, ManualClock, PutError, PutOptions, Stash, Ticket};
 
 use crate::figures::{Figures, add};
 use crate::random::{OnPurpose, below, local, once_in, size};
-use crate::support::ledger::{Fate, Ledger, Parcel, Record};
+use crate::support::ledger::{Fate, Ledger, Record, Tracked};
 use crate::support::{Count, Hooks, Task, poll};
 use crate::{DEPTH, LONG_TTL, OVERFLOW_TTL, OVERHEAD, OWNERS, TTL};
 
 /// An owner whose `Eq` may call the stash or panic.
-pub(crate) struct Guest {
+pub(crate) struct MoodyOwner {
     pub(crate) id: u64,
     /// `None`: behaves.
-    pub(crate) hall: Option<Arc<Hall>>,
+    pub(crate) soak: Option<Arc<Soak>>,
 }
 
-impl Hash for Guest {
+impl Hash for MoodyOwner {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.id.hash(state);
     }
 }
 
-impl PartialEq for Guest {
+impl PartialEq for MoodyOwner {
     fn eq(&self, other: &Self) -> bool {
-        if let Some(hall) = self.hall.as_ref().or(other.hall.as_ref()) {
+        if let Some(soak) = self.soak.as_ref().or(other.soak.as_ref()) {
             if local(|local| local.moody) {
-                hall.meddle();
+                soak.meddle();
                 if once_in(3) {
-                    add(&hall.figures.panics_passed_on);
+                    add(&soak.figures.panics_passed_on);
                     panic_any(OnPurpose);
                 }
             }
@@ -45,13 +45,13 @@ impl PartialEq for Guest {
     }
 }
 
-impl Eq for Guest {}
+impl Eq for MoodyOwner {}
 
-pub(crate) type Cloakroom = Stash<Parcel, Guest>;
-pub(crate) type PutResult = Result<Ticket, PutError<Parcel>>;
+pub(crate) type SoakStash = Stash<Tracked, MoodyOwner>;
+pub(crate) type PutResult = Result<Ticket, PutError<Tracked>>;
 
 #[derive(Clone)]
-pub(crate) struct Check {
+pub(crate) struct Entry {
     pub(crate) ticket: Ticket,
     pub(crate) owner: u64,
     pub(crate) record: Arc<Record>,
@@ -67,11 +67,11 @@ pub(crate) struct Check {
 pub(crate) struct Waiting {
     pub(crate) put: Task<PutResult>,
     pub(crate) count: Arc<Count>,
-    pub(crate) luggage: Luggage,
+    pub(crate) context: PutContext,
 }
 
 /// What goes with a payload that is not stored yet.
-pub(crate) struct Luggage {
+pub(crate) struct PutContext {
     pub(crate) owner: u64,
     pub(crate) record: Arc<Record>,
     pub(crate) charge: u64,
@@ -79,24 +79,24 @@ pub(crate) struct Luggage {
     pub(crate) moody: bool,
 }
 
-impl Luggage {
+impl PutContext {
     pub(crate) fn options(&self) -> PutOptions {
         self.ttl.map_or(PutOptions::new(), |ttl| PutOptions::new().ttl(ttl))
     }
 }
 
-pub(crate) struct Hall {
-    /// Taken out at the end: wakers, payloads and owners have the hall.
-    pub(crate) stash: RwLock<Option<Cloakroom>>,
+pub(crate) struct Soak {
+    /// Taken out at the end, because wakers, payloads and owners hold this struct.
+    pub(crate) stash: RwLock<Option<SoakStash>>,
     pub(crate) clock: ManualClock,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) figures: Figures,
-    pub(crate) checks: Mutex<Vec<Check>>,
+    pub(crate) entries: Mutex<Vec<Entry>>,
     /// Denied to their owners, so gone, or about to be.
     pub(crate) gone: Mutex<Vec<Arc<Record>>>,
     /// On their way out: charged until the last clone is dropped, by whatever thread.
     pub(crate) downloads: Mutex<Vec<Bytes>>,
-    /// Held while the stash's limit moves: who looks meanwhile sees the old and the new.
+    /// Held while the stash's limit moves: a reader in between would see the old or the new limit.
     pub(crate) moving: Mutex<()>,
     pub(crate) clears_begun: AtomicU64,
     pub(crate) clears_done: AtomicU64,
@@ -105,8 +105,8 @@ pub(crate) struct Hall {
     pub(crate) violations: Mutex<Vec<String>>,
 }
 
-impl Hall {
-    pub(crate) fn stash(&self) -> Option<Cloakroom> {
+impl Soak {
+    pub(crate) fn stash(&self) -> Option<SoakStash> {
         self.stash.read().unwrap().clone()
     }
 
@@ -121,17 +121,17 @@ impl Hall {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    pub(crate) fn owner(self: &Arc<Self>, luggage: &Luggage) -> Guest {
-        Guest { id: luggage.owner, hall: luggage.moody.then(|| Arc::clone(self)) }
+    pub(crate) fn owner(self: &Arc<Self>, context: &PutContext) -> MoodyOwner {
+        MoodyOwner { id: context.owner, soak: context.moody.then(|| Arc::clone(self)) }
     }
 
     /// A payload that, when the stash drops it, checks that it may, and sometimes misbehaves.
-    pub(crate) fn parcel(self: &Arc<Self>) -> (Parcel, Luggage) {
-        self.parcel_of(size())
+    pub(crate) fn payload(self: &Arc<Self>) -> (Tracked, PutContext) {
+        self.payload_of(size())
     }
 
-    pub(crate) fn parcel_of(self: &Arc<Self>, size: u64) -> (Parcel, Luggage) {
-        let hall = Arc::clone(self);
+    pub(crate) fn payload_of(self: &Arc<Self>, size: u64) -> (Tracked, PutContext) {
+        let soak = Arc::clone(self);
         let ttl = match below(16) {
             0 => Some(Duration::ZERO),
             1 | 2 => Some(Duration::from_micros(below(10_000))),
@@ -142,19 +142,19 @@ impl Hall {
         let alive_until = self.clock.now() + ttl.unwrap_or(TTL).min(OVERFLOW_TTL);
         let clears = self.clears_done.load(Ordering::SeqCst);
         let bad = below(200);
-        let parcel = self.ledger.parcel(size).on_swept(move || {
-            if hall.clock.now() >= alive_until {
-                add(&hall.figures.expired);
-            } else if hall.clears_begun.load(Ordering::SeqCst) > clears {
-                add(&hall.figures.cleared);
+        let payload = self.ledger.tracked(size).on_swept(move || {
+            if soak.clock.now() >= alive_until {
+                add(&soak.figures.expired);
+            } else if soak.clears_begun.load(Ordering::SeqCst) > clears {
+                add(&soak.figures.cleared);
             } else {
-                hall.violation("swept, but neither expired nor cleared");
+                soak.violation("swept, but neither expired nor cleared");
             }
-            hall.misbehave(bad);
+            soak.misbehave(bad);
         });
-        let (record, charge) = (parcel.record(), size + OVERHEAD);
-        let luggage = Luggage { owner: below(OWNERS), record, charge, ttl, moody: once_in(10) };
-        (parcel, luggage)
+        let (record, charge) = (payload.record(), size + OVERHEAD);
+        let context = PutContext { owner: below(OWNERS), record, charge, ttl, moody: once_in(10) };
+        (payload, context)
     }
 
     /// In user code that the stash runs and whose panics it contains.
@@ -215,17 +215,17 @@ impl Hall {
         }
     }
 
-    pub(crate) fn put_was(&self, result: PutResult, luggage: Luggage) {
+    pub(crate) fn put_was(&self, result: PutResult, context: PutContext) {
         let refused = match result {
             Ok(ticket) => {
                 add(&self.figures.stored);
-                let Luggage { owner, record, charge, ttl, moody } = luggage;
+                let PutContext { owner, record, charge, ttl, moody } = context;
                 record.stored();
                 let dead_by = self.clock.now() + ttl.unwrap_or(TTL);
-                let check = Check { ticket, owner, record, charge, dead_by, moody };
+                let entry = Entry { ticket, owner, record, charge, dead_by, moody };
                 let copies = if once_in(10) { 2 } else { 1 };
-                let mut checks = self.checks.lock().unwrap();
-                checks.extend(std::iter::repeat_n(check, copies));
+                let mut entries = self.entries.lock().unwrap();
+                entries.extend(std::iter::repeat_n(entry, copies));
                 return;
             }
             Err(refused) => refused,
@@ -234,35 +234,35 @@ impl Hall {
         refused.into_payload().returned();
     }
 
-    pub(crate) fn try_put(self: &Arc<Self>, stash: &Cloakroom) {
+    pub(crate) fn try_put(self: &Arc<Self>, stash: &SoakStash) {
         add(&self.figures.puts);
-        let (parcel, luggage) = self.parcel();
-        let result = stash.try_put_with(self.owner(&luggage), parcel, luggage.options());
-        self.put_was(result, luggage);
+        let (payload, context) = self.payload();
+        let result = stash.try_put_with(self.owner(&context), payload, context.options());
+        self.put_was(result, context);
     }
 
-    pub(crate) fn put_timeout(self: &Arc<Self>, stash: &Cloakroom, patience: Duration) {
+    pub(crate) fn put_timeout(self: &Arc<Self>, stash: &SoakStash, patience: Duration) {
         add(&self.figures.puts);
-        let (parcel, luggage) = self.parcel();
-        let (owner, options) = (self.owner(&luggage), luggage.options());
-        self.put_was(stash.put_timeout_with(owner, parcel, patience, options), luggage);
+        let (payload, context) = self.payload();
+        let (owner, options) = (self.owner(&context), context.options());
+        self.put_was(stash.put_timeout_with(owner, payload, patience, options), context);
     }
 
     /// A waker that may panic or call back when it is woken, cloned or dropped.
     pub(crate) fn waker(self: &Arc<Self>) -> (Arc<Count>, Waker) {
         let mut hooks = Hooks::new();
         if once_in(4) {
-            let (hall, how) = (Arc::clone(self), below(12));
-            hooks = hooks.on_wake(move || hall.misbehave(how));
+            let (soak, how) = (Arc::clone(self), below(12));
+            hooks = hooks.on_wake(move || soak.misbehave(how));
         }
         if once_in(8) {
-            let (hall, panics) = (Arc::clone(self), once_in(8));
-            hooks = hooks.on_clone(move || hall.misbehave_myself(panics));
+            let (soak, panics) = (Arc::clone(self), once_in(8));
+            hooks = hooks.on_clone(move || soak.misbehave_myself(panics));
         }
         if once_in(8) {
-            let hall = Arc::clone(self);
+            let soak = Arc::clone(self);
             // One that panics after a grant would be dropped with the lost result of the poll.
-            hooks = hooks.on_drop(move || hall.misbehave_myself(false));
+            hooks = hooks.on_drop(move || soak.misbehave_myself(false));
         }
         hooks.waker()
     }
@@ -277,32 +277,32 @@ impl Hall {
     }
 
     /// First poll of a put; `keep` gets it if it has to wait.
-    pub(crate) fn put_by_hand(self: &Arc<Self>, stash: &Cloakroom, keep: impl FnOnce(Waiting)) {
+    pub(crate) fn put_by_hand(self: &Arc<Self>, stash: &SoakStash, keep: impl FnOnce(Waiting)) {
         add(&self.figures.puts);
-        let (parcel, luggage) = self.parcel();
-        let (stash, owner, options) = (stash.clone(), self.owner(&luggage), luggage.options());
+        let (payload, context) = self.payload();
+        let (stash, owner, options) = (stash.clone(), self.owner(&context), context.options());
         let mut put: Task<PutResult> =
-            Box::pin(async move { stash.put_with(owner, parcel, options).await });
+            Box::pin(async move { stash.put_with(owner, payload, options).await });
         let (count, waker) = self.waker();
         // It is in an `async` block, which is over when a poll of it has panicked.
         match self.guarded(|| poll(&mut put, &waker)) {
-            Some(Poll::Ready(result)) => self.put_was(result, luggage),
+            Some(Poll::Ready(result)) => self.put_was(result, context),
             Some(Poll::Pending) => {
                 add(&self.figures.waited);
-                keep(Waiting { put, count, luggage });
+                keep(Waiting { put, count, context });
             }
             // The payload went with the future that unwound.
             None => drop(put),
         }
     }
 
-    pub(crate) fn drop_put(&self, Waiting { put, luggage, .. }: Waiting) {
+    pub(crate) fn drop_put(&self, Waiting { put, context, .. }: Waiting) {
         add(&self.figures.futures_dropped);
-        luggage.record.cancel();
+        context.record.cancel();
         self.guarded(|| drop(put));
     }
 
-    /// Polls who was woken, and sometimes others, with another waker.
+    /// Polls the puts that were woken, and sometimes others, with a new waker.
     pub(crate) fn poll_some(self: &Arc<Self>, list: &mut Vec<Waiting>) {
         for mut waiting in std::mem::take(list) {
             let woken = waiting.count.get();
@@ -319,7 +319,7 @@ impl Hall {
                     if result.is_ok() {
                         add(&self.figures.waits_granted);
                     }
-                    self.put_was(result, waiting.luggage);
+                    self.put_was(result, waiting.context);
                 }
                 Some(Poll::Pending) => {
                     if woken > 0 {
@@ -333,55 +333,56 @@ impl Hall {
         }
     }
 
-    pub(crate) fn take_one(self: &Arc<Self>, stash: &Cloakroom) {
-        let check = local(|local| local.dice.draw(&mut self.checks.lock().unwrap()));
-        if let Some(check) = check {
-            self.take(stash, check);
+    pub(crate) fn take_one(self: &Arc<Self>, stash: &SoakStash) {
+        let entry = local(|local| local.rng.draw(&mut self.entries.lock().unwrap()));
+        if let Some(entry) = entry {
+            self.take(stash, entry);
         }
     }
 
-    pub(crate) fn take(self: &Arc<Self>, stash: &Cloakroom, check: Check) {
+    pub(crate) fn take(self: &Arc<Self>, stash: &SoakStash, entry: Entry) {
         add(&self.figures.takes);
         if once_in(4) {
-            let wrong = Guest { id: check.owner + 1, hall: None };
-            if stash.take(&check.ticket, &wrong).is_some() {
+            let wrong = MoodyOwner { id: entry.owner + 1, soak: None };
+            if stash.take(&entry.ticket, &wrong).is_some() {
                 self.violation("delivered to another");
             }
             add(&self.figures.wrong_owner);
         }
         let now = self.clock.now();
-        let owner = Guest { id: check.owner, hall: None };
-        let moody = check.moody && once_in(2);
+        let owner = MoodyOwner { id: entry.owner, soak: None };
+        let moody = entry.moody && once_in(2);
         local(|local| local.moody = moody);
-        let taken = self.guarded(|| stash.take(&check.ticket, &owner));
+        let taken = self.guarded(|| stash.take(&entry.ticket, &owner));
         local(|local| local.moody = false);
         match taken {
-            Some(Some(parcel)) => {
-                if now >= check.dead_by {
+            Some(Some(payload)) => {
+                if now >= entry.dead_by {
                     self.violation("delivered after it had expired");
                 }
                 add(&self.figures.delivered);
-                parcel.delivered();
+                payload.delivered();
             }
-            Some(None) => self.denied(check),
-            None => self.checks.lock().unwrap().push(check),
+            Some(None) => self.denied(entry),
+            None => self.entries.lock().unwrap().push(entry),
         }
     }
 
-    pub(crate) fn denied(&self, check: Check) {
-        if check.moody && check.record.fate() == Fate::Alive {
-            // Perhaps another was comparing the owner. It is still to be had, or gone by then.
-            self.checks.lock().unwrap().push(check);
+    pub(crate) fn denied(&self, entry: Entry) {
+        if entry.moody && entry.record.fate() == Fate::Alive {
+            // Another take may have been comparing the owner. The entry is still there, or the next take
+            // finds it gone.
+            self.entries.lock().unwrap().push(entry);
             return;
         }
         let mut gone = self.gone.lock().unwrap();
         if gone.len() > 1_000 {
             gone.retain(|record| record.fate() == Fate::Alive);
         }
-        gone.push(check.record);
+        gone.push(entry.record);
     }
 
-    pub(crate) fn clear(&self, stash: &Cloakroom) {
+    pub(crate) fn clear(&self, stash: &SoakStash) {
         add(&self.figures.clears);
         self.clears_begun.fetch_add(1, Ordering::SeqCst);
         stash.clear();

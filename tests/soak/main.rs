@@ -1,4 +1,4 @@
-//! Everything at once, for minutes: threads and tasks over one stash and one budget, with cancels,
+//! Runs everything at once, for minutes: threads and tasks over one stash and one budget, with cancels,
 //! timeouts, wakers that panic or call back, payloads and owners that do, a clock that jumps, clears,
 //! reservations, claims that are put back or delivered elsewhere and late, limits of all kinds that are hit
 //! or moved, an observer that calls back.
@@ -6,9 +6,9 @@
 //!     SOAK_MINUTES=10 SOAK_SEED=7 cargo test --release --test soak -- --ignored --nocapture
 //!
 //! The seed repeats what the threads choose, not how they interleave. What is asserted holds whatever the
-//! schedule was: the limit at every sample; at the end nothing is used, nobody waits, and every payload
+//! schedule was: the limit at every sample; at the end nothing is used, nothing waits, and every payload
 //! went exactly one way. What was swept had expired or met a clear, and what had expired was not
-//! delivered. A blocked thread that has all the patience in the world must come back, too.
+//! delivered. A thread that blocks without a timeout must come back, too.
 #![cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
 
 mod actors;
@@ -30,10 +30,10 @@ use std::time::{Duration, Instant};
 use cloakroom::{Budget, ManualClock, Refusal, Stash};
 
 use self::actors::supervise;
-use self::calls::{Cloakroom, Guest, Hall};
+use self::calls::{MoodyOwner, Soak, SoakStash};
 use self::figures::Figures;
 use self::random::{SEED, silence_panics_on_purpose};
-use self::reservations_and_claims::Diary;
+use self::reservations_and_claims::CountingObserver;
 use self::support::ledger::{Fate, Ledger};
 
 const LIMIT: u64 = 10_000;
@@ -53,7 +53,7 @@ const OWNERS: u64 = 5;
 const DEPTH: u32 = 3;
 const FOREVER: Duration = Duration::from_secs(1_000_000);
 
-const VISITORS: usize = 4;
+const CALLERS: usize = 4;
 const TASKS: usize = 8;
 
 fn setting<T: FromStr<Err: Debug>>(name: &str, otherwise: T) -> T {
@@ -71,8 +71,8 @@ fn everything_at_once() {
     silence_panics_on_purpose();
 
     let clock = ManualClock::new();
-    let diary = Arc::new(Diary::default());
-    let stash: Cloakroom = Stash::builder()
+    let observer = Arc::new(CountingObserver::default());
+    let stash: SoakStash = Stash::builder()
         .max_bytes(LIMIT)
         .entry_overhead(OVERHEAD)
         .ttl(TTL)
@@ -81,15 +81,15 @@ fn everything_at_once() {
         .max_waiting(MAX_WAITING)
         .max_waiting_bytes(MAX_WAITING_BYTES)
         .clock(clock.clone())
-        .observer(Arc::clone(&diary))
+        .observer(Arc::clone(&observer))
         .build()
         .unwrap();
-    let hall = Arc::new(Hall {
+    let soak = Arc::new(Soak {
         stash: RwLock::new(Some(stash.clone())),
         clock: clock.clone(),
         ledger: Ledger::new(),
         figures: Figures::default(),
-        checks: Mutex::default(),
+        entries: Mutex::default(),
         gone: Mutex::default(),
         downloads: Mutex::default(),
         moving: Mutex::default(),
@@ -98,7 +98,7 @@ fn everything_at_once() {
         stop: AtomicBool::new(false),
         violations: Mutex::default(),
     });
-    diary.watch(&hall);
+    observer.watch(&soak);
     let (moved, steady) = (Budget::new(LIMIT), Budget::new(LIMIT));
     let (moved_held, steady_held) = (AtomicU64::new(0), AtomicU64::new(0));
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -107,49 +107,49 @@ fn everything_at_once() {
         .build()
         .unwrap();
     let reaper = runtime.spawn(stash.reaper().run(move |pause| clock.sleep(pause)));
-    let tasks = runtime.spawn(supervise(Arc::clone(&hall)));
+    let tasks = runtime.spawn(supervise(Arc::clone(&soak)));
     let smol: Vec<_> = (0..2)
         .map(|_| {
             let timer = |pause| async move { _ = smol::Timer::after(pause).await };
-            smol::spawn(Arc::clone(&hall).task(timer))
+            smol::spawn(Arc::clone(&soak).task(timer))
         })
         .collect();
 
     let started = Instant::now();
     let end = Duration::from_secs_f64(minutes * 60.0);
     thread::scope(|scope| {
-        let hall = &hall;
+        let soak = &soak;
         let mut threads = Vec::new();
-        for _ in 0..VISITORS {
-            threads.push(scope.spawn(|| hall.visitor()));
+        for _ in 0..CALLERS {
+            threads.push(scope.spawn(|| soak.random_calls()));
         }
         for _ in 0..2 {
-            threads.push(scope.spawn(|| hall.patient()));
-            threads.push(scope.spawn(|| hall.acquirer(&moved, &moved_held)));
-            threads.push(scope.spawn(|| hall.acquirer(&steady, &steady_held)));
+            threads.push(scope.spawn(|| soak.patient_puts()));
+            threads.push(scope.spawn(|| soak.acquire(&moved, &moved_held)));
+            threads.push(scope.spawn(|| soak.acquire(&steady, &steady_held)));
         }
-        threads.push(scope.spawn(|| hall.clockmaker()));
-        threads.push(scope.spawn(|| hall.limit_mover(&moved)));
-        threads.push(scope.spawn(|| hall.sampler(&steady)));
+        threads.push(scope.spawn(|| soak.move_clock()));
+        threads.push(scope.spawn(|| soak.move_limits(&moved)));
+        threads.push(scope.spawn(|| soak.sample(&steady)));
 
-        while hall.running() && started.elapsed() < end {
+        while soak.running() && started.elapsed() < end {
             thread::sleep(Duration::from_millis(20));
             // A thread that panicked has said why.
             if threads.iter().any(|thread| thread.is_finished()) {
                 break;
             }
         }
-        hall.stop.store(true, Ordering::SeqCst);
-        // Who waits with all the patience in the world gets room now.
+        soak.stop.store(true, Ordering::SeqCst);
+        // The puts that wait without a timeout get room now.
         let stopped = Instant::now();
         let mut tasks_done = false;
         while !(tasks_done && threads.iter().all(|thread| thread.is_finished())) {
             tasks_done = tasks.is_finished() && smol.iter().all(|task| task.is_finished());
-            hall.clear(&stash);
+            soak.clear(&stash);
             thread::sleep(Duration::from_millis(1));
             if stopped.elapsed() > Duration::from_secs(60) {
-                // Not a panic: the scope would wait for who waits for good.
-                eprintln!("somebody waits for good: {stash:?}, {moved:?}, {steady:?}");
+                // Not a panic: the scope would wait forever for the blocked thread.
+                eprintln!("a thread never comes back: {stash:?}, {moved:?}, {steady:?}");
                 std::process::abort();
             }
         }
@@ -159,32 +159,32 @@ fn everything_at_once() {
     smol.into_iter().for_each(smol::block_on);
 
     // What is in the list and not taken has expired or been cleared, which is checked where it is dropped.
-    let checks = std::mem::take(&mut *hall.checks.lock().unwrap());
-    let half = checks.len() / 2;
+    let entries = std::mem::take(&mut *soak.entries.lock().unwrap());
+    let half = entries.len() / 2;
     let mut missed = 0;
-    for (at, check) in checks.into_iter().enumerate() {
+    for (at, entry) in entries.into_iter().enumerate() {
         if at == half {
-            hall.clock.advance(LONG_TTL);
+            soak.clock.advance(LONG_TTL);
             stash.gc();
             missed = stash.len();
         }
-        hall.take(&stash, check);
+        soak.take(&stash, entry);
     }
-    assert!(hall.checks.lock().unwrap().is_empty(), "with nobody about, every take decides");
+    assert!(soak.entries.lock().unwrap().is_empty(), "with nobody about, every take decides");
     let swept_at_the_end = stash.clear();
-    let gone = std::mem::take(&mut *hall.gone.lock().unwrap());
-    let figures = &hall.figures;
+    let gone = std::mem::take(&mut *soak.gone.lock().unwrap());
+    let figures = &soak.figures;
     figures.print(seconds);
     println!("SOAK_SEED={seed}: {:.0} s, {stash:?}", seconds);
 
-    assert_eq!(*hall.violations.lock().unwrap(), [""; 0]);
+    assert_eq!(*soak.violations.lock().unwrap(), [""; 0]);
     assert!(gone.iter().all(|record| record.fate() != Fate::Alive), "denied, and still there");
     assert_eq!(missed, 0, "what a sweep missed");
     assert_eq!(swept_at_the_end, 0, "every entry had a ticket");
     assert_eq!((stash.used_bytes(), stash.len(), stash.waiting()), (0, 0, 0));
-    hall.ledger.assert_settled();
+    soak.ledger.assert_settled();
     let swept = figures.expired.load(Ordering::Relaxed) + figures.cleared.load(Ordering::Relaxed);
-    assert_eq!(swept, hall.ledger.count(Fate::Swept));
+    assert_eq!(swept, soak.ledger.count(Fate::Swept));
     assert_eq!(
         figures.stored.load(Ordering::Relaxed),
         figures.delivered.load(Ordering::Relaxed) + swept,
@@ -194,25 +194,25 @@ fn everything_at_once() {
         assert_eq!((budget.used(), budget.waiting()), (0, 0));
         drop(budget.try_acquire(LIMIT).expect("all of it is free"));
     }
-    hall.check_in_the_end(&stash, &diary);
+    soak.check_in_the_end(&stash, &observer);
 
     // All of it can be had, and all that one may have, and no more.
     let all = stash.budget().try_acquire(LIMIT + OVERFLOW).expect("all of it is free");
     assert_eq!(stash.budget().try_acquire(1).unwrap_err().reason(), Refusal::Full);
     drop(all);
-    let guest = || Guest { id: 0, hall: None };
-    let most = hall.ledger.parcel(PER_OWNER - OVERHEAD);
-    let ticket = stash.try_put(guest(), most).expect("the account is empty");
-    let more = stash.try_put(guest(), hall.ledger.parcel(0)).expect_err("and no more");
+    let steady_owner = || MoodyOwner { id: 0, soak: None };
+    let most = soak.ledger.tracked(PER_OWNER - OVERHEAD);
+    let ticket = stash.try_put(steady_owner(), most).expect("the account is empty");
+    let more = stash.try_put(steady_owner(), soak.ledger.tracked(0)).expect_err("and no more");
     assert_eq!(more.reason(), Refusal::OwnerFull);
     more.into_payload().returned();
     stash.close();
     assert!(!stash.drained_timeout(Duration::ZERO), "there is an entry");
-    stash.take(&ticket, &guest()).unwrap().delivered();
+    stash.take(&ticket, &steady_owner()).unwrap().delivered();
     assert!(stash.drained_timeout(Duration::from_secs(60)), "{stash:?}");
 
     // The reaper ends with the last handle.
-    drop(hall.stash.write().unwrap().take());
+    drop(soak.stash.write().unwrap().take());
     drop(stash);
     runtime.block_on(reaper).unwrap();
 }

@@ -3,13 +3,13 @@
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::support::ledger::Dice;
+use crate::support::random::Rng;
 use crate::{LIMIT, OVERHEAD};
 
 pub(crate) struct OnPurpose;
 
 pub(crate) struct Local {
-    pub(crate) dice: Dice,
+    pub(crate) rng: Rng,
     pub(crate) depth: u32,
     /// Whether an owner that is compared may misbehave.
     pub(crate) moody: bool,
@@ -19,7 +19,7 @@ pub(crate) static SEED: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static LOCAL: RefCell<Local> = RefCell::new(Local {
-        dice: Dice::new(SEED.fetch_add(1 << 32, Ordering::Relaxed)),
+        rng: Rng::new(SEED.fetch_add(1 << 32, Ordering::Relaxed)),
         depth: 0,
         moody: false,
     });
@@ -30,7 +30,7 @@ pub(crate) fn local<R>(f: impl FnOnce(&mut Local) -> R) -> R {
 }
 
 pub(crate) fn below(n: u64) -> u64 {
-    local(|local| local.dice.below(n))
+    local(|local| local.rng.below(n))
 }
 
 pub(crate) fn once_in(n: u64) -> bool {

@@ -9,21 +9,21 @@ use cloakroom::{
     AcquireError, Claim, Clock, Event, Observer, OnDrop, Refusal, Reservation, Stash, Stats,
 };
 
-use crate::calls::{Check, Cloakroom, Guest, Hall};
+use crate::calls::{Entry, MoodyOwner, Soak, SoakStash};
 use crate::figures::add;
 use crate::random::{below, local, once_in, size};
-use crate::support::ledger::{Fate, Parcel};
+use crate::support::ledger::{Fate, Tracked};
 use crate::{LOWEST, MAX_WAITING, MAX_WAITING_BYTES, OVERFLOW, OVERHEAD, OWNERS};
 
-pub(crate) type Room = Reservation<Parcel, Guest>;
-pub(crate) type Claimed = (Claim<Parcel, Guest>, Check);
+pub(crate) type SoakReservation = Reservation<Tracked, MoodyOwner>;
+pub(crate) type Claimed = (Claim<Tracked, MoodyOwner>, Entry);
 
-// ---- Somebody who counts ---------------------------------------------------------------------------
+// ---- The observer ----------------------------------------------------------------------------------
 
 /// Counts what happens, and now and then calls the stash or panics.
 #[derive(Default)]
-pub(crate) struct Diary {
-    hall: OnceLock<Weak<Hall>>,
+pub(crate) struct CountingObserver {
+    soak: OnceLock<Weak<Soak>>,
     stored: AtomicU64,
     delivered: AtomicU64,
     expired: AtomicU64,
@@ -34,13 +34,13 @@ pub(crate) struct Diary {
     refused: AtomicU64,
 }
 
-impl Diary {
-    pub(crate) fn watch(&self, hall: &Arc<Hall>) {
-        assert!(self.hall.set(Arc::downgrade(hall)).is_ok());
+impl CountingObserver {
+    pub(crate) fn watch(&self, soak: &Arc<Soak>) {
+        assert!(self.soak.set(Arc::downgrade(soak)).is_ok());
     }
 }
 
-impl Observer for Diary {
+impl Observer for CountingObserver {
     fn event(&self, event: Event) {
         let (counter, count) = match event {
             Event::Stored { .. } => (&self.stored, 1),
@@ -54,13 +54,13 @@ impl Observer for Diary {
             other => panic!("{other:?}"),
         };
         counter.fetch_add(count as u64, Ordering::Relaxed);
-        if let Some(hall) = self.hall.get().and_then(Weak::upgrade) {
-            hall.misbehave(below(1_000));
+        if let Some(soak) = self.soak.get().and_then(Weak::upgrade) {
+            soak.misbehave(below(1_000));
         }
     }
 }
 
-impl Hall {
+impl Soak {
     // ---- Refusals ----------------------------------------------------------------------------------
 
     pub(crate) fn refused(&self, refused: &AcquireError) {
@@ -88,67 +88,76 @@ impl Hall {
 
     pub(crate) fn reserve(
         self: &Arc<Self>,
-        stash: &Cloakroom,
-        rooms: &mut Vec<(Room, Option<u64>)>,
+        stash: &SoakStash,
+        reservations: &mut Vec<(SoakReservation, Option<u64>)>,
     ) {
         let owner = (!once_in(3)).then(|| below(OWNERS));
         let (bytes, patience) = (size(), Duration::from_micros(below(300)));
         let reserved = match owner {
             None if once_in(2) => stash.try_reserve(bytes),
             None => stash.reserve_timeout(bytes, patience),
-            Some(id) => stash.reserve_timeout_for(&Guest { id, hall: None }, bytes, patience),
+            Some(id) => stash.reserve_timeout_for(&MoodyOwner { id, soak: None }, bytes, patience),
         };
         match reserved {
-            Ok(room) => {
+            Ok(reservation) => {
                 add(&self.figures.reserved);
-                if room.bytes() != bytes {
+                if reservation.bytes() != bytes {
                     self.violation("reserved something else");
                 }
-                rooms.push((room, owner));
+                reservations.push((reservation, owner));
             }
             Err(refused) => self.refused(&refused),
         }
     }
 
     /// Drops it, makes it smaller, or puts something in that fits or does not.
-    pub(crate) fn use_room(self: &Arc<Self>, rooms: &mut Vec<(Room, Option<u64>)>) {
-        let drawn = local(|local| local.dice.draw(rooms));
-        let Some((mut room, owner)) = drawn else { return };
+    pub(crate) fn use_reservation(
+        self: &Arc<Self>,
+        reservations: &mut Vec<(SoakReservation, Option<u64>)>,
+    ) {
+        let drawn = local(|local| local.rng.draw(reservations));
+        let Some((mut reservation, owner)) = drawn else { return };
         match below(8) {
             0 => return,
             1 | 2 => {
-                room.shrink(below(room.bytes() + 1));
-                rooms.push((room, owner));
+                reservation.shrink(below(reservation.bytes() + 1));
+                reservations.push((reservation, owner));
                 return;
             }
             _ => {}
         }
-        let most = room.bytes();
+        let most = reservation.bytes();
         let bytes = match below(4) {
             0 => most,
             1 => most + 1,
             _ => below(most + 1),
         };
         // Mostly for whom it was reserved.
-        if let Some(room) = self.put_into(room, bytes, owner.filter(|_| !once_in(8))) {
-            rooms.push((room, owner));
+        if let Some(reservation) = self.put_into(reservation, bytes, owner.filter(|_| !once_in(8)))
+        {
+            reservations.push((reservation, owner));
         }
     }
 
     /// Gives the room back if it could not be used.
-    fn put_into(self: &Arc<Self>, room: Room, bytes: u64, owner: Option<u64>) -> Option<Room> {
-        let most = room.bytes();
-        let (parcel, mut luggage) = self.parcel_of(bytes);
-        luggage.owner = owner.unwrap_or(luggage.owner);
+    fn put_into(
+        self: &Arc<Self>,
+        reservation: SoakReservation,
+        bytes: u64,
+        owner: Option<u64>,
+    ) -> Option<SoakReservation> {
+        let most = reservation.bytes();
+        let (payload, mut context) = self.payload_of(bytes);
+        context.owner = owner.unwrap_or(context.owner);
         add(&self.figures.puts);
-        let options = luggage.options();
-        match room.put_with(self.owner(&luggage), parcel, options) {
+        let options = context.options();
+        match reservation.put_with(self.owner(&context), payload, options) {
             Ok(ticket) => {
                 if bytes > most {
                     self.violation("more than was reserved");
                 }
                 add(&self.figures.reserved_and_put);
-                self.put_was(Ok(ticket), luggage);
+                self.put_was(Ok(ticket), context);
                 None
             }
             Err(refused) => {
@@ -158,12 +167,12 @@ impl Hall {
                     Refusal::OwnerFull if bytes <= most => add(&self.figures.owner_full),
                     other => self.violation(format!("{bytes} of {most} reserved: {other}")),
                 }
-                let (parcel, room) = refused.into_parts();
-                parcel.returned();
-                if room.bytes() != most {
+                let (payload, reservation) = refused.into_parts();
+                payload.returned();
+                if reservation.bytes() != most {
                     self.violation("a refused put changed its reservation");
                 }
-                Some(room)
+                Some(reservation)
             }
         }
     }
@@ -171,16 +180,16 @@ impl Hall {
     /// In a task, which may be dropped while it waits.
     pub(crate) async fn reserve_and_put(
         self: &Arc<Self>,
-        stash: &Cloakroom,
+        stash: &SoakStash,
         patience: impl Future,
     ) {
         let (owner, bytes) = (below(OWNERS), size());
-        let reserved = stash.reserve_for(&Guest { id: owner, hall: None }, bytes);
+        let reserved = stash.reserve_for(&MoodyOwner { id: owner, soak: None }, bytes);
         match reserved.until(patience).await {
-            Ok(room) => {
+            Ok(reservation) => {
                 add(&self.figures.reserved);
-                let bytes = below(room.bytes() + 1);
-                drop(self.put_into(room, bytes, Some(owner)));
+                let bytes = below(reservation.bytes() + 1);
+                drop(self.put_into(reservation, bytes, Some(owner)));
             }
             Err(refused) => self.refused(&refused),
         }
@@ -189,69 +198,69 @@ impl Hall {
     // ---- Claims ------------------------------------------------------------------------------------
 
     /// The claim, if there is one, or else the check is dealt with.
-    fn claim(self: &Arc<Self>, stash: &Cloakroom) -> Option<Claimed> {
-        let check = local(|local| local.dice.draw(&mut self.checks.lock().unwrap()))?;
-        let wrong = Guest { id: check.owner + 1, hall: None };
-        if once_in(4) && stash.claim(&check.ticket, &wrong).is_some() {
+    fn claim(self: &Arc<Self>, stash: &SoakStash) -> Option<Claimed> {
+        let entry = local(|local| local.rng.draw(&mut self.entries.lock().unwrap()))?;
+        let wrong = MoodyOwner { id: entry.owner + 1, soak: None };
+        if once_in(4) && stash.claim(&entry.ticket, &wrong).is_some() {
             self.violation("claimed by another");
         }
         let now = self.clock.now();
-        let owner = Guest { id: check.owner, hall: None };
-        let moody = check.moody && once_in(2);
+        let owner = MoodyOwner { id: entry.owner, soak: None };
+        let moody = entry.moody && once_in(2);
         local(|local| local.moody = moody);
-        let claimed = self.guarded(|| stash.claim(&check.ticket, &owner));
+        let claimed = self.guarded(|| stash.claim(&entry.ticket, &owner));
         local(|local| local.moody = false);
         match claimed {
             Some(Some(claim)) => {
                 add(&self.figures.claims);
-                if now >= check.dead_by {
+                if now >= entry.dead_by {
                     self.violation("claimed after it had expired");
                 }
-                if (claim.charge(), claim.ticket()) != (check.charge, check.ticket)
+                if (claim.charge(), claim.ticket()) != (entry.charge, entry.ticket)
                     || claim.record().fate() != Fate::Alive
                 {
                     self.violation(format!("another's: {claim:?}"));
                 }
-                Some((claim, check))
+                Some((claim, entry))
             }
             Some(None) => {
-                self.denied(check);
+                self.denied(entry);
                 None
             }
             None => {
-                self.checks.lock().unwrap().push(check);
+                self.entries.lock().unwrap().push(entry);
                 None
             }
         }
     }
 
-    pub(crate) fn claim_one(self: &Arc<Self>, stash: &Cloakroom, claims: &mut Vec<Claimed>) {
+    pub(crate) fn claim_one(self: &Arc<Self>, stash: &SoakStash, claims: &mut Vec<Claimed>) {
         claims.extend(self.claim(stash));
     }
 
-    pub(crate) fn claim_for_a_moment(self: &Arc<Self>, stash: &Cloakroom) {
+    pub(crate) fn claim_for_a_moment(self: &Arc<Self>, stash: &SoakStash) {
         if let Some(claimed) = self.claim(stash) {
             self.end_claim(claimed);
         }
     }
 
-    pub(crate) fn end_claim(self: &Arc<Self>, (claim, check): Claimed) {
-        let stash: &Cloakroom = &self.stash().unwrap();
-        if stash.take(&check.ticket, &Guest { id: check.owner, hall: None }).is_some() {
+    pub(crate) fn end_claim(self: &Arc<Self>, (claim, entry): Claimed) {
+        let stash: &SoakStash = &self.stash().unwrap();
+        if stash.take(&entry.ticket, &MoodyOwner { id: entry.owner, soak: None }).is_some() {
             self.violation("taken, though it is claimed");
         }
         match below(8) {
             0..2 => {
                 if claim.put_back() {
                     add(&self.figures.claims_put_back);
-                    self.checks.lock().unwrap().push(check);
+                    self.entries.lock().unwrap().push(entry);
                 } else {
-                    self.denied(check);
+                    self.denied(entry);
                 }
             }
             2..4 => {
                 drop(claim);
-                self.checks.lock().unwrap().push(check);
+                self.entries.lock().unwrap().push(entry);
             }
             4 => {
                 add(&self.figures.delivered);
@@ -261,15 +270,15 @@ impl Hall {
             5 => {
                 add(&self.figures.delivered);
                 add(&self.figures.claims_finished);
-                check.record.deliver();
+                entry.record.deliver();
                 drop(claim.on_drop(OnDrop::Finish));
             }
             _ => {
                 add(&self.figures.delivered);
                 add(&self.figures.downloads);
-                check.record.deliver();
+                entry.record.deliver();
                 let bytes = claim.into_bytes();
-                if bytes.len() as u64 + OVERHEAD != check.charge {
+                if bytes.len() as u64 + OVERHEAD != entry.charge {
                     self.violation("as bytes it has another length");
                 }
                 let clones = (0..below(3)).map(|_| bytes.clone());
@@ -283,7 +292,7 @@ impl Hall {
     pub(crate) fn drop_download(&self) -> bool {
         let mut drops = 1 + self.downloads.lock().unwrap().len() / 16;
         while drops > 0 {
-            let drawn = local(|local| local.dice.draw(&mut self.downloads.lock().unwrap()));
+            let drawn = local(|local| local.rng.draw(&mut self.downloads.lock().unwrap()));
             if drawn.is_none() {
                 return false;
             }
@@ -309,14 +318,18 @@ impl Hall {
         }
     }
 
-    /// Nobody is about: everybody's counts must agree.
-    pub(crate) fn check_in_the_end(&self, stash: &Stash<Parcel, Guest>, diary: &Diary) {
+    /// Compares all counts, now that no other thread calls.
+    pub(crate) fn check_in_the_end(
+        &self,
+        stash: &Stash<Tracked, MoodyOwner>,
+        observer: &CountingObserver,
+    ) {
         let (stats, figures) = (stash.stats(), &self.figures);
         println!("{stats:?}");
         let n = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         assert_eq!((stats.entries, stats.claims, stats.waiting_bytes), (0, 0, 0));
         for id in 0..=OWNERS {
-            assert_eq!(stash.owner_used_bytes(&Guest { id, hall: None }), 0, "of owner {id}");
+            assert_eq!(stash.owner_used_bytes(&MoodyOwner { id, soak: None }), 0, "of owner {id}");
         }
         assert_eq!(stats.stored, stats.delivered + stats.expired + stats.cleared);
         assert_eq!(stats.stored, n(&figures.stored));
@@ -327,14 +340,14 @@ impl Hall {
         assert!(stats.put_back >= n(&figures.claims_put_back), "some were dropped");
         assert_eq!(stats.refused.total(), n(&figures.refused));
         let counted = [
-            (stats.stored, &diary.stored),
-            (stats.delivered, &diary.delivered),
-            (stats.expired, &diary.expired),
-            (stats.cleared, &diary.cleared),
-            (stats.claimed, &diary.claimed),
-            (stats.put_back, &diary.put_back),
-            (stats.waited, &diary.waited),
-            (stats.refused.total(), &diary.refused),
+            (stats.stored, &observer.stored),
+            (stats.delivered, &observer.delivered),
+            (stats.expired, &observer.expired),
+            (stats.cleared, &observer.cleared),
+            (stats.claimed, &observer.claimed),
+            (stats.put_back, &observer.put_back),
+            (stats.waited, &observer.waited),
+            (stats.refused.total(), &observer.refused),
         ];
         let (stats, observed): (Vec<_>, Vec<_>) =
             counted.into_iter().map(|(stat, counter)| (stat, n(counter))).unzip();

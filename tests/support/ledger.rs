@@ -1,5 +1,5 @@
 //! Where every payload went: delivered, given back in a refusal, cancelled with its future, or swept
-//! (expired or cleared). Each goes exactly one way, and whoever accounts for a second one fails.
+//! (expired or cleared). Each goes exactly one way, and accounting for a second one fails.
 
 use std::mem;
 use std::sync::Arc;
@@ -9,44 +9,10 @@ use cloakroom::Payload;
 
 use super::Hook;
 
-/// Repeatable random numbers (SplitMix64). One for each thread, so that threads share nothing.
-pub struct Dice(u64);
-
-impl Dice {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    /// Once in `n` times.
-    pub fn once_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-
-    /// Takes one out of the list.
-    pub fn draw<T>(&mut self, from: &mut Vec<T>) -> Option<T> {
-        if from.is_empty() {
-            return None;
-        }
-        let at = self.below(from.len() as u64) as usize;
-        Some(from.swap_remove(at))
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Fate {
-    /// In somebody's hands, or stored.
+    /// In a caller's hands, or stored.
     Alive,
     Delivered,
     Returned,
@@ -70,11 +36,11 @@ impl Ledger {
         Arc::default()
     }
 
-    pub fn parcel(self: &Arc<Self>, size: u64) -> Parcel {
+    pub fn tracked(self: &Arc<Self>, size: u64) -> Tracked {
         self.made.fetch_add(1, Ordering::Relaxed);
         let (fate, stored) = (AtomicU8::new(Fate::Alive as u8), AtomicBool::new(false));
         let record = Record { ledger: Arc::clone(self), fate, stored };
-        Parcel { size: size as usize, record: Arc::new(record), on_swept: None }
+        Tracked { size: size as usize, record: Arc::new(record), on_swept: None }
     }
 
     pub fn made(&self) -> u64 {
@@ -117,30 +83,30 @@ impl Record {
         self.ledger.ended[fate as usize].fetch_add(1, Ordering::Relaxed);
     }
 
-    /// For who has its ticket: from now on it is the stash that drops it, even if a panic unwinds.
+    /// Records that a ticket exists: from now on the stash drops the payload, even if a panic unwinds.
     pub fn stored(&self) {
         self.stored.store(true, Ordering::SeqCst);
     }
 
-    /// For who is about to finish a claim of the payload without having it in hand.
+    /// Records a delivery, just before a claim ends that does not hand out the payload.
     pub fn deliver(&self) {
         self.end(Fate::Delivered);
     }
 
-    /// For who is about to drop the future that has the payload.
+    /// Records a cancellation, just before the future with the payload is dropped.
     pub fn cancel(&self) {
         self.end(Fate::Cancelled);
     }
 }
 
 /// A payload that knows its record.
-pub struct Parcel {
+pub struct Tracked {
     pub size: usize,
     record: Arc<Record>,
     on_swept: Option<Hook>,
 }
 
-impl Parcel {
+impl Tracked {
     /// What to do when the stash drops it.
     pub fn on_swept(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_swept = Some(Box::new(hook));
@@ -162,28 +128,28 @@ impl Parcel {
     }
 }
 
-impl Payload for Parcel {
+impl Payload for Tracked {
     fn size(&self) -> usize {
         self.size
     }
 }
 
 /// As many bytes as it says, up to some thousands.
-impl AsRef<[u8]> for Parcel {
+impl AsRef<[u8]> for Tracked {
     fn as_ref(&self) -> &[u8] {
         const ZEROS: &[u8] = &[0; 1 << 14];
         &ZEROS[..self.size.min(ZEROS.len())]
     }
 }
 
-impl Drop for Parcel {
+impl Drop for Tracked {
     fn drop(&mut self) {
         self.record.ledger.dropped.fetch_add(1, Ordering::Relaxed);
         if self.record.fate() != Fate::Alive {
             return;
         }
-        // Who has it in hand says what becomes of it. So it was in a future that a panic unwound, or this
-        // is the stash.
+        // A caller that holds it records what becomes of it. So it was in a future that a panic unwound, or
+        // the stash drops it.
         if std::thread::panicking() && !self.record.stored.load(Ordering::SeqCst) {
             self.record.end(Fate::Cancelled);
         } else {

@@ -1,7 +1,8 @@
-//! What several of the test files need.
+//! Helpers that several test targets share.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod ledger;
+pub mod random;
 
 use std::future::Future;
 use std::mem::ManuallyDrop;
@@ -175,16 +176,16 @@ pub fn acquire_task(budget: &Budget, bytes: u64) -> Request {
     Box::pin(async move { budget.acquire(bytes).await.map(Permit::into_owned) })
 }
 
-/// A future that somebody else may poll, finish or drop: a waker, a payload's drop.
-pub struct Shelf<T>(Mutex<Option<Task<T>>>);
+/// A future that other code may poll, finish or drop, such as a waker or a payload's drop.
+pub struct SharedTask<T>(Mutex<Option<Task<T>>>);
 
-impl<T> Shelf<T> {
+impl<T> SharedTask<T> {
     pub fn new(task: Task<T>) -> Arc<Self> {
         Arc::new(Self(Mutex::new(Some(task))))
     }
 
-    /// Polls the future if it is there. It is taken off the shelf meanwhile, so that no lock of the test's
-    /// is held while it runs.
+    /// Polls the future if it is there. It is moved out meanwhile, so that the test holds no lock while it
+    /// runs.
     pub fn poll(&self, waker: &Waker) -> Option<T> {
         let mut task = self.0.lock().unwrap().take()?;
         match poll(&mut task, waker) {
@@ -220,53 +221,57 @@ impl Live {
         self.0.load(Ordering::SeqCst)
     }
 
-    pub fn coat(&self, size: usize) -> Coat {
+    pub fn counted(&self, size: usize) -> Counted {
         self.0.fetch_add(1, Ordering::SeqCst);
-        Coat { size, live: self.clone(), on_drop: None }
+        Counted { size, live: self.clone(), on_drop: None }
     }
 }
 
 /// A payload that is counted while it lives, and may do something when it is dropped.
-pub struct Coat {
+pub struct Counted {
     pub size: usize,
     live: Live,
     on_drop: Option<Hook>,
 }
 
-impl Coat {
+impl Counted {
     pub fn on_drop(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
         self.on_drop = Some(Box::new(hook));
         self
     }
 }
 
-impl Payload for Coat {
+impl Payload for Counted {
     fn size(&self) -> usize {
         self.size
     }
 }
 
-impl Drop for Coat {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.live.0.fetch_sub(1, Ordering::SeqCst);
         run(&self.on_drop);
     }
 }
 
-impl std::fmt::Debug for Coat {
+impl std::fmt::Debug for Counted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Coat({})", self.size)
+        write!(f, "Counted({})", self.size)
     }
 }
 
 pub const TTL: Duration = Duration::from_secs(10);
 
 /// A stash with a limit of `max` bytes, no overhead, a ttl of ten seconds, and a clock to turn by hand.
-pub fn stash_of<P, O>(max: u64) -> (Stash<P, O>, ManualClock) {
+pub fn stash_of<P: Send + 'static, O: Send + 'static>(max: u64) -> (Stash<P, O>, ManualClock) {
     let clock = ManualClock::new();
     (stash_with_clock(max, clock.clone()), clock)
 }
 
-pub fn stash_with_clock<P, O>(max: u64, clock: impl Clock) -> Stash<P, O> {
+pub fn stash_with_clock<P, O>(max: u64, clock: impl Clock) -> Stash<P, O>
+where
+    P: Send + 'static,
+    O: Send + 'static,
+{
     Stash::builder().max_bytes(max).entry_overhead(0).ttl(TTL).clock(clock).build().unwrap()
 }

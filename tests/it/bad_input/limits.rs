@@ -15,11 +15,11 @@ fn a_time_to_live_of_an_entry_may_be_anything() {
     for ttl in [Duration::MAX, Duration::from_secs(u64::MAX), 300 * year, 73 * year] {
         let options = PutOptions::new().ttl(ttl);
         assert_eq!(options.ttl, Some(ttl));
-        let ticket = stash.try_put_with(0, "coat".to_owned(), options).unwrap();
+        let ticket = stash.try_put_with(0, "text".to_owned(), options).unwrap();
         clock.advance(70 * year);
-        assert_eq!((stash.gc(), stash.take(&ticket, &0).as_deref()), (0, Some("coat")));
+        assert_eq!((stash.gc(), stash.take(&ticket, &0).as_deref()), (0, Some("text")));
     }
-    let ticket = stash.try_put_with(0, "coat".to_owned(), PutOptions::new().ttl(Duration::ZERO));
+    let ticket = stash.try_put_with(0, "text".to_owned(), PutOptions::new().ttl(Duration::ZERO));
     assert!(stash.take(&ticket.unwrap(), &0).is_none());
     assert_eq!(PutOptions::new(), PutOptions::default());
 }
@@ -76,12 +76,12 @@ fn a_limit_may_be_moved_anywhere() {
 }
 
 #[test]
-fn limits_of_the_line_may_be_anything() {
+fn limits_of_the_wait_queue_may_be_anything() {
     let stash =
         with(|builder| builder.max_waiting(usize::MAX).max_waiting_bytes(u64::MAX)).unwrap();
     let _ = stash.try_put(0, "x".repeat(100)).unwrap();
-    let mut line: Vec<_> = (0..3).map(|_| put_task(&stash, 0, "x".repeat(100))).collect();
-    line.iter_mut().for_each(|put| drop(queue(put)));
+    let mut waiters: Vec<_> = (0..3).map(|_| put_task(&stash, 0, "x".repeat(100))).collect();
+    waiters.iter_mut().for_each(|put| drop(queue(put)));
     let none = with(|builder| builder.max_waiting(0).max_waiting_bytes(0)).unwrap();
     assert!(ready(&mut put_task(&none, 0, "x".repeat(100))).is_ok());
     let refused = ready(&mut put_task(&none, 0, String::from("x"))).unwrap_err();
@@ -89,11 +89,11 @@ fn limits_of_the_line_may_be_anything() {
     // More than 64 bits can count, all together.
     let budget = Budget::new(u64::MAX);
     let full = budget.try_acquire(Budget::MAX_LIMIT).unwrap();
-    let mut line: Vec<_> = (0..9).map(|_| acquire_task(&budget, Budget::MAX_LIMIT)).collect();
+    let mut waiters: Vec<_> = (0..9).map(|_| acquire_task(&budget, Budget::MAX_LIMIT)).collect();
     budget.set_max_waiting_bytes(u64::MAX);
-    let waits: Vec<bool> = line.iter_mut().map(|one| poll_once(one).is_pending()).collect();
+    let waits: Vec<bool> = waiters.iter_mut().map(|one| poll_once(one).is_pending()).collect();
     assert_eq!(waits, [true, true, true, true, true, true, true, true, false], "2^64 - 8 bytes");
-    drop((full, line));
+    drop((full, waiters));
     assert_eq!((budget.used(), budget.waiting()), (0, 0));
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use cloakroom::{AcquireError, Budget, Payload};
 
 use super::{Strings, issued};
-use crate::support::{Coat, Live, ready, stash_of};
+use crate::support::{Counted, Live, ready, stash_of};
 
 #[test]
 fn debug_of_a_ticket_does_not_tell_the_secret() {
@@ -79,16 +79,16 @@ fn refusals_say_what_happened_in_numbers() {
 }
 
 #[test]
-fn what_can_be_printed_is() {
-    let (stash, clock) = stash_of::<Coat, u8>(100);
-    let _ = stash.try_put(0, Live::new().coat(10)).unwrap();
+fn debug_output_of_public_types() {
+    let (stash, clock) = stash_of::<Counted, u8>(100);
+    let _ = stash.try_put(0, Live::new().counted(10)).unwrap();
     let text = format!("{stash:?}");
     assert_eq!(text, "Stash { len: 1, used_bytes: 10, max_bytes: 100, waiting: 0, .. }");
     let budget = Budget::new(100);
     let permit = budget.try_acquire(10).unwrap();
     assert_eq!(format!("{budget:?}"), "Budget { limit: 100, used: 10, waiting: 0 }");
     assert_eq!(format!("{permit:?}"), "Permit { bytes: 10, .. }");
-    let put = format!("{:?}", stash.put(0, Live::new().coat(11)));
+    let put = format!("{:?}", stash.put(0, Live::new().counted(11)));
     assert!(put.starts_with("Put") && put.contains("11"), "{put}");
     clock.advance(Duration::from_millis(5));
     assert_eq!(format!("{clock:?} {:?}", stash.reaper()), "ManualClock(5ms) Reaper { .. }");

@@ -23,6 +23,6 @@ fn with(
 
 fn issued() -> (Strings, Ticket) {
     let stash: Strings = Stash::builder().max_bytes(1 << 20).build().unwrap();
-    let ticket = stash.try_put(0, "coat".to_owned()).unwrap();
+    let ticket = stash.try_put(0, "text".to_owned()).unwrap();
     (stash, ticket)
 }

@@ -53,8 +53,8 @@ fn ttl_must_not_overflow_a_deadline() {
     }
     let long: Strings =
         Stash::builder().max_bytes(100).entry_overhead(0).ttl(years(73)).build().unwrap();
-    let ticket = long.try_put(0, "coat".to_owned()).unwrap();
-    assert_eq!(long.take(&ticket, &0).as_deref(), Some("coat"));
+    let ticket = long.try_put(0, "text".to_owned()).unwrap();
+    assert_eq!(long.take(&ticket, &0).as_deref(), Some("text"));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_clock_may_be_shared() {
     let clock = std::sync::Arc::new(cloakroom::ManualClock::new());
     let builder = Stash::builder().max_bytes(1_000).ttl(Duration::from_secs(1));
     let stash: Strings = builder.clock(std::sync::Arc::clone(&clock)).build().unwrap();
-    let ticket = stash.try_put(0, "coat".to_owned()).unwrap();
+    let ticket = stash.try_put(0, "text".to_owned()).unwrap();
     clock.advance(Duration::from_secs(1));
     assert!(stash.take(&ticket, &0).is_none());
 }
@@ -80,9 +80,9 @@ fn the_shortest_ttl_is_a_nanosecond() {
     let builder = Stash::builder().max_bytes(100).entry_overhead(0).ttl(Duration::from_nanos(1));
     let clock = cloakroom::ManualClock::new();
     let brief: Strings = builder.clock(clock.clone()).build().unwrap();
-    let ticket = brief.try_put(0, "coat".to_owned()).unwrap();
+    let ticket = brief.try_put(0, "text".to_owned()).unwrap();
     assert!(brief.take(&ticket, &0).is_some());
-    let ticket = brief.try_put(0, "coat".to_owned()).unwrap();
+    let ticket = brief.try_put(0, "text".to_owned()).unwrap();
     clock.advance(Duration::from_nanos(1));
     assert!(brief.take(&ticket, &0).is_none());
 }
@@ -145,7 +145,7 @@ fn an_overflow_must_be_countable_together_with_the_limit() {
 }
 
 #[test]
-fn what_one_owner_may_hold_must_leave_room_for_an_entry() {
+fn the_limit_per_owner_must_leave_room_for_an_entry() {
     refused(with(|builder| builder.max_bytes_per_owner(0)), "max_bytes_per_owner");
     for overhead in [11, 100] {
         let little = with(|builder| builder.entry_overhead(overhead).max_bytes_per_owner(10));
@@ -156,7 +156,7 @@ fn what_one_owner_may_hold_must_leave_room_for_an_entry() {
     assert!(exact.try_put(0, String::new()).is_ok());
     assert_eq!(exact.try_put(0, String::new()).unwrap_err().reason(), Refusal::OwnerFull);
     assert!(exact.try_put(1, String::new()).is_ok());
-    // More than there is limits nobody.
+    // A limit per owner above the limit has no effect.
     let all = with(|builder| builder.max_bytes_per_owner(u64::MAX)).unwrap();
     assert!(all.try_put(0, "x".repeat(100)).is_ok());
     assert_eq!(all.try_put(0, "x".to_owned()).unwrap_err().reason(), Refusal::Full);

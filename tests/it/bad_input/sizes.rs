@@ -8,9 +8,9 @@ use cloakroom::{Budget, Payload, Refusal, Stash};
 use crate::support::{TTL, put_task, queue, ready, stash_of};
 
 /// Says what it is told to, each time something else if wished.
-struct Says(Cell<usize>, usize);
+struct Reports(Cell<usize>, usize);
 
-impl Payload for Says {
+impl Payload for Reports {
     fn size(&self) -> usize {
         let said = self.0.get();
         self.0.set(said.wrapping_add(self.1));
@@ -18,25 +18,25 @@ impl Payload for Says {
     }
 }
 
-fn says(size: usize) -> Says {
-    Says(Cell::new(size), 0)
+fn reports(size: usize) -> Reports {
+    Reports(Cell::new(size), 0)
 }
 
 #[test]
 fn sizes_that_overflow_the_counter_are_too_large() {
     let max = Budget::MAX_LIMIT;
     for overhead in [0, 1, max] {
-        let stash: Stash<Says, u8> =
+        let stash: Stash<Reports, u8> =
             Stash::builder().max_bytes(max).entry_overhead(overhead).build().unwrap();
         // With and without wrapping around, in the sum with the overhead and in the counter's units.
         for size in [usize::MAX, usize::MAX - 1, 1 << 63, 1 << 62, 1 << 61] {
             let charge = (size as u64).saturating_add(overhead);
-            let refused = stash.try_put(0, says(size)).unwrap_err();
+            let refused = stash.try_put(0, reports(size)).unwrap_err();
             assert_eq!((refused.reason(), refused.requested()), (Refusal::TooLarge, charge));
             assert_eq!(refused.into_payload().0.get(), size, "the payload comes back");
-            let refused = ready(&mut put_task(&stash, 0, says(size))).unwrap_err();
+            let refused = ready(&mut put_task(&stash, 0, reports(size))).unwrap_err();
             assert_eq!(refused.reason(), Refusal::TooLarge, "and does not wait");
-            let refused = stash.put_timeout(0, says(size), Duration::MAX).unwrap_err();
+            let refused = stash.put_timeout(0, reports(size), Duration::MAX).unwrap_err();
             assert_eq!(refused.reason(), Refusal::TooLarge, "and does not block");
         }
         assert_eq!((stash.used_bytes(), stash.waiting(), stash.len()), (0, 0, 0));
@@ -53,20 +53,20 @@ fn sizes_that_overflow_the_counter_are_too_large() {
 }
 
 #[test]
-fn a_large_refusal_does_not_look_at_who_else_is_there() {
-    let (stash, _) = stash_of::<Says, u8>(100);
-    let _ = stash.try_put(0, says(100)).unwrap();
-    assert_eq!(stash.try_put(0, says(101)).unwrap_err().reason(), Refusal::TooLarge);
-    assert_eq!(stash.try_put(0, says(100)).unwrap_err().reason(), Refusal::Full);
+fn a_refusal_as_too_large_does_not_depend_on_other_entries() {
+    let (stash, _) = stash_of::<Reports, u8>(100);
+    let _ = stash.try_put(0, reports(100)).unwrap();
+    assert_eq!(stash.try_put(0, reports(101)).unwrap_err().reason(), Refusal::TooLarge);
+    assert_eq!(stash.try_put(0, reports(100)).unwrap_err().reason(), Refusal::Full);
     stash.close();
-    assert_eq!(stash.try_put(0, says(101)).unwrap_err().reason(), Refusal::Closed);
+    assert_eq!(stash.try_put(0, reports(101)).unwrap_err().reason(), Refusal::Closed);
 }
 
 #[test]
-fn what_was_charged_is_returned_whatever_the_payload_says_later() {
+fn the_charged_bytes_are_returned_whatever_size_the_payload_reports_later() {
     for step in [7, usize::MAX, 1 << 40] {
-        let (stash, clock) = stash_of::<Says, u8>(100);
-        let changing = || Says(Cell::new(40), step);
+        let (stash, clock) = stash_of::<Reports, u8>(100);
+        let changing = || Reports(Cell::new(40), step);
         let taken = stash.try_put(0, changing()).unwrap();
         let _ = stash.try_put(0, changing()).unwrap();
         assert_eq!(stash.used_bytes(), 80);
@@ -74,8 +74,8 @@ fn what_was_charged_is_returned_whatever_the_payload_says_later() {
         assert_eq!(stash.used_bytes(), 40);
         clock.advance(TTL);
         assert_eq!((stash.gc(), stash.used_bytes()), (1, 0));
-        // In line, too: what it asked for when it was put is what it gets.
-        let full = stash.try_put(0, says(100)).unwrap();
+        // A waiting put, too, gets the bytes that it asked for at first.
+        let full = stash.try_put(0, reports(100)).unwrap();
         let mut put = put_task(&stash, 0, changing());
         queue(&mut put);
         assert!(stash.take(&full, &0).is_some());
@@ -87,15 +87,15 @@ fn what_was_charged_is_returned_whatever_the_payload_says_later() {
 
 #[test]
 fn a_size_of_zero_fits_in_the_last_byte_and_not_beyond() {
-    let (stash, _) = stash_of::<Says, u8>(10);
-    let _ = stash.try_put(0, says(9)).unwrap();
-    let nothing = stash.try_put(0, says(0)).unwrap();
+    let (stash, _) = stash_of::<Reports, u8>(10);
+    let _ = stash.try_put(0, reports(9)).unwrap();
+    let nothing = stash.try_put(0, reports(0)).unwrap();
     assert_eq!((stash.len(), stash.used_bytes()), (2, 10));
-    assert_eq!(stash.try_put(0, says(0)).unwrap_err().reason(), Refusal::Full);
+    assert_eq!(stash.try_put(0, reports(0)).unwrap_err().reason(), Refusal::Full);
     assert!(stash.take(&nothing, &0).is_some());
-    let _ = stash.try_put(0, says(1)).unwrap();
-    // But not past somebody who waits.
-    let mut put = put_task(&stash, 0, says(1));
+    let _ = stash.try_put(0, reports(1)).unwrap();
+    // But it does not overtake a waiter.
+    let mut put = put_task(&stash, 0, reports(1));
     queue(&mut put);
-    assert_eq!(stash.try_put(0, says(0)).unwrap_err().reason(), Refusal::Full);
+    assert_eq!(stash.try_put(0, reports(0)).unwrap_err().reason(), Refusal::Full);
 }

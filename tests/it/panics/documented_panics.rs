@@ -5,13 +5,13 @@ use std::task::Waker;
 
 use cloakroom::Budget;
 
-use crate::support::{Coat, Live, poll, poll_once, ready, stash_of};
+use crate::support::{Counted, Live, poll, poll_once, ready, stash_of};
 
 #[test]
 fn a_future_polled_after_its_end_panics_and_changes_nothing() {
-    let (stash, _) = stash_of::<Coat, u8>(100);
+    let (stash, _) = stash_of::<Counted, u8>(100);
     let live = Live::new();
-    let mut put = Box::pin(stash.put(0, live.coat(10)));
+    let mut put = Box::pin(stash.put(0, live.counted(10)));
     assert!(ready(&mut put).is_ok());
     assert!(catch_unwind(AssertUnwindSafe(|| _ = poll_once(&mut put))).is_err());
     assert_eq!((stash.len(), stash.used_bytes(), stash.waiting()), (1, 10, 0));

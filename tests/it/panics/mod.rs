@@ -14,7 +14,7 @@ mod wakers;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// More than are woken in one hold of the lock.
+/// More waiters than one lock acquisition grants.
 const MANY: usize = 50;
 
 fn boom() {

@@ -3,19 +3,20 @@
 use cloakroom::{Event, Observer};
 
 use super::boom;
-use crate::fixtures::{ALICE, BOB, checked_stats, fill, hall_with, payload, put, state};
+use crate::fixtures::{ALICE, BOB, checked_stats, fill, payload, put, stash_with, state};
 use crate::support::{TTL, must_come_back, put_task, queue, ready};
 
 #[test]
 fn an_observer_that_panics_changes_nothing() {
-    struct Faints;
-    impl Observer for Faints {
+    struct PanickingObserver;
+    impl Observer for PanickingObserver {
         fn event(&self, _: Event) {
             boom();
         }
     }
     must_come_back(|| {
-        let (stash, clock) = hall_with(|builder| builder.max_bytes_per_owner(100).observer(Faints));
+        let (stash, clock) =
+            stash_with(|builder| builder.max_bytes_per_owner(100).observer(PanickingObserver));
         let ticket = put(&stash, 100);
         assert!(stash.try_put(BOB, payload(1)).is_err());
         assert!(stash.claim(&ticket, &ALICE).unwrap().put_back());

@@ -7,22 +7,22 @@ use cloakroom::{ManualClock, OnDrop, Payload, Refusal, Stash};
 
 use super::{MANY, boom, reaches_the_caller};
 use crate::fixtures::{ALICE, BOB, checked_stats, state};
-use crate::support::{Coat, Live, TTL, must_come_back, put_task, queue, ready, stash_of};
+use crate::support::{Counted, Live, TTL, must_come_back, put_task, queue, ready, stash_of};
 
 /// What is left after many payloads were dropped by a call, every second of which panicked.
-fn drop_many(remove: impl FnOnce(&Stash<Coat, u8>, &ManualClock)) {
-    let (stash, clock) = stash_of::<Coat, u8>(MANY as u64);
+fn drop_many(remove: impl FnOnce(&Stash<Counted, u8>, &ManualClock)) {
+    let (stash, clock) = stash_of::<Counted, u8>(MANY as u64);
     let live = Live::new();
     for n in 0..MANY {
-        let coat = live.coat(1);
-        let coat = if n % 2 == 0 { coat.on_drop(boom) } else { coat };
-        let _ = stash.try_put(0, coat).unwrap();
+        let counted = live.counted(1);
+        let counted = if n % 2 == 0 { counted.on_drop(boom) } else { counted };
+        let _ = stash.try_put(0, counted).unwrap();
     }
-    let mut waiters: Vec<_> = (0..MANY).map(|_| put_task(&stash, 1, live.coat(1))).collect();
+    let mut waiters: Vec<_> = (0..MANY).map(|_| put_task(&stash, 1, live.counted(1))).collect();
     let woken: Vec<_> = waiters.iter_mut().map(queue).collect();
     remove(&stash, &clock);
     assert!(woken.iter().all(|count| count.get() == 1));
-    assert_eq!(live.get(), MANY as isize, "only those who waited");
+    assert_eq!(live.get(), MANY as isize, "only the payloads that waited");
     for put in &mut waiters {
         assert!(ready(put).is_ok());
     }
@@ -47,23 +47,23 @@ fn payloads_whose_drop_panics_in_clear_are_gone_with_all_others() {
 }
 
 #[test]
-fn payloads_whose_drop_panics_in_the_sweep_of_a_put_are_not_its_affair() {
+fn payloads_whose_drop_panics_in_the_sweep_of_a_put_do_not_fail_the_put() {
     must_come_back(|| {
         drop_many(|stash, clock| {
             clock.advance(TTL);
-            let refused = stash.try_put(2, Live::new().coat(1)).unwrap_err();
-            // Others were in line for what the sweep freed.
+            let refused = stash.try_put(2, Live::new().counted(1)).unwrap_err();
+            // Others waited for what the sweep freed.
             assert_eq!(refused.reason(), Refusal::Full);
         });
     });
 }
 
 #[test]
-fn an_expired_payload_whose_drop_panics_in_take_is_not_the_takers_affair() {
+fn an_expired_payload_whose_drop_panics_in_take_does_not_fail_the_take() {
     must_come_back(|| {
-        let (stash, clock) = stash_of::<Coat, u8>(10);
+        let (stash, clock) = stash_of::<Counted, u8>(10);
         let live = Live::new();
-        let ticket = stash.try_put(0, live.coat(10).on_drop(boom)).unwrap();
+        let ticket = stash.try_put(0, live.counted(10).on_drop(boom)).unwrap();
         clock.advance(TTL);
         assert!(stash.take(&ticket, &0).is_none());
         assert_eq!((stash.len(), stash.used_bytes(), live.get()), (0, 0, 0));
@@ -73,10 +73,10 @@ fn an_expired_payload_whose_drop_panics_in_take_is_not_the_takers_affair() {
 #[test]
 fn payloads_whose_drop_panics_go_with_the_last_handle() {
     must_come_back(|| {
-        let (stash, _) = stash_of::<Coat, u8>(MANY as u64);
+        let (stash, _) = stash_of::<Counted, u8>(MANY as u64);
         let live = Live::new();
         for _ in 0..MANY {
-            let _ = stash.try_put(0, live.coat(1).on_drop(boom)).unwrap();
+            let _ = stash.try_put(0, live.counted(1).on_drop(boom)).unwrap();
         }
         drop(stash);
         assert_eq!(live.get(), 0);
@@ -86,12 +86,12 @@ fn payloads_whose_drop_panics_go_with_the_last_handle() {
 #[test]
 fn a_payload_whose_drop_panics_in_a_cancelled_put_strands_nobody() {
     must_come_back(|| {
-        let (stash, _) = stash_of::<Coat, u8>(100);
+        let (stash, _) = stash_of::<Counted, u8>(100);
         let live = Live::new();
-        let _ = stash.try_put(0, live.coat(60)).unwrap();
-        let mut head = put_task(&stash, 1, live.coat(50).on_drop(boom));
+        let _ = stash.try_put(0, live.counted(60)).unwrap();
+        let mut head = put_task(&stash, 1, live.counted(50).on_drop(boom));
         queue(&mut head);
-        let mut next = put_task(&stash, 1, live.coat(40));
+        let mut next = put_task(&stash, 1, live.counted(40));
         let woken = queue(&mut next);
         // It is the caller's own payload.
         reaches_the_caller(|| drop(head));
@@ -111,11 +111,11 @@ fn a_panic_whose_own_payload_panics_when_dropped_is_contained_too() {
         }
     }
     must_come_back(|| {
-        let (stash, _) = stash_of::<Coat, u8>(10);
+        let (stash, _) = stash_of::<Counted, u8>(10);
         let live = Live::new();
         let twice = || std::panic::panic_any(Twice);
-        let _ = stash.try_put(0, live.coat(5).on_drop(twice)).unwrap();
-        let _ = stash.try_put(0, live.coat(5)).unwrap();
+        let _ = stash.try_put(0, live.counted(5).on_drop(twice)).unwrap();
+        let _ = stash.try_put(0, live.counted(5)).unwrap();
         assert_eq!(stash.clear(), 2);
         assert_eq!((stash.used_bytes(), live.get()), (0, 0));
     });
@@ -123,7 +123,7 @@ fn a_panic_whose_own_payload_panics_when_dropped_is_contained_too() {
 
 #[test]
 fn a_payload_that_panics_when_asked_for_its_size_is_not_put() {
-    struct Unsized(#[expect(dead_code)] Coat);
+    struct Unsized(#[expect(dead_code)] Counted);
     impl Payload for Unsized {
         fn size(&self) -> usize {
             boom();
@@ -133,9 +133,9 @@ fn a_payload_that_panics_when_asked_for_its_size_is_not_put() {
     must_come_back(|| {
         let (stash, _) = stash_of::<Unsized, u8>(10);
         let live = Live::new();
-        reaches_the_caller(|| _ = stash.try_put(0, Unsized(live.coat(0))));
-        reaches_the_caller(|| drop(stash.put(0, Unsized(live.coat(0)))));
-        reaches_the_caller(|| _ = stash.put_timeout(0, Unsized(live.coat(0)), TTL));
+        reaches_the_caller(|| _ = stash.try_put(0, Unsized(live.counted(0))));
+        reaches_the_caller(|| drop(stash.put(0, Unsized(live.counted(0)))));
+        reaches_the_caller(|| _ = stash.put_timeout(0, Unsized(live.counted(0)), TTL));
         assert_eq!((stash.len(), stash.used_bytes(), stash.waiting()), (0, 0, 0));
         assert_eq!(live.get(), 0);
     });
@@ -144,11 +144,11 @@ fn a_payload_that_panics_when_asked_for_its_size_is_not_put() {
 #[test]
 fn a_claimed_payload_whose_drop_panics_is_gone_and_its_bytes_are_free() {
     must_come_back(|| {
-        let (stash, clock) = stash_of::<Coat, u8>(100);
+        let (stash, clock) = stash_of::<Counted, u8>(100);
         let live = Live::new();
         for ending in 0..4 {
-            let ticket = stash.try_put(ALICE, live.coat(100).on_drop(boom)).unwrap();
-            let mut next = put_task(&stash, BOB, live.coat(100));
+            let ticket = stash.try_put(ALICE, live.counted(100).on_drop(boom)).unwrap();
+            let mut next = put_task(&stash, BOB, live.counted(100));
             let woken = queue(&mut next);
             let claim = stash.claim(&ticket, &ALICE).unwrap();
             match ending {
@@ -171,7 +171,7 @@ fn a_claimed_payload_whose_drop_panics_is_gone_and_its_bytes_are_free() {
     });
 }
 
-/// Whatever it is asked for by a claim's last step: it has not been delivered.
+/// Whichever last step of a claim reads it: the payload has not been delivered.
 #[test]
 fn a_payload_that_panics_when_it_is_read_is_put_back() {
     struct Sealed(Arc<AtomicBool>);
@@ -205,7 +205,7 @@ fn a_payload_that_panics_when_it_is_read_is_put_back() {
 }
 
 #[test]
-fn a_payload_that_cannot_tell_its_size_is_not_put_and_its_room_goes_to_the_next() {
+fn a_payload_whose_size_panics_is_not_put_and_its_reservation_goes_to_the_next() {
     struct Unsized;
     impl cloakroom::Payload for Unsized {
         fn size(&self) -> usize {

@@ -4,12 +4,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use super::{boom, reaches_the_caller};
-use crate::support::{Coat, Live, must_come_back, poll_once, put_task, queue, ready, stash_of};
+use crate::support::{Counted, Live, must_come_back, poll_once, put_task, queue, ready, stash_of};
 
-/// Pends for some polls, and panics at the next; after that it pends for good.
-struct Fuse(u32);
+/// Pends for some polls, panics at the next, and pends forever after that.
+struct PanickingFuture(u32);
 
-impl Future for Fuse {
+impl Future for PanickingFuture {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
@@ -22,13 +22,13 @@ impl Future for Fuse {
 }
 
 #[test]
-fn a_panic_in_what_a_put_gives_up_for_keeps_its_place_in_line() {
+fn a_panic_in_until_keeps_the_puts_queue_position() {
     must_come_back(|| {
         for fuse in [0, 1] {
-            let (stash, _) = stash_of::<Coat, u8>(100);
+            let (stash, _) = stash_of::<Counted, u8>(100);
             let live = Live::new();
-            let full = stash.try_put(0, live.coat(100)).unwrap();
-            let mut put = Box::pin(stash.put(1, live.coat(60)).until(Fuse(fuse)));
+            let full = stash.try_put(0, live.counted(100)).unwrap();
+            let mut put = Box::pin(stash.put(1, live.counted(60)).until(PanickingFuture(fuse)));
             if fuse > 0 {
                 queue(&mut put);
             }
@@ -36,7 +36,7 @@ fn a_panic_in_what_a_put_gives_up_for_keeps_its_place_in_line() {
             assert_eq!(stash.waiting(), fuse as usize);
             // The future is still good, and whether or not it had joined, it is before the next.
             let woken = queue(&mut put);
-            let mut next = put_task(&stash, 1, live.coat(60));
+            let mut next = put_task(&stash, 1, live.counted(60));
             let next_woken = queue(&mut next);
             assert!(stash.take(&full, &0).is_some());
             assert_eq!((woken.get(), next_woken.get()), (1, 0));
@@ -50,14 +50,14 @@ fn a_panic_in_what_a_put_gives_up_for_keeps_its_place_in_line() {
 }
 
 #[test]
-fn a_put_that_is_dropped_after_such_a_panic_leaves_the_line() {
+fn a_put_that_is_dropped_after_a_panic_in_until_leaves_the_queue() {
     must_come_back(|| {
-        let (stash, _) = stash_of::<Coat, u8>(100);
+        let (stash, _) = stash_of::<Counted, u8>(100);
         let live = Live::new();
-        let _ = stash.try_put(0, live.coat(60)).unwrap();
-        let mut head = Box::pin(stash.put(1, live.coat(50)).until(Fuse(1)));
+        let _ = stash.try_put(0, live.counted(60)).unwrap();
+        let mut head = Box::pin(stash.put(1, live.counted(50)).until(PanickingFuture(1)));
         queue(&mut head);
-        let mut next = put_task(&stash, 1, live.coat(40));
+        let mut next = put_task(&stash, 1, live.counted(40));
         let woken = queue(&mut next);
         reaches_the_caller(|| {
             let mut head = head;

@@ -9,14 +9,14 @@ use std::task::Poll;
 use cloakroom::{Budget, Refusal};
 
 use super::{MANY, boom, reaches_the_caller};
-use crate::fixtures::hall;
+use crate::fixtures::test_stash;
 use crate::support::{
-    Coat, Count, Hooks, Live, Request, acquire_task, counting, must_come_back, poll, put_task,
+    Count, Counted, Hooks, Live, Request, acquire_task, counting, must_come_back, poll, put_task,
     queue, ready, stash_of,
 };
 
-/// Many in line for a byte each; every `nth` panics when it is woken.
-fn line_with_panicking_wakers(budget: &Budget, nth: usize) -> Vec<(Request, Arc<Count>)> {
+/// Queues many requests for a byte each; every `nth` waker panics when it is woken.
+fn waiters_with_panicking_wakers(budget: &Budget, nth: usize) -> Vec<(Request, Arc<Count>)> {
     (0..MANY)
         .map(|n| {
             let hooks = Hooks::new();
@@ -33,30 +33,30 @@ fn line_with_panicking_wakers(budget: &Budget, nth: usize) -> Vec<(Request, Arc<
 fn wakers_that_panic_keep_nobody_from_being_woken() {
     must_come_back(|| {
         let budget = Budget::new(MANY as u64);
-        // Different places in the batches, and everybody.
+        // Different positions in the batches, and all.
         for nth in [1, 2, 3, 16, 17, MANY] {
             let full = budget.try_acquire(MANY as u64).unwrap();
-            let mut line = line_with_panicking_wakers(&budget, nth);
+            let mut waiters = waiters_with_panicking_wakers(&budget, nth);
             drop(full);
-            assert!(line.iter().all(|(_, count)| count.get() == 1), "every {nth}th panics");
+            assert!(waiters.iter().all(|(_, count)| count.get() == 1), "every {nth}th panics");
             assert_eq!((budget.used(), budget.waiting()), (MANY as u64, 0));
-            for (task, _) in &mut line {
+            for (task, _) in &mut waiters {
                 assert!(ready(task).is_ok());
             }
-            drop(line);
+            drop(waiters);
             assert_eq!(budget.used(), 0);
         }
     });
 }
 
 #[test]
-fn wakers_that_panic_when_the_line_is_closed_keep_nobody_from_being_woken() {
+fn wakers_that_panic_when_the_budget_is_closed_keep_nobody_from_being_woken() {
     must_come_back(|| {
         let budget = Budget::new(MANY as u64);
         let full = budget.try_acquire(MANY as u64).unwrap();
-        let mut line = line_with_panicking_wakers(&budget, 2);
+        let mut waiters = waiters_with_panicking_wakers(&budget, 2);
         assert_eq!(budget.close(), MANY);
-        for (task, count) in &mut line {
+        for (task, count) in &mut waiters {
             assert_eq!(count.get(), 1);
             assert_eq!(ready(task).unwrap_err().reason(), Refusal::Closed);
         }
@@ -72,12 +72,12 @@ fn wakers_that_panic_when_the_head_leaves_or_the_limit_is_raised_strand_nobody()
         let held = budget.try_acquire(5).unwrap();
         let mut head = acquire_task(&budget, 10);
         queue(&mut head);
-        let mut line = line_with_panicking_wakers(&budget, 2);
+        let mut waiters = waiters_with_panicking_wakers(&budget, 2);
         drop(head);
         assert_eq!((budget.used(), budget.waiting()), (10, MANY - 5));
         budget.set_limit(5 + MANY as u64);
         assert_eq!((budget.used(), budget.waiting()), (5 + MANY as u64, 0));
-        for (task, count) in &mut line {
+        for (task, count) in &mut waiters {
             assert_eq!(count.get(), 1);
             assert!(ready(task).is_ok());
         }
@@ -89,11 +89,11 @@ fn wakers_that_panic_when_the_head_leaves_or_the_limit_is_raised_strand_nobody()
 #[test]
 fn a_take_returns_the_payload_though_another_tasks_waker_panics() {
     must_come_back(|| {
-        let (stash, _) = stash_of::<Coat, u8>(100);
+        let (stash, _) = stash_of::<Counted, u8>(100);
         let live = Live::new();
-        let ticket = stash.try_put(0, live.coat(100)).unwrap();
+        let ticket = stash.try_put(0, live.counted(100)).unwrap();
         let (woken, waker) = Hooks::new().on_wake(boom).waker();
-        let mut put = put_task(&stash, 1, live.coat(60));
+        let mut put = put_task(&stash, 1, live.counted(60));
         assert!(poll(&mut put, &waker).is_pending());
         assert_eq!(stash.take(&ticket, &0).unwrap().size, 100);
         assert_eq!(woken.get(), 1);
@@ -103,7 +103,7 @@ fn a_take_returns_the_payload_though_another_tasks_waker_panics() {
 }
 
 #[test]
-fn a_waker_whose_clone_panics_joins_no_line() {
+fn a_waker_whose_clone_panics_does_not_join_the_queue() {
     must_come_back(|| {
         let budget = Budget::new(10);
         let full = budget.try_acquire(10).unwrap();
@@ -121,7 +121,7 @@ fn a_waker_whose_clone_panics_joins_no_line() {
 }
 
 #[test]
-fn a_waker_whose_clone_panics_in_line_leaves_the_old_one_there() {
+fn a_waker_whose_clone_panics_while_waiting_leaves_the_old_one_in_place() {
     must_come_back(|| {
         let budget = Budget::new(10);
         let full = budget.try_acquire(10).unwrap();
@@ -137,7 +137,7 @@ fn a_waker_whose_clone_panics_in_line_leaves_the_old_one_there() {
     });
 }
 
-/// In line with a waker whose clone in the line panics when it is dropped.
+/// Queues with a waker whose clone in the queue panics when it is dropped.
 fn queue_with_panicking_drop<F: Future + ?Sized>(future: &mut Pin<Box<F>>) -> Arc<Count> {
     let (count, waker) = Hooks::new().on_drop(boom).waker();
     // Not this one.
@@ -163,14 +163,14 @@ fn a_waker_whose_drop_panics_when_it_is_replaced_has_been_replaced() {
 }
 
 #[test]
-fn a_waker_whose_drop_panics_when_it_leaves_the_line_strands_nobody() {
+fn a_waker_whose_drop_panics_when_it_leaves_the_queue_strands_nobody() {
     must_come_back(|| {
-        let (stash, _) = stash_of::<Coat, u8>(100);
+        let (stash, _) = stash_of::<Counted, u8>(100);
         let live = Live::new();
-        let _stored = stash.try_put(0, live.coat(60)).unwrap();
-        let mut head = Box::pin(stash.put(1, live.coat(50)));
+        let _stored = stash.try_put(0, live.counted(60)).unwrap();
+        let mut head = Box::pin(stash.put(1, live.counted(50)));
         queue_with_panicking_drop(&mut head);
-        let mut next = put_task(&stash, 1, live.coat(40));
+        let mut next = put_task(&stash, 1, live.counted(40));
         let woken = queue(&mut next);
         reaches_the_caller(|| drop(head));
         assert_eq!((woken.get(), live.get()), (1, 2), "the head's payload went with it");
@@ -185,7 +185,7 @@ fn a_waker_whose_drop_panics_does_not_cost_a_grant_that_comes_at_once() {
     must_come_back(|| {
         let budget = Budget::new(10);
         let full = Cell::new(Some(budget.try_acquire(10).unwrap().into_owned()));
-        // Room comes after the first look, so that the waker is cloned for a line that it does not join.
+        // Room comes after the first attempt, so that the waker is cloned for a queue that it does not join.
         let freed = std::sync::Mutex::new(full.take());
         let (_, waker) =
             Hooks::new().on_clone(move || drop(freed.lock().unwrap().take())).on_drop(boom).waker();
@@ -202,9 +202,9 @@ fn a_waker_whose_drop_panics_does_not_cost_a_grant_that_comes_at_once() {
 #[test]
 fn wakers_that_panic_keep_nobody_from_hearing_that_it_is_drained() {
     must_come_back(|| {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let room = stash.try_reserve(100).unwrap();
-        let mut line: Vec<_> = (0..50)
+        let mut waiters: Vec<_> = (0..50)
             .map(|n| {
                 let hooks = if n % 2 == 0 { Hooks::new().on_wake(boom) } else { Hooks::new() };
                 let (count, waker) = hooks.waker();
@@ -215,7 +215,7 @@ fn wakers_that_panic_keep_nobody_from_hearing_that_it_is_drained() {
             .collect();
         stash.close();
         drop(room);
-        for (drained, count) in &mut line {
+        for (drained, count) in &mut waiters {
             assert_eq!(count.get(), 1);
             ready(drained);
         }
@@ -225,7 +225,7 @@ fn wakers_that_panic_keep_nobody_from_hearing_that_it_is_drained() {
 #[test]
 fn a_waker_whose_drop_panics_when_its_wait_to_drain_is_dropped_strands_nobody() {
     must_come_back(|| {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let room = stash.try_reserve(100).unwrap();
         let mut first = Box::pin(stash.drained());
         let (_, waker) = Hooks::new().on_drop(boom).waker();
@@ -247,7 +247,7 @@ fn a_waker_whose_drop_panics_when_its_wait_to_drain_is_dropped_strands_nobody() 
 #[test]
 fn a_waker_whose_clone_panics_does_not_wait_to_drain() {
     must_come_back(|| {
-        let (stash, _) = hall();
+        let (stash, _) = test_stash();
         let room = stash.try_reserve(100).unwrap();
         let mut drained = Box::pin(stash.drained());
         let (_, bad) = Hooks::new().on_clone(boom).waker();

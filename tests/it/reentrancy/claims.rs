@@ -7,7 +7,7 @@ use cloakroom::OnDrop;
 
 use super::CLAIM_CALLS;
 use crate::fixtures::{ALICE, BOB, state};
-use crate::support::{Coat, Live, TTL, must_come_back, put_task, queue, ready, stash_of};
+use crate::support::{Counted, Live, TTL, must_come_back, put_task, queue, ready, stash_of};
 
 /// Its payload is dropped by the end of a claim: delivered, expired, cleared, or the last handle's.
 #[test]
@@ -16,17 +16,17 @@ fn a_claimed_payloads_drop_may_call_anything() {
         for ending in 0..4 {
             must_come_back(move || {
                 println!("calling {name} at ending {ending}");
-                let (stash, clock) = stash_of::<Coat, u8>(100);
+                let (stash, clock) = stash_of::<Counted, u8>(100);
                 let live = Live::new();
                 let (again, other) = (stash.clone(), live.clone());
                 let dropped = Arc::new(AtomicBool::new(false));
                 let note = Arc::clone(&dropped);
-                let coat = live.coat(60).on_drop(move || {
+                let counted = live.counted(60).on_drop(move || {
                     note.store(true, Ordering::SeqCst);
                     call(&again, &other);
                 });
-                let ticket = stash.try_put(ALICE, coat).unwrap();
-                let mut next = put_task(&stash, BOB, live.coat(100));
+                let ticket = stash.try_put(ALICE, counted).unwrap();
+                let mut next = put_task(&stash, BOB, live.counted(100));
                 let woken = queue(&mut next);
                 let claim = stash.claim(&ticket, &ALICE).unwrap();
                 match ending {
@@ -55,12 +55,12 @@ fn a_claimed_payloads_drop_may_call_anything() {
 #[test]
 fn a_claim_may_be_the_end_of_the_stash() {
     must_come_back(|| {
-        let (stash, clock) = stash_of::<Coat, u8>(100);
+        let (stash, clock) = stash_of::<Counted, u8>(100);
         let live = Live::new();
         let inner = stash.clone();
-        let coat = live.coat(10).on_drop(move || _ = (inner.gc(), inner.stats()));
-        let ticket = stash.try_put(ALICE, coat).unwrap();
-        let _ = stash.try_put(ALICE, live.coat(10)).unwrap();
+        let counted = live.counted(10).on_drop(move || _ = (inner.gc(), inner.stats()));
+        let ticket = stash.try_put(ALICE, counted).unwrap();
+        let _ = stash.try_put(ALICE, live.counted(10)).unwrap();
         let claim = stash.claim(&ticket, &ALICE).unwrap();
         drop(stash);
         clock.advance(TTL);

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use cloakroom::{Clock, Event, ManualClock, Observer, Stash};
 
-use super::{BUSY, CALLS, CLAIM_CALLS, Call, Calls, Coats, coats, everything, nothing_is_left};
-use crate::fixtures::Diary;
+use super::{
+    BUSY, CALLS, CLAIM_CALLS, Call, Calls, CountedStash, counted_stash, everything, nothing_is_left,
+};
+use crate::fixtures::EventLog;
 use crate::support::{
-    Coat, Hooks, Live, TTL, must_come_back, poll, poll_once, put_task, queue, ready,
+    Counted, Hooks, Live, TTL, must_come_back, poll, poll_once, put_task, queue, ready,
     stash_with_clock,
 };
 
@@ -19,7 +21,7 @@ use crate::support::{
 #[derive(Clone)]
 struct CallingClock {
     time: ManualClock,
-    stash: Arc<OnceLock<Coats>>,
+    stash: Arc<OnceLock<CountedStash>>,
     live: Live,
     call: Call,
     busy: Arc<AtomicBool>,
@@ -50,11 +52,11 @@ fn a_clock_may_call_anything() {
                 busy: Arc::new(AtomicBool::new(false)),
             };
             let live = clock.live.clone();
-            let stash: Coats = stash_with_clock(100, clock.clone());
+            let stash: CountedStash = stash_with_clock(100, clock.clone());
             assert!(clock.stash.set(stash.clone()).is_ok());
-            let mut a = put_task(&stash, 1, live.coat(60));
+            let mut a = put_task(&stash, 1, live.counted(60));
             let first = ready(&mut a).unwrap();
-            let mut b = put_task(&stash, 1, live.coat(60));
+            let mut b = put_task(&stash, 1, live.counted(60));
             let b_in = match poll_once(&mut b) {
                 Poll::Ready(done) => done.map(|_| ()),
                 Poll::Pending => {
@@ -94,7 +96,7 @@ fn a_wake_of_the_manual_clock_may_turn_it_on() {
 /// It empties the stash between the refusal and the sweep that was to make room.
 #[test]
 fn a_clock_that_sweeps_does_not_make_a_put_fail() {
-    struct Sweeping(ManualClock, Arc<OnceLock<Stash<Coat>>>);
+    struct Sweeping(ManualClock, Arc<OnceLock<Stash<Counted>>>);
 
     impl Clock for Sweeping {
         fn now(&self) -> Duration {
@@ -110,10 +112,10 @@ fn a_clock_that_sweeps_does_not_make_a_put_fail() {
     must_come_back(|| {
         let (time, slot, live) = (ManualClock::new(), Arc::default(), Live::new());
         let stash = stash_with_clock(100, Sweeping(time.clone(), Arc::clone(&slot)));
-        let _ = stash.try_put("a".into(), live.coat(100)).unwrap();
+        let _ = stash.try_put("a".into(), live.counted(100)).unwrap();
         slot.set(stash.clone()).unwrap();
         time.advance(TTL);
-        assert!(stash.try_put("a".into(), live.coat(100)).is_ok());
+        assert!(stash.try_put("a".into(), live.counted(100)).is_ok());
     });
 }
 
@@ -134,7 +136,7 @@ fn a_clock_may_call_anything_during_claims_and_reservations() {
             println!("calling {name}");
             let (slot, clock, live) = (Arc::default(), ManualClock::new(), Live::new());
             let calls = Calls(Arc::clone(&slot), live.clone(), call);
-            let stash = coats(Diary::default(), ClaimsClock(clock.clone(), calls));
+            let stash = counted_stash(EventLog::default(), ClaimsClock(clock.clone(), calls));
             assert!(slot.set(stash.clone()).is_ok());
             everything(&stash, &clock, &live);
             BUSY.set(true);

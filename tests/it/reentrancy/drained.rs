@@ -4,21 +4,23 @@ use std::sync::Arc;
 
 use super::CLAIM_CALLS;
 use crate::fixtures::{ALICE, state};
-use crate::support::{Coat, Hooks, Live, Shelf, must_come_back, poll, poll_once, ready, stash_of};
+use crate::support::{
+    Counted, Hooks, Live, SharedTask, must_come_back, poll, poll_once, ready, stash_of,
+};
 
 #[test]
-fn the_waker_of_one_who_waits_to_drain_may_call_anything() {
+fn the_waker_of_a_task_that_waits_to_drain_may_call_anything() {
     for &(name, call) in CLAIM_CALLS {
         must_come_back(move || {
             println!("calling {name}");
-            let (stash, _) = stash_of::<Coat, u8>(100);
+            let (stash, _) = stash_of::<Counted, u8>(100);
             let live = Live::new();
-            let ticket = stash.try_put(ALICE, live.coat(60)).unwrap();
+            let ticket = stash.try_put(ALICE, live.counted(60)).unwrap();
             let mut waiting = Vec::new();
             for _ in 0..20 {
                 let (handle, again, other) = (stash.clone(), stash.clone(), live.clone());
-                let shelf = Shelf::new(Box::pin(async move { handle.drained().await }));
-                let inline = Arc::clone(&shelf);
+                let shared = SharedTask::new(Box::pin(async move { handle.drained().await }));
+                let inline = Arc::clone(&shared);
                 let (count, waker) = Hooks::new()
                     .on_wake(move || {
                         call(&again, &other);
@@ -27,8 +29,8 @@ fn the_waker_of_one_who_waits_to_drain_may_call_anything() {
                         drop((again.clear(), again.take(&ticket, &ALICE), again.close()));
                     })
                     .waker();
-                assert!(shelf.poll(&waker).is_none());
-                waiting.push((count, shelf));
+                assert!(shared.poll(&waker).is_none());
+                waiting.push((count, shared));
             }
             stash.close();
             let early = waiting.pop().unwrap();
@@ -46,7 +48,7 @@ fn the_wakers_clone_and_drop_may_call_anything_while_it_waits_to_drain() {
     for &(name, call) in CLAIM_CALLS {
         must_come_back(move || {
             println!("calling {name}");
-            let (stash, _) = stash_of::<Coat, u8>(100);
+            let (stash, _) = stash_of::<Counted, u8>(100);
             let live = Live::new();
             let room = stash.try_reserve(60).unwrap();
             let calling = || {

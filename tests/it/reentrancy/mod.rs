@@ -21,12 +21,12 @@ use std::time::Duration;
 use cloakroom::{Clock, Event, ManualClock, Observer, OnDrop, PutOptions, Stash, Ticket};
 
 use crate::fixtures::{ALICE, BOB, SECOND, checked_stats, state};
-use crate::support::{Coat, Live, TTL, must_come_back, poll_once, put_task, ready, stash_of};
+use crate::support::{Counted, Live, TTL, must_come_back, poll_once, put_task, ready, stash_of};
 
-type Coats = Stash<Coat, u8>;
+type CountedStash = Stash<Counted, u8>;
 
 /// What user code may call while the crate runs it. Each leaves nothing behind but what it says.
-type Call = fn(&Coats, &Live);
+type Call = fn(&CountedStash, &Live);
 
 const CALLS: &[(&str, Call)] = &[
     ("gc", |stash, _| {
@@ -37,18 +37,18 @@ const CALLS: &[(&str, Call)] = &[
     }),
     ("take", |stash, _| drop(stash.take(&unknown(), &0))),
     ("try_put", |stash, live| {
-        if let Ok(ticket) = stash.try_put(9, live.coat(1)) {
+        if let Ok(ticket) = stash.try_put(9, live.counted(1)) {
             assert!(stash.take(&ticket, &9).is_some());
         }
     }),
     ("put, polled and dropped", |stash, live| {
-        let mut put = put_task(stash, 9, live.coat(100));
+        let mut put = put_task(stash, 9, live.counted(100));
         let _ = poll_once(&mut put).map(|done| {
             drop(done.map(|ticket| stash.take(&ticket, &9)));
         });
     }),
     ("put_timeout", |stash, live| {
-        if let Ok(ticket) = stash.put_timeout(9, live.coat(1), Duration::from_millis(1)) {
+        if let Ok(ticket) = stash.put_timeout(9, live.counted(1), Duration::from_millis(1)) {
             assert!(stash.take(&ticket, &9).is_some());
         }
     }),
@@ -65,7 +65,7 @@ fn unknown() -> Ticket {
 }
 
 /// Runs the body once for each call, on a fresh stash with a limit of 100.
-fn with_each_call(body: fn(&Coats, &ManualClock, &Live, Call)) {
+fn with_each_call(body: fn(&CountedStash, &ManualClock, &Live, Call)) {
     for &(name, call) in CALLS {
         must_come_back(move || {
             println!("calling {name}");
@@ -88,7 +88,7 @@ const CLAIM_CALLS: &[(&str, Call)] = &[
         let _ = format!("{stash:?} {:?}", stash.budget());
     }),
     ("put, claim and put back, claim and deliver", |stash, live| {
-        if let Ok(ticket) = stash.try_put(9, live.coat(1)) {
+        if let Ok(ticket) = stash.try_put(9, live.counted(1)) {
             if stash.claim(&ticket, &9).is_some_and(|claim| claim.put_back()) {
                 drop(stash.claim(&ticket, &9).map(|claim| claim.on_drop(OnDrop::Finish)));
             }
@@ -96,18 +96,18 @@ const CLAIM_CALLS: &[(&str, Call)] = &[
         }
     }),
     ("put for a moment", |stash, live| {
-        let _ = stash.try_put_with(9, live.coat(1), PutOptions::new().ttl(Duration::ZERO));
+        let _ = stash.try_put_with(9, live.counted(1), PutOptions::new().ttl(Duration::ZERO));
         stash.gc();
     }),
     ("reserve and drop", |stash, _| drop(stash.try_reserve_for(&9, 1))),
     ("reserve and use", |stash, live| {
         if let Ok(room) = stash.try_reserve(2) {
-            let ticket = room.put(9, live.coat(1)).unwrap();
+            let ticket = room.put(9, live.counted(1)).unwrap();
             drop(stash.take(&ticket, &9));
         }
     }),
-    ("wait in line and leave", |stash, live| {
-        let mut put = put_task(stash, 9, live.coat(50));
+    ("wait and leave", |stash, live| {
+        let mut put = put_task(stash, 9, live.counted(50));
         let _ = poll_once(&mut put).map(|done| drop(done.map(|ticket| stash.take(&ticket, &9))));
         let mut room = Box::pin(stash.reserve(50));
         drop(poll_once(&mut room));
@@ -124,21 +124,21 @@ const CLAIM_CALLS: &[(&str, Call)] = &[
     ("a reaper made and dropped", |stash, _| drop(stash.reaper())),
 ];
 
-fn coats(observer: impl Observer, clock: impl Clock) -> Coats {
+fn counted_stash(observer: impl Observer, clock: impl Clock) -> CountedStash {
     let builder = Stash::builder().max_bytes(100).entry_overhead(0).ttl(TTL).clock(clock);
     let builder = builder.max_bytes_per_owner(100).max_waiting(10).observer(observer);
     builder.build().unwrap()
 }
 
 /// Everything that tells an observer something, and each kind of user code, on the way.
-fn everything(stash: &Coats, clock: &ManualClock, live: &Live) {
-    let Ok(ticket) = stash.try_put(ALICE, live.coat(60)) else { return };
+fn everything(stash: &CountedStash, clock: &ManualClock, live: &Live) {
+    let Ok(ticket) = stash.try_put(ALICE, live.counted(60)) else { return };
     drop(stash.claim(&ticket, &ALICE));
     drop(stash.claim(&ticket, &ALICE).map(|claim| claim.on_drop(OnDrop::Finish)));
-    let full = stash.try_put(ALICE, live.coat(100));
-    let mut head = put_task(stash, BOB, live.coat(70));
+    let full = stash.try_put(ALICE, live.counted(100));
+    let mut head = put_task(stash, BOB, live.counted(70));
     let head_done = poll_once(&mut head);
-    drop(stash.try_put(BOB, live.coat(7)));
+    drop(stash.try_put(BOB, live.counted(7)));
     if let Ok(full) = full {
         drop(stash.take(&full, &ALICE));
     }
@@ -149,19 +149,19 @@ fn everything(stash: &Coats, clock: &ManualClock, live: &Live) {
     let room = ready(&mut Box::pin(stash.reserve(10)));
     clock.advance(TTL);
     if let Ok(room) = room {
-        drop(room.put_with(ALICE, live.coat(10), PutOptions::new().ttl(SECOND)));
+        drop(room.put_with(ALICE, live.counted(10), PutOptions::new().ttl(SECOND)));
     }
-    let expiring = stash.try_put(ALICE, live.coat(10)).unwrap();
+    let expiring = stash.try_put(ALICE, live.counted(10)).unwrap();
     let claim = stash.claim(&expiring, &ALICE);
     clock.advance(TTL);
     drop(claim);
     stash.gc();
-    let cleared = stash.try_put(ALICE, live.coat(10)).unwrap();
+    let cleared = stash.try_put(ALICE, live.counted(10)).unwrap();
     let claim = stash.claim(&cleared, &ALICE);
     drop((stash.clear(), claim));
 }
 
-fn nothing_is_left(stash: &Coats, live: &Live) {
+fn nothing_is_left(stash: &CountedStash, live: &Live) {
     stash.clear();
     assert_eq!((state(stash), live.get()), ((0, 0, 0), 0));
     assert!([ALICE, BOB, 9].iter().all(|owner| stash.owner_used_bytes(owner) == 0));
@@ -178,7 +178,7 @@ fn once_deep(call: impl FnOnce()) {
     }
 }
 
-struct Calls(Arc<OnceLock<Coats>>, Live, Call);
+struct Calls(Arc<OnceLock<CountedStash>>, Live, Call);
 
 impl Observer for Calls {
     fn event(&self, _: Event) {

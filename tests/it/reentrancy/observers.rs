@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use cloakroom::ManualClock;
 
-use super::{CLAIM_CALLS, Calls, coats, everything, nothing_is_left};
+use super::{CLAIM_CALLS, Calls, counted_stash, everything, nothing_is_left};
 use crate::support::{Live, must_come_back};
 
 #[test]
@@ -13,7 +13,7 @@ fn an_observer_may_call_anything() {
         must_come_back(move || {
             println!("calling {name}");
             let (slot, clock, live) = (Arc::default(), ManualClock::new(), Live::new());
-            let stash = coats(Calls(Arc::clone(&slot), live.clone(), call), clock.clone());
+            let stash = counted_stash(Calls(Arc::clone(&slot), live.clone(), call), clock.clone());
             assert!(slot.set(stash.clone()).is_ok());
             everything(&stash, &clock, &live);
             nothing_is_left(&stash, &live);

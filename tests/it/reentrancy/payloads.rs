@@ -2,22 +2,27 @@
 
 use cloakroom::{ManualClock, Payload, Stash, Ticket};
 
-use super::{CALLS, Call, Coats, with_each_call};
-use crate::support::{Coat, Live, TTL, must_come_back, put_task, queue, ready, stash_of};
+use super::{CALLS, Call, CountedStash, with_each_call};
+use crate::support::{Counted, Live, TTL, must_come_back, put_task, queue, ready, stash_of};
 
 /// Both ways in which entries are dropped by the stash while others wait.
 #[test]
 fn the_drop_of_a_payload_may_call_anything() {
-    fn drop_by(remove: fn(&Coats, &Ticket), call: Call, stash: &Coats, clock: &ManualClock) {
+    fn drop_by(
+        remove: fn(&CountedStash, &Ticket),
+        call: Call,
+        stash: &CountedStash,
+        clock: &ManualClock,
+    ) {
         let live = Live::new();
         let mut tickets = Vec::new();
         for _ in 0..4 {
             let (again, other) = (stash.clone(), live.clone());
-            let coat = live.coat(25).on_drop(move || call(&again, &other));
-            tickets.push(stash.try_put(0, coat).unwrap());
+            let counted = live.counted(25).on_drop(move || call(&again, &other));
+            tickets.push(stash.try_put(0, counted).unwrap());
         }
-        let mut a = put_task(stash, 1, live.coat(60));
-        let mut b = put_task(stash, 1, live.coat(60));
+        let mut a = put_task(stash, 1, live.counted(60));
+        let mut b = put_task(stash, 1, live.counted(60));
         let (a_woken, b_woken) = (queue(&mut a), queue(&mut b));
         clock.advance(TTL);
         tickets.iter().for_each(|ticket| remove(stash, ticket));
@@ -33,12 +38,12 @@ fn the_drop_of_a_payload_may_call_anything() {
 }
 
 #[test]
-fn the_drop_of_a_payload_that_waits_in_line_may_call_anything() {
+fn the_drop_of_a_waiting_payload_may_call_anything() {
     with_each_call(|stash, _, live, call| {
-        let full = stash.try_put(0, live.coat(100)).unwrap();
+        let full = stash.try_put(0, live.counted(100)).unwrap();
         let (again, other) = (stash.clone(), live.clone());
-        let mut a = put_task(stash, 1, live.coat(60).on_drop(move || call(&again, &other)));
-        let mut b = put_task(stash, 1, live.coat(60));
+        let mut a = put_task(stash, 1, live.counted(60).on_drop(move || call(&again, &other)));
+        let mut b = put_task(stash, 1, live.counted(60));
         queue(&mut a);
         let b_woken = queue(&mut b);
         drop(a);
@@ -51,13 +56,13 @@ fn the_drop_of_a_payload_that_waits_in_line_may_call_anything() {
 #[test]
 fn entries_may_put_their_successors_in_while_they_are_swept() {
     must_come_back(|| {
-        let (stash, clock) = stash_of::<Coat, u8>(100);
+        let (stash, clock) = stash_of::<Counted, u8>(100);
         let live = Live::new();
         for _ in 0..10 {
             let (again, other) = (stash.clone(), live.clone());
             // The bytes are free before the payload is dropped.
-            let heir = move || _ = again.try_put(0, other.coat(10)).expect("room");
-            let _ = stash.try_put(0, live.coat(10).on_drop(heir)).unwrap();
+            let heir = move || _ = again.try_put(0, other.counted(10)).expect("room");
+            let _ = stash.try_put(0, live.counted(10).on_drop(heir)).unwrap();
         }
         clock.advance(TTL);
         assert_eq!(stash.gc(), 10);
@@ -71,22 +76,22 @@ fn entries_may_put_their_successors_in_while_they_are_swept() {
 fn a_payload_may_hold_the_last_handle() {
     must_come_back(|| {
         let live = Live::new();
-        let (stash, _) = stash_of::<Coat, u8>(100);
+        let (stash, _) = stash_of::<Counted, u8>(100);
         let inner = stash.clone();
-        let ticket = stash.try_put(0, live.coat(10).on_drop(move || _ = inner.gc())).unwrap();
-        let _ = stash.try_put(0, live.coat(10)).unwrap();
-        let coat = stash.take(&ticket, &0).unwrap();
+        let ticket = stash.try_put(0, live.counted(10).on_drop(move || _ = inner.gc())).unwrap();
+        let _ = stash.try_put(0, live.counted(10)).unwrap();
+        let counted = stash.take(&ticket, &0).unwrap();
         drop(stash);
         assert_eq!(live.get(), 2);
-        drop(coat);
+        drop(counted);
         assert_eq!(live.get(), 0, "the rest went with the stash");
     });
 }
 
 #[test]
 fn a_payload_may_call_the_stash_when_it_is_asked_for_its_size() {
-    struct Nosy(Coats, Call);
-    impl Payload for Nosy {
+    struct CallingPayload(CountedStash, Call);
+    impl Payload for CallingPayload {
         fn size(&self) -> usize {
             (self.1)(&self.0, &Live::new());
             10
@@ -94,10 +99,10 @@ fn a_payload_may_call_the_stash_when_it_is_asked_for_its_size() {
     }
     for &(_, call) in CALLS {
         must_come_back(move || {
-            let stash: Stash<Nosy, ()> =
+            let stash: Stash<CallingPayload, ()> =
                 Stash::builder().max_bytes(10).entry_overhead(0).build().unwrap();
-            let (other, _) = stash_of::<Coat, u8>(10);
-            let ticket = stash.try_put((), Nosy(other.clone(), call)).unwrap();
+            let (other, _) = stash_of::<Counted, u8>(10);
+            let ticket = stash.try_put((), CallingPayload(other.clone(), call)).unwrap();
             assert!(stash.take(&ticket, &()).is_some());
             assert_eq!((stash.used_bytes(), other.used_bytes()), (0, 0));
         });

@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 
 use super::with_each_call;
-use crate::support::{Coat, Live, must_come_back, poll_once, ready, stash_of};
+use crate::support::{Counted, Live, must_come_back, poll_once, ready, stash_of};
 
 #[test]
-fn what_a_put_gives_up_for_may_call_anything() {
+fn until_may_call_anything() {
     with_each_call(|stash, _, live, call| {
-        let _full = stash.try_put(0, live.coat(100)).unwrap();
+        let _full = stash.try_put(0, live.counted(100)).unwrap();
         let (again, other) = (stash.clone(), live.clone());
         let calls = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&calls);
@@ -20,7 +20,7 @@ fn what_a_put_gives_up_for_may_call_anything() {
             if count.fetch_add(1, Ordering::SeqCst) < 2 { Poll::Pending } else { Poll::Ready(()) }
         });
         let stash = stash.clone();
-        let payload = live.coat(50);
+        let payload = live.counted(50);
         let mut put = Box::pin(async move { stash.put(1, payload).until(until).await });
         for _ in 0..3 {
             if let Poll::Ready(done) = poll_once(&mut put) {
@@ -35,11 +35,11 @@ fn what_a_put_gives_up_for_may_call_anything() {
 }
 
 #[test]
-fn the_grant_wins_if_giving_up_is_what_brings_it() {
+fn the_grant_wins_if_until_brings_it() {
     must_come_back(|| {
-        let (stash, _) = stash_of::<Coat, u8>(100);
+        let (stash, _) = stash_of::<Counted, u8>(100);
         let live = Live::new();
-        let full = stash.try_put(0, live.coat(100)).unwrap();
+        let full = stash.try_put(0, live.counted(100)).unwrap();
         let (again, mut polls) = (stash.clone(), 0);
         let until = poll_fn(move |_| {
             polls += 1;
@@ -49,7 +49,7 @@ fn the_grant_wins_if_giving_up_is_what_brings_it() {
             assert!(again.take(&full, &0).is_some());
             Poll::Ready(())
         });
-        let mut put = Box::pin(stash.put(1, live.coat(50)).until(until));
+        let mut put = Box::pin(stash.put(1, live.counted(50)).until(until));
         assert!(poll_once(&mut put).is_pending());
         let ticket = ready(&mut put).expect("granted before it gave up");
         assert!(stash.take(&ticket, &1).is_some());

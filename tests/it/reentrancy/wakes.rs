@@ -9,14 +9,14 @@ use cloakroom::{Budget, Permit, Refusal};
 use super::with_each_call;
 use crate::fixtures::{ALICE, BOB};
 use crate::support::{
-    Coat, Count, Hooks, Live, Shelf, TTL, acquire_task, counting, must_come_back, poll, put_task,
-    queue, ready, stash_of,
+    Count, Counted, Hooks, Live, Request, SharedTask, TTL, acquire_task, counting, must_come_back,
+    poll, put_task, queue, ready, stash_of,
 };
 
 #[test]
 fn a_wake_may_call_anything_and_the_order_is_kept() {
     with_each_call(|stash, _, live, call| {
-        let full = stash.try_put(0, live.coat(100)).unwrap();
+        let full = stash.try_put(0, live.counted(100)).unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut puts = Vec::new();
         for (name, size) in [("a", 40), ("b", 40), ("c", 40)] {
@@ -27,7 +27,7 @@ fn a_wake_may_call_anything_and_the_order_is_kept() {
                     call(&again, &other);
                 })
                 .waker();
-            let mut put = put_task(stash, 1, live.coat(size));
+            let mut put = put_task(stash, 1, live.counted(size));
             assert!(poll(&mut put, &waker).is_pending());
             puts.push((put, count));
         }
@@ -44,7 +44,7 @@ fn a_wake_may_call_anything_and_the_order_is_kept() {
 }
 
 #[test]
-fn a_wake_does_not_overtake_those_who_still_wait() {
+fn a_wake_does_not_overtake_waiters() {
     must_come_back(|| {
         let budget = Budget::new(100);
         let full = budget.try_acquire(100).unwrap();
@@ -70,13 +70,13 @@ fn a_wake_does_not_overtake_those_who_still_wait() {
 #[test]
 fn a_wake_that_makes_more_room_has_the_next_served_after_it() {
     must_come_back(|| {
-        let (stash, _) = stash_of::<Coat, u8>(100);
+        let (stash, _) = stash_of::<Counted, u8>(100);
         let live = Live::new();
-        let large = stash.try_put(0, live.coat(60)).unwrap();
-        let small = stash.try_put(0, live.coat(40)).unwrap();
+        let large = stash.try_put(0, live.counted(60)).unwrap();
+        let small = stash.try_put(0, live.counted(40)).unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
-        let mut a = put_task(&stash, 1, live.coat(60));
-        let mut b = put_task(&stash, 1, live.coat(40));
+        let mut a = put_task(&stash, 1, live.counted(60));
+        let mut b = put_task(&stash, 1, live.counted(40));
         let (again, log) = (stash.clone(), Arc::clone(&order));
         let (a_woken, waker) = Hooks::new()
             .on_wake(move || {
@@ -105,16 +105,16 @@ fn a_wake_that_makes_more_room_has_the_next_served_after_it() {
 #[test]
 fn an_executor_may_poll_inside_of_wake() {
     must_come_back(|| {
-        let (stash, clock) = stash_of::<Coat, u8>(100);
+        let (stash, clock) = stash_of::<Counted, u8>(100);
         let live = Live::new();
-        let _ = stash.try_put(0, live.coat(30)).unwrap();
+        let _ = stash.try_put(0, live.counted(30)).unwrap();
         clock.advance(TTL / 2);
-        let taken = stash.try_put(0, live.coat(70)).unwrap();
+        let taken = stash.try_put(0, live.counted(70)).unwrap();
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut counts = Vec::new();
         for (name, size) in [("head", 70), ("next", 30), ("last", 50)] {
-            let shelf = Shelf::new(put_task(&stash, 1, live.coat(size)));
-            let (inline, again, log) = (Arc::clone(&shelf), stash.clone(), Arc::clone(&order));
+            let shared = SharedTask::new(put_task(&stash, 1, live.counted(size)));
+            let (inline, again, log) = (Arc::clone(&shared), stash.clone(), Arc::clone(&order));
             let (count, waker) = Hooks::new()
                 .on_wake(move || {
                     log.lock().unwrap().push(format!("{name} woken"));
@@ -127,8 +127,8 @@ fn an_executor_may_poll_inside_of_wake() {
                     assert!(again.take(&ticket, &1).is_some());
                 })
                 .waker();
-            assert!(shelf.poll(&waker).is_none());
-            counts.push((count, shelf));
+            assert!(shared.poll(&waker).is_none());
+            counts.push((count, shared));
         }
         clock.advance(TTL / 2);
         drop(stash.take(&taken, &0));
@@ -151,11 +151,12 @@ fn a_wake_may_poll_everybody_else_and_nobody_gets_ahead() {
     must_come_back(|| {
         let budget = Budget::new(10);
         let full = budget.try_acquire(10).unwrap();
-        let tasks: Arc<Vec<_>> =
-            Arc::new((0..20).map(|n| Shelf::new(acquire_task(&budget, [3, 4][n % 2]))).collect());
+        let tasks: Arc<Vec<_>> = Arc::new(
+            (0..20).map(|n| SharedTask::new(acquire_task(&budget, [3, 4][n % 2]))).collect(),
+        );
         let permits = Arc::new(Mutex::new(Vec::new()));
         let mut counts = Vec::new();
-        for shelf in tasks.iter() {
+        for shared in tasks.iter() {
             let (all, granted) = (Arc::clone(&tasks), Arc::clone(&permits));
             let (count, waker) = Hooks::new()
                 .on_wake(move || {
@@ -167,7 +168,7 @@ fn a_wake_may_poll_everybody_else_and_nobody_gets_ahead() {
                     }
                 })
                 .waker();
-            assert!(shelf.poll(&waker).is_none());
+            assert!(shared.poll(&waker).is_none());
             counts.push(count);
         }
         drop(full);
@@ -195,24 +196,34 @@ fn a_wake_may_poll_everybody_else_and_nobody_gets_ahead() {
     });
 }
 
+/// Frees 100 bytes for three requests: a and c for 50, b for `b_bytes`. The wake of a drops the future of b.
+/// Returns a, c and how often each of the three was woken.
+fn second_is_dropped_in_the_wake_of_the_first(
+    budget: &Budget,
+    b_bytes: u64,
+) -> (Request, Request, [usize; 3]) {
+    let full = budget.try_acquire(100).unwrap();
+    let mut a = acquire_task(budget, 50);
+    let b = SharedTask::new(acquire_task(budget, b_bytes));
+    let mut c = acquire_task(budget, 50);
+    let victim = Arc::clone(&b);
+    let (a_woken, waker) = Hooks::new().on_wake(move || victim.discard()).waker();
+    assert!(poll(&mut a, &waker).is_pending());
+    let (b_woken, waker) = counting();
+    assert!(b.poll(&waker).is_none());
+    let c_woken = queue(&mut c);
+    drop(full);
+    (a, c, [a_woken, b_woken, c_woken].map(|woken| woken.get()))
+}
+
+/// Grants a and b; a's wake frees b's future before b's waker is woken.
 #[test]
-fn a_wake_may_drop_the_future_of_another_who_was_granted_with_it() {
+fn a_wake_may_drop_a_future_that_was_granted_with_it() {
     must_come_back(|| {
         let budget = Budget::new(100);
-        let full = budget.try_acquire(100).unwrap();
-        let mut a = acquire_task(&budget, 50);
-        let b = Shelf::new(acquire_task(&budget, 50));
-        let mut c = acquire_task(&budget, 50);
-        let victim = Arc::clone(&b);
-        let (a_woken, waker) = Hooks::new().on_wake(move || victim.discard()).waker();
-        assert!(poll(&mut a, &waker).is_pending());
-        let (b_woken, waker) = counting();
-        assert!(b.poll(&waker).is_none());
-        let c_woken = queue(&mut c);
-        // Grants a and b; a's wake frees b's future, whose waker is still to be woken by then.
-        drop(full);
-        assert_eq!((a_woken.get(), c_woken.get()), (1, 1), "b's bytes went on to c");
-        assert!(b_woken.get() <= 1);
+        let (mut a, mut c, woken) = second_is_dropped_in_the_wake_of_the_first(&budget, 50);
+        assert_eq!((woken[0], woken[2]), (1, 1), "b's bytes went on to c");
+        assert!(woken[1] <= 1);
         let (a, c) = (ready(&mut a).unwrap(), ready(&mut c).unwrap());
         assert_eq!((budget.used(), budget.waiting()), (100, 0));
         drop((a, c));
@@ -221,44 +232,34 @@ fn a_wake_may_drop_the_future_of_another_who_was_granted_with_it() {
 }
 
 #[test]
-fn a_wake_may_drop_the_future_of_another_who_still_waits() {
+fn a_wake_may_drop_the_future_of_another_waiter() {
     must_come_back(|| {
         let budget = Budget::new(100);
-        let full = budget.try_acquire(100).unwrap();
-        let mut a = acquire_task(&budget, 50);
-        let b = Shelf::new(acquire_task(&budget, 80));
-        let mut c = acquire_task(&budget, 50);
-        let victim = Arc::clone(&b);
-        let (a_woken, waker) = Hooks::new().on_wake(move || victim.discard()).waker();
-        assert!(poll(&mut a, &waker).is_pending());
-        let (b_woken, waker) = counting();
-        assert!(b.poll(&waker).is_none());
-        let c_woken = queue(&mut c);
-        drop(full);
-        assert_eq!((a_woken.get(), b_woken.get(), c_woken.get()), (1, 0, 1));
+        let (mut a, mut c, woken) = second_is_dropped_in_the_wake_of_the_first(&budget, 80);
+        assert_eq!(woken, [1, 0, 1]);
         drop((ready(&mut a), ready(&mut c)));
         assert_eq!((budget.used(), budget.waiting()), (0, 0));
     });
 }
 
 #[test]
-fn a_wake_may_block_its_thread_in_line_for_a_while() {
+fn a_wake_may_block_its_thread_in_the_queue_for_a_while() {
     must_come_back(|| {
-        let (stash, _) = stash_of::<Coat, u8>(100);
+        let (stash, _) = stash_of::<Counted, u8>(100);
         let live = Live::new();
-        let full = stash.try_put(0, live.coat(100)).unwrap();
+        let full = stash.try_put(0, live.counted(100)).unwrap();
         let found = Arc::new(OnceLock::new());
         let (again, tell, other) = (stash.clone(), Arc::clone(&found), live.clone());
         let (a_woken, waker) = Hooks::new()
             .on_wake(move || {
                 let refused =
-                    again.put_timeout(2, other.coat(50), Duration::from_millis(5)).unwrap_err();
+                    again.put_timeout(2, other.counted(50), Duration::from_millis(5)).unwrap_err();
                 tell.set((refused.reason(), refused.into_payload().size)).unwrap();
             })
             .waker();
-        let mut a = put_task(&stash, 1, live.coat(60));
+        let mut a = put_task(&stash, 1, live.counted(60));
         assert!(poll(&mut a, &waker).is_pending());
-        let mut b = put_task(&stash, 1, live.coat(60));
+        let mut b = put_task(&stash, 1, live.counted(60));
         let b_woken = queue(&mut b);
         drop(stash.take(&full, &0));
         assert_eq!(found.get(), Some(&(Refusal::TimedOut, 50)));
@@ -294,9 +295,9 @@ fn a_wake_may_block_until_another_thread_makes_room() {
 }
 
 #[test]
-fn those_sent_away_by_close_may_call_anything_when_they_are_woken() {
+fn waiters_refused_by_close_may_call_anything_when_they_are_woken() {
     with_each_call(|stash, _, live, call| {
-        let _full = stash.try_put(0, live.coat(100)).unwrap();
+        let _full = stash.try_put(0, live.counted(100)).unwrap();
         let mut puts = Vec::new();
         for _ in 0..20 {
             let (again, other) = (stash.clone(), live.clone());
@@ -306,7 +307,7 @@ fn those_sent_away_by_close_may_call_anything_when_they_are_woken() {
                     assert_eq!(again.close(), again.waiting());
                 })
                 .waker();
-            let mut put = put_task(stash, 1, live.coat(50));
+            let mut put = put_task(stash, 1, live.counted(50));
             assert!(poll(&mut put, &waker).is_pending());
             puts.push((put, count));
         }
@@ -342,13 +343,13 @@ fn a_wake_may_change_the_limit_and_the_order_is_kept() {
     });
 }
 
-/// Closes and clears in the wake of one who was granted: it has its bytes all the same.
+/// Closes and clears in the wake of a granted waiter, which keeps its bytes.
 #[test]
-fn a_reservation_granted_in_a_wake_that_closes_is_good() {
+fn a_reservation_granted_in_a_wake_that_closes_is_valid() {
     must_come_back(|| {
-        let (stash, _) = stash_of::<Coat, u8>(100);
+        let (stash, _) = stash_of::<Counted, u8>(100);
         let live = Live::new();
-        let full = stash.try_put(ALICE, live.coat(100)).unwrap();
+        let full = stash.try_put(ALICE, live.counted(100)).unwrap();
         let again = stash.clone();
         let (_, waker) = Hooks::new().on_wake(move || _ = (again.close(), again.clear())).waker();
         let mut room = Box::pin(stash.reserve(60));
@@ -356,7 +357,7 @@ fn a_reservation_granted_in_a_wake_that_closes_is_good() {
         let mut next = Box::pin(stash.reserve(60));
         queue(&mut next);
         assert!(stash.take(&full, &ALICE).is_some());
-        let ticket = ready(&mut room).unwrap().put(BOB, live.coat(60)).unwrap();
+        let ticket = ready(&mut room).unwrap().put(BOB, live.counted(60)).unwrap();
         assert_eq!(ready(&mut next).unwrap_err().reason(), Refusal::Closed);
         assert!(stash.take(&ticket, &BOB).is_some());
         assert!(stash.drained_timeout(Duration::ZERO));
