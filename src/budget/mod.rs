@@ -5,6 +5,7 @@
 
 mod acquire;
 mod drained;
+mod limit;
 mod permit;
 mod reclaim;
 mod semaphore;

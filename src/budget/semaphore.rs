@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
+use super::limit::SharedLimit;
 use super::reclaim::{Reclaimer, Sleeper};
 use super::state::{MAX_LIMIT, Snapshot, State};
 use super::wait_queue::{Decision, Node, QueueStats, WaitOutcome, WaitQueue, WakeBatch};
@@ -32,6 +33,8 @@ pub(super) struct Semaphore {
     /// Copies of what is in the queues, for those who do not lock. This one is never below the limit, so
     /// that what can fit is never called too large.
     limit: StatCounter,
+    /// The limit together with the state, for a refusal: its reason must have held at one moment.
+    shared_limit: SharedLimit,
     waiting: StatCounter,
     /// The least room there ever was, as if the limit had always been what it is: limit - room is the peak.
     min_room: StatCounter,
@@ -93,6 +96,7 @@ impl Semaphore {
             state: CachePadded::new(State::new(limit)),
             queues: Mutex::new(queues),
             limit: StatCounter::new(limit),
+            shared_limit: SharedLimit::new(limit),
             waiting: StatCounter::new(0),
             min_room: StatCounter::new(ordered(limit as i64)),
             abandoned: StatCounter::new(0),
@@ -106,7 +110,7 @@ impl Semaphore {
     pub(super) fn try_acquire(&self, bytes: u64) -> Result<Tier, Refusal> {
         match self.state.try_acquire(bytes) {
             Ok(after) => Ok(self.record_acquired(after)),
-            Err(found) => Err(self.why_refused(bytes, found)),
+            Err(found) => self.decide_refusal(bytes, found),
         }
     }
 
@@ -143,16 +147,42 @@ impl Semaphore {
         self.reclaimer.sleeper()
     }
 
+    /// Finds the reason, which must have held at one moment of the call: with the limit and the state of that
+    /// moment. Acquires the bytes if there is none any more.
     #[cold]
-    fn why_refused(&self, bytes: u64, found: Snapshot) -> Refusal {
-        if found.is_closed() {
-            // The value found was read Relaxed; this read synchronises with the close.
-            self.state.observe();
-            Refusal::Closed
-        } else if bytes > self.limit.get() {
-            Refusal::TooLarge
-        } else {
-            Refusal::Full
+    fn decide_refusal(&self, bytes: u64, found: Snapshot) -> Result<Tier, Refusal> {
+        if !found.is_closed() && found.fits(bytes) {
+            // There is a waiter. What fits is not too large.
+            return Err(Refusal::Full);
+        }
+        loop {
+            // Observing synchronises with a close; the value found was read Relaxed.
+            let (now, limit) = self.shared_limit.read_with(|| self.state.observe());
+            if now.is_closed() {
+                return Err(Refusal::Closed);
+            }
+            let Some(limit) = limit else { return self.decide_locked(bytes) };
+            if bytes > limit {
+                return Err(Refusal::TooLarge);
+            }
+            if !now.admits(bytes) {
+                return Err(Refusal::Full);
+            }
+            if let Ok(after) = self.state.try_acquire(bytes) {
+                return Ok(self.record_acquired(after));
+            }
+        }
+    }
+
+    /// As `decide_refusal`, while the limit is moved: under the lock it stays.
+    #[cold]
+    fn decide_locked(&self, bytes: u64) -> Result<Tier, Refusal> {
+        let queues = self.queues.lock();
+        match self.state.try_acquire(bytes) {
+            Ok(after) => Ok(self.record_acquired(after)),
+            Err(_) if queues.closed => Err(Refusal::Closed),
+            Err(_) if bytes > queues.limit => Err(Refusal::TooLarge),
+            Err(_) => Err(Refusal::Full),
         }
     }
 
@@ -356,7 +386,7 @@ impl Semaphore {
         if limit < old {
             self.min_room.add(more);
         }
-        self.state.resize(old, limit);
+        self.shared_limit.set(limit, || self.state.resize(old, limit));
         if limit > old {
             self.min_room.add(more);
         }

@@ -70,7 +70,7 @@ impl Snapshot {
 
     /// Whether somebody who is not in the line may charge `bytes`.
     #[inline]
-    fn admits(self, bytes: u64) -> bool {
+    pub(crate) fn admits(self, bytes: u64) -> bool {
         self.0 & (QUEUED | CLOSED) == 0 && self.fits(bytes)
     }
 }
@@ -160,8 +160,8 @@ impl State {
     pub(crate) fn resize(&self, old: u64, new: u64) {
         // Two's complement: a lower limit adds a negative number.
         let delta = units(new).wrapping_sub(units(old));
-        // ORDERING: Release [state.resize] pairs with [state.acquire] and [state.grant]: who uses the room of a
-        // raised limit also sees the copy of that limit, which `why_refused` reads.
+        // ORDERING: Release [state.resize] pairs with [state.acquire], [state.grant] and [state.observe]: what was
+        // done before the limit was raised happens before what is done with its room.
         self.0.fetch_add(delta, Ordering::Release);
     }
 }
