@@ -192,3 +192,19 @@ fn w20_a_limit_lowered_after_the_close_makes_nothing_too_large() {
         settled(&budget);
     });
 }
+
+/// A request that joins as the bytes come never waits, and refuses no other.
+#[test]
+fn w20_a_request_granted_as_it_joins_refuses_no_other() {
+    model(|| {
+        let budget = Budget::new(3);
+        let permit = hold(&budget, 3);
+        let other = {
+            let budget = budget.clone();
+            thread::spawn(move || Waiter::started(acquire(&budget, 1)))
+        };
+        drop(permit);
+        assert!(budget.try_acquire(1).is_ok(), "refused with nobody in the queue");
+        drop(other.join().unwrap());
+    });
+}

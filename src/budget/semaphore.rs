@@ -213,10 +213,8 @@ impl Semaphore {
                 Ok(after) => EnqueueResult::Granted(self.record_acquired(after)),
                 Err(_) => EnqueueResult::Refused(Refusal::QueueFull),
             }
-        } else if queues.waiters.is_empty() && self.state.set_queued().fits(bytes) {
-            // The flag first, then the check: a release that comes between sees the flag (invariant 5). If there
-            // is a waiter already, the flag is set.
-            EnqueueResult::Granted(self.record_acquired(self.state.grant(bytes, true)))
+        } else if let Some(after) = self.acquire_if_first(&queues, bytes) {
+            EnqueueResult::Granted(self.record_acquired(after))
         } else {
             // SAFETY: the caller's.
             unsafe { queues.waiters.enqueue(node, waker) };
@@ -227,6 +225,15 @@ impl Semaphore {
         // User code, so after the unlock; and a panic in it must not lose bytes that were just granted.
         contain_panic(|| drop(waker));
         joined
+    }
+
+    /// For a request that joins: takes the bytes if there is no waiter and they fit. `None`: `QUEUED` is set, so a
+    /// release that comes after this check takes the lock and grants (invariant 5).
+    fn acquire_if_first(&self, queues: &Queues, bytes: u64) -> Option<Snapshot> {
+        if !queues.waiters.is_empty() {
+            return None;
+        }
+        self.state.acquire_or_set_queued(bytes)
     }
 
     /// Takes the node out of the queues, and serves the next if it was the head. Returns its outcome, which

@@ -17,6 +17,7 @@
 //! | flags clear, room >= n | `try_acquire(n)` | room - n |
 //! | any | `release(n)` | room + n; who finds `QUEUED` serves the line |
 //! | any, queue locked | `set_queued` | `QUEUED` |
+//! | no `QUEUED`, queue locked and empty | `acquire_or_set_queued(n)` | room - n if room >= n, else `QUEUED` |
 //! | `QUEUED`, queue locked | `grant(n, last)` | room - n, and not `QUEUED` if `last` |
 //! | `QUEUED`, queue locked and empty | `clear_queued` | not `QUEUED` |
 //! | any, queue locked | `close` | `CLOSED`, for good |
@@ -116,6 +117,22 @@ impl State {
             let after = now.0 - units(bytes);
             match self.0.compare_exchange_weak(now.0, after, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(Snapshot(after)),
+                Err(changed) => now = Snapshot(changed),
+            }
+        }
+    }
+
+    /// Under the lock, the queue being empty: takes `bytes` if they fit, or else sets `QUEUED`. In one step, so that
+    /// no other thread sees the flag of a request that does not wait. Returns the value after, if it took them.
+    pub(crate) fn acquire_or_set_queued(&self, bytes: u64) -> Option<Snapshot> {
+        // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS.
+        let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
+        loop {
+            let fits = now.fits(bytes);
+            let after = if fits { now.0 - units(bytes) } else { now.0 | QUEUED };
+            // ORDERING: Acquire / Relaxed [state.acquire] pairs with [state.release], as in `try_acquire`.
+            match self.0.compare_exchange_weak(now.0, after, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return fits.then_some(Snapshot(after)),
                 Err(changed) => now = Snapshot(changed),
             }
         }
