@@ -5,6 +5,7 @@
 
 mod acquire;
 mod drained;
+mod limit;
 mod permit;
 mod reclaim;
 mod semaphore;
@@ -47,6 +48,22 @@ pub(crate) use self::wait_queue::QueueStats;
 ///
 /// A grant goes straight to the waiter at the head. If that waiter is a future that nobody polls any
 /// more and nobody drops (say, the loser of a `select!` that is kept around), the bytes stay with it.
+///
+/// # Memory ordering
+///
+/// As with a lock, what a thread did before a call is visible to a thread that got something because of
+/// it. These *happen before* those:
+///
+/// | before | after |
+/// |---|---|
+/// | a release: a permit's drop, [`shrink`](Permit::shrink) | an acquisition that uses its bytes, whether it waited or not |
+/// | all releases | [`drained`](Self::drained), [`drained_timeout`](Self::drained_timeout) |
+/// | the drop of a waiting future | the grant that it made way for |
+/// | [`close`](Self::close) | a refusal as [`Closed`](Refusal::Closed); [`is_closed`](Self::is_closed) if `true`; `drained` |
+/// | [`set_limit`](Self::set_limit) that raises the limit | an acquisition that fits because of it |
+///
+/// Numbers ([`used`](Self::used), [`limit`](Self::limit), [`waiting`](Self::waiting)) and other refusals
+/// order nothing. A permit of 0 bytes releases nothing.
 ///
 /// # Complexity
 ///
@@ -228,11 +245,15 @@ impl Budget {
     }
 
     /// Completes when the budget is closed *and* no permit holds anything: the second half of a graceful
-    /// shutdown. It waits for the [`close`](Self::close) too. Any number may wait.
+    /// shutdown. A permit of 0 bytes holds nothing, and is not waited for. It waits for the [`close`](Self::close) too. Any number may wait.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost by dropping it.
+    ///
+    /// # Memory ordering
+    ///
+    /// What was done before the close, and before each release, happens before what is done afterwards.
     ///
     /// # Examples
     ///
@@ -289,6 +310,10 @@ impl Budget {
     }
 
     /// Whether it has been closed.
+    ///
+    /// # Memory ordering
+    ///
+    /// If it is `true`, what was done before the close is visible.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.semaphore.is_closed()

@@ -71,8 +71,11 @@ impl<P, O> Builder<P, O> {
     }
 
     /// What an entry is charged besides its payload's size, in bytes. Unless set, it is what an entry
-    /// takes in the stash's own memory, so that payloads without bytes are bounded too; with zero they
-    /// are not.
+    /// takes in the stash's own memory.
+    ///
+    /// With zero, charges are the payloads' sizes, but an empty payload is charged 1 byte, and so is a
+    /// reservation of 0 bytes: what is stored, claimed or reserved is never free, so it is bounded by the
+    /// limit, and [`drained`](Stash::drained) waits for it.
     pub fn entry_overhead(mut self, bytes: u64) -> Self {
         self.entry_overhead = bytes;
         self

@@ -25,6 +25,8 @@ use std::time::Duration;
 
 use self::shared::Inner;
 use crate::budget::{Budget, Drained};
+#[cfg(doc)]
+use crate::error::Refusal;
 use crate::observe::Event;
 use crate::slots::{MapHandle, Removed, SlotMap};
 
@@ -47,7 +49,9 @@ use crate::ticket::Ticket;
 /// an owner who hashes like the right one, and has the ticket, is compared, a `take` by the right one can
 /// find nothing.
 ///
-/// A `Stash` is a handle: cloning it is cheap, and all clones are the same stash.
+/// A `Stash` is a handle: cloning it is cheap, and all clones are the same stash. Claims and reservations are
+/// handles, too. When the last one is dropped, the entries that are left are dropped and their bytes released:
+/// clones of its [`budget`](Self::budget) live on, and serve whoever waits there.
 ///
 /// # What it promises
 ///
@@ -64,6 +68,24 @@ use crate::ticket::Ticket;
 /// same stash. A panic in *somebody else's* code that a call happens to run (another task's waker, the
 /// drop of another's payload) does not reach the caller; a panic in the caller's own (its owner's `Eq`,
 /// its payload's size) does, and leaves everything consistent.
+///
+/// # Memory ordering
+///
+/// What a thread did before a call is visible to a thread that got something because of it. These *happen
+/// before* those:
+///
+/// | before | after |
+/// |---|---|
+/// | a put, or the put of a [`Reservation`] | the [`take`](Self::take) or [`claim`](Self::claim) of its ticket; the drop of its payload |
+/// | a [`Claim`] that is put back | the next `take` or `claim` of its ticket |
+/// | whatever gives bytes back: a `take`, the end of a claim, a reservation's drop, a [`gc`](Self::gc) or [`clear`](Self::clear) | a put, reservation or permit that uses them, whether it waited or not |
+/// | all of these | [`drained`](Self::drained), [`drained_timeout`](Self::drained_timeout) |
+/// | [`close`](Self::close) | a refusal as [`Closed`](Refusal::Closed); [`is_closed`](Self::is_closed) if `true`; `drained` |
+/// | [`set_max_bytes`](Self::set_max_bytes) that raises the limit | what is admitted because of it |
+/// | the drop of a handle | the drops of what is still in the stash when the last handle has gone |
+///
+/// Numbers ([`len`](Self::len), [`stats`](Self::stats)), other refusals, a `take` that finds nothing and the end
+/// of a [`Reaper`] order nothing. A `clear` and a sweep free the bytes first and drop the payloads then.
 ///
 /// # Complexity
 ///
@@ -181,8 +203,8 @@ impl<P, O> Stash<P, O> {
     }
 
     /// Completes when the stash is closed *and* nothing is charged any more: every entry is taken, expired or
-    /// cleared, every claim delivered, every reservation used or dropped. It waits for the
-    /// [`close`](Self::close) too. Expiry without traffic needs a [`reaper`](Self::reaper).
+    /// cleared, every claim delivered, every reservation used or dropped. Empty payloads are waited for as
+    /// others are. It waits for the [`close`](Self::close) too. Expiry without traffic needs a [`reaper`](Self::reaper).
     ///
     /// # Cancel safety
     ///

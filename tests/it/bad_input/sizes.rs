@@ -86,12 +86,14 @@ fn the_charged_bytes_are_returned_whatever_size_the_payload_reports_later() {
 }
 
 #[test]
-fn a_size_of_zero_fits_in_the_last_byte_and_beyond() {
+fn a_size_of_zero_fits_in_the_last_byte_and_not_beyond() {
     let (stash, _) = stash_of::<Reports, u8>(10);
-    let _ = stash.try_put(0, reports(10)).unwrap();
+    let _ = stash.try_put(0, reports(9)).unwrap();
     let nothing = stash.try_put(0, reports(0)).unwrap();
     assert_eq!((stash.len(), stash.used_bytes()), (2, 10));
+    assert_eq!(stash.try_put(0, reports(0)).unwrap_err().reason(), Refusal::Full);
     assert!(stash.take(&nothing, &0).is_some());
+    let _ = stash.try_put(0, reports(1)).unwrap();
     // But it does not overtake a waiter.
     let mut put = put_task(&stash, 0, reports(1));
     queue(&mut put);
