@@ -27,8 +27,7 @@ pub use self::drained::Drained;
 pub use self::permit::Permit;
 use self::reclaim::Reclaimer;
 pub(crate) use self::reclaim::{Reclaim, retry_after_expiry};
-pub(crate) use self::semaphore::Tier;
-pub(crate) use self::state::MAX_LIMIT;
+pub(crate) use self::state::{MAX_LIMIT, Tier};
 pub(crate) use self::wait_queue::QueueStats;
 
 /// A fair byte budget: a limit, and permits for bytes below it, granted first come first served.
