@@ -1,8 +1,8 @@
-//! The one door to atomics, cells, locks and parking: the real ones here, loom's under `--cfg loom`,
-//! and under `--cfg shuttle` some that switch tasks at every access.
+//! The one door to atomics, cells, locks and parking: the real ones here, loom's under `--cfg
+//! cloakroom_loom`, and under `--cfg cloakroom_shuttle` some that switch tasks at every access.
 //!
-//! No other file of the crate names `std::sync::atomic`, `parking_lot`, `event_listener`, `loom` or
-//! `shuttle`, so what is built with `--cfg loom` or `--cfg shuttle` explores the code that users run.
+//! No other file of the crate names `std::sync::atomic`, `parking_lot`, `loom` or
+//! `shuttle`, so what is built with one of these flags explores the code that users run.
 
 // Reference counts are `std`'s under loom too: they are not what the models are about, and loom would
 // multiply every model by the orders in which its threads drop their handles.
@@ -259,85 +259,7 @@ pub(crate) fn contain_panic(f: impl FnOnce()) {
     }
 }
 
-pub(crate) use parking::{Wait, with_thread_signal};
-
-mod parking {
-    use std::sync::Arc;
-    use std::task::Wake;
-    use std::time::Instant;
-
-    use event_listener::{Event, Listener, listener};
-
-    /// What a *thread* waits on, for the calls that block. Tasks never use it: `event_listener` wakes
-    /// while it holds its own lock, so it must not be given a waker that may call back. Shuttle knows
-    /// nothing of it: what it schedules must not block.
-    #[derive(Debug)]
-    pub(crate) struct ThreadSignal(Event);
-
-    impl ThreadSignal {
-        pub(crate) fn new() -> Self {
-            Self(Event::new())
-        }
-
-        /// Wakes every thread that waits on this signal.
-        pub(crate) fn notify(&self) {
-            self.0.notify(usize::MAX);
-        }
-
-        /// Waits for a `notify`, unless `check`, which runs while this thread listens already, says
-        /// otherwise. May also return early.
-        ///
-        /// Under loom there is no time: a deadline never comes.
-        pub(crate) fn wait_unless<R>(&self, check: impl FnOnce() -> Wait<R>) -> Option<R> {
-            listener!(self.0 => listener);
-            match check() {
-                Wait::Done(result) => return Some(result),
-                Wait::Again => {}
-                #[cfg(not(cloakroom_loom))]
-                Wait::Until(Some(deadline)) => drop(listener.wait_deadline(deadline)),
-                Wait::Until(_) => listener.wait(),
-            }
-            None
-        }
-    }
-
-    /// What a thread that could sleep does next.
-    pub(crate) enum Wait<R> {
-        /// Stops waiting, with a result.
-        Done(R),
-        /// Checks again at once.
-        Again,
-        /// Sleeps until it is notified, or until the instant.
-        Until(
-            #[cfg_attr(cloakroom_loom, allow(dead_code, reason = "there is no time"))]
-            Option<Instant>,
-        ),
-    }
-
-    impl Wake for ThreadSignal {
-        fn wake(self: Arc<Self>) {
-            self.notify();
-        }
-
-        fn wake_by_ref(self: &Arc<Self>) {
-            self.notify();
-        }
-    }
-
-    /// Calls `f` with this thread's signal. It is made once a thread, so that waiting allocates nothing.
-    pub(crate) fn with_thread_signal<R>(f: impl FnOnce(&Arc<ThreadSignal>) -> R) -> R {
-        #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
-        return f(&Arc::new(ThreadSignal::new()));
-        #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
-        {
-            thread_local! {
-                static SIGNAL: Arc<ThreadSignal> = Arc::new(ThreadSignal::new());
-            }
-            match SIGNAL.try_with(Arc::clone) {
-                Ok(signal) => f(&signal),
-                // The thread is going away and its locals with it.
-                Err(_) => f(&Arc::new(ThreadSignal::new())),
-            }
-        }
-    }
-}
+#[cfg(not(target_family = "wasm"))]
+mod parking;
+#[cfg(not(target_family = "wasm"))]
+pub(crate) use self::parking::{Wait, with_thread_signal};
