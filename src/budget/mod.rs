@@ -17,6 +17,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use self::semaphore::Semaphore;
+#[cfg(not(target_family = "wasm"))]
 use crate::blocking::{self, Elapsed};
 use crate::error::{AcquireError, Refusal};
 use crate::maybe_owned::MaybeOwned;
@@ -161,6 +162,7 @@ impl Budget {
     ///
     /// As [`acquire`](Self::acquire), and [`TimedOut`](Refusal::TimedOut), or
     /// [`Full`](Refusal::Full) if the timeout is zero.
+    #[cfg(not(target_family = "wasm"))]
     pub fn acquire_timeout(
         &self,
         bytes: u64,
@@ -177,6 +179,7 @@ impl Budget {
     }
 
     /// Blocks this thread on a wait for this budget, and reclaims meanwhile.
+    #[cfg(not(target_family = "wasm"))]
     pub(crate) fn block_on<F: Future>(
         &self,
         timeout: Duration,
@@ -253,6 +256,7 @@ impl Budget {
 
     /// As [`drained`](Self::drained), blocking this thread for at most `timeout`. Returns whether it came
     /// to that.
+    #[cfg(not(target_family = "wasm"))]
     pub fn drained_timeout(&self, timeout: Duration) -> bool {
         self.block_on(timeout, |elapsed| blocking::completes(self.drained(), elapsed))
     }

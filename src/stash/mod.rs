@@ -210,6 +210,7 @@ impl<P, O> Stash<P, O> {
 
     /// As [`drained`](Self::drained), blocking this thread for at most `timeout`. Returns whether it came
     /// to that.
+    #[cfg(not(target_family = "wasm"))]
     pub fn drained_timeout(&self, timeout: Duration) -> bool {
         self.budget().drained_timeout(timeout)
     }

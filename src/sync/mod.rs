@@ -8,8 +8,12 @@
 // multiply every model by the orders in which its threads drop their handles.
 pub(crate) use std::sync::Arc;
 
-#[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+#[cfg(all(target_has_atomic = "64", not(any(cloakroom_loom, cloakroom_shuttle))))]
 pub(crate) use std::sync::atomic;
+
+#[cfg(not(target_has_atomic = "64"))]
+#[path = "without_atomic_u64.rs"]
+pub(crate) mod atomic;
 
 #[cfg(cloakroom_loom)]
 pub(crate) use loom::sync::atomic;
@@ -141,40 +145,48 @@ pub(crate) fn load_for_cas(atomic: &atomic::AtomicU64, order: atomic::Ordering) 
     return atomic.fetch_or(0, order);
 }
 
+/// Atomics that no model explores.
+mod plain {
+    #[cfg(not(target_has_atomic = "64"))]
+    pub(super) use super::atomic::{AtomicU64, Ordering};
+    #[cfg(target_has_atomic = "64")]
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
 /// A number for people to read: an error's text, statistics. Nothing that the algorithms rest on is
 /// decided by one, so loom need not explore the values that it may have.
 #[derive(Debug, Default)]
-pub(crate) struct StatCounter(std::sync::atomic::AtomicU64);
+pub(crate) struct StatCounter(plain::AtomicU64);
 
 impl StatCounter {
     pub(crate) const fn new(value: u64) -> Self {
-        Self(std::sync::atomic::AtomicU64::new(value))
+        Self(plain::AtomicU64::new(value))
     }
 
     #[inline]
     pub(crate) fn get(&self) -> u64 {
         // ORDERING: Relaxed [stat.get]: a number for people.
-        self.0.load(std::sync::atomic::Ordering::Relaxed)
+        self.0.load(plain::Ordering::Relaxed)
     }
 
     #[inline]
     pub(crate) fn set(&self, value: u64) {
         // ORDERING: Relaxed [stat.set]: a number for people.
-        self.0.store(value, std::sync::atomic::Ordering::Relaxed);
+        self.0.store(value, plain::Ordering::Relaxed);
     }
 
     /// Makes it at most `value`.
     #[cold]
     pub(crate) fn lower(&self, value: u64) {
         // ORDERING: Relaxed [stat.lower]: a number for people.
-        self.0.fetch_min(value, std::sync::atomic::Ordering::Relaxed);
+        self.0.fetch_min(value, plain::Ordering::Relaxed);
     }
 
     /// Wraps around, so that it can be less.
     #[inline]
     pub(crate) fn add(&self, more: u64) {
         // ORDERING: Relaxed [stat.add]: a number for people.
-        self.0.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
+        self.0.fetch_add(more, plain::Ordering::Relaxed);
     }
 }
 

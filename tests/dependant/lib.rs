@@ -57,7 +57,7 @@ mod tests {
     fn w12_a_reaper_runs_without_a_model() {
         let stash = stash(100, Duration::from_millis(5));
         let reaper = stash.reaper().spawn().unwrap();
-        stash.try_put(7, vec![1; 60]).unwrap();
+        let _ = stash.try_put(7, vec![1; 60]).unwrap();
         while stash.stats().expired == 0 {
             std::thread::sleep(Duration::from_millis(1));
         }
