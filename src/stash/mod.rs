@@ -219,7 +219,7 @@ impl<P, O> Stash<P, O> {
     ///
     /// Raising it serves the line at once. Lowering it removes nothing: until enough has been taken or has
     /// expired, nothing is admitted. A put in line that has become larger than the limit gets its payload
-    /// back as [`TooLarge`](Refusal::TooLarge) when it comes to the head. With 0 nothing is admitted but out of the
+    /// back as [`TooLarge`](crate::Refusal::TooLarge) when it comes to the head. With 0 nothing is admitted but out of the
     /// overflow.
     ///
     /// ```
