@@ -168,7 +168,7 @@ impl<P, O> Stash<P, O> {
     }
 
     /// Closes the stash for new payloads, for good, and returns how many were in line; 0 if it was closed
-    /// already. They, and all later puts, get their payload back with [`Refusal::Closed`]. Entries can still be
+    /// already. They, and all later puts, get their payload back with [`Refusal::Closed`](crate::Refusal::Closed). Entries can still be
     /// taken, and reservations used.
     pub fn close(&self) -> usize {
         self.budget().close()
