@@ -1,6 +1,14 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    target_family = "wasm",
+    allow(dead_code, unused_imports, reason = "only the calls that block use it")
+)]
 
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!("cloakroom needs 64-bit atomics, which this target does not have");
+
+#[cfg(not(target_family = "wasm"))]
 mod blocking;
 mod budget;
 mod clock;

@@ -18,6 +18,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use self::semaphore::Semaphore;
+#[cfg(not(target_family = "wasm"))]
 use crate::blocking::{self, Elapsed};
 use crate::error::{AcquireError, Refusal};
 use crate::maybe_owned::MaybeOwned;
@@ -28,8 +29,7 @@ pub use self::drained::Drained;
 pub use self::permit::Permit;
 use self::reclaim::Reclaimer;
 pub(crate) use self::reclaim::{Reclaim, retry_after_expiry};
-pub(crate) use self::semaphore::Tier;
-pub(crate) use self::state::MAX_LIMIT;
+pub(crate) use self::state::{MAX_LIMIT, Tier};
 pub(crate) use self::wait_queue::QueueStats;
 
 /// A fair byte budget: a limit, and permits for bytes below it, granted first come first served.
@@ -179,6 +179,7 @@ impl Budget {
     ///
     /// As [`acquire`](Self::acquire), and [`TimedOut`](Refusal::TimedOut), or
     /// [`Full`](Refusal::Full) if the timeout is zero.
+    #[cfg(not(target_family = "wasm"))]
     pub fn acquire_timeout(
         &self,
         bytes: u64,
@@ -195,6 +196,7 @@ impl Budget {
     }
 
     /// Blocks this thread on a wait for this budget, and reclaims meanwhile.
+    #[cfg(not(target_family = "wasm"))]
     pub(crate) fn block_on<F: Future>(
         &self,
         timeout: Duration,
@@ -275,6 +277,7 @@ impl Budget {
 
     /// As [`drained`](Self::drained), blocking this thread for at most `timeout`. Returns whether it came
     /// to that.
+    #[cfg(not(target_family = "wasm"))]
     pub fn drained_timeout(&self, timeout: Duration) -> bool {
         self.block_on(timeout, |elapsed| blocking::completes(self.drained(), elapsed))
     }

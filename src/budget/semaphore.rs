@@ -12,19 +12,10 @@ use crossbeam_utils::CachePadded;
 
 use super::limit::SharedLimit;
 use super::reclaim::{Reclaimer, Sleeper};
-use super::state::{MAX_LIMIT, Snapshot, State};
+use super::state::{MAX_LIMIT, Snapshot, State, Tier};
 use super::wait_queue::{Decision, Node, QueueStats, WaitOutcome, WaitQueue, WakeBatch};
 use crate::error::{AcquireError, Refusal};
 use crate::sync::{Mutex, MutexGuard, StatCounter, contain_panic};
-
-/// Where bytes are from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tier {
-    /// All of them were below the regular limit when they were charged.
-    Regular,
-    /// Some were above it, in the overflow.
-    Overflow,
-}
 
 /// The state of a budget.
 pub(super) struct Semaphore {

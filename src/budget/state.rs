@@ -33,6 +33,15 @@
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::load_for_cas;
 
+/// Where bytes are from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// All of them were below the regular limit when they were charged.
+    Regular,
+    /// Some were above it, in the overflow.
+    Overflow,
+}
+
 /// Somebody is in the line: nobody may charge but who holds the queue's lock (invariant 2). Or, once it is
 /// closed, somebody waits for it to be empty. Either way who releases serves. Lowest bit, so that `grant`
 /// can subtract it together with the bytes.

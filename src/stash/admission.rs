@@ -14,6 +14,7 @@ use pin_project_lite::pin_project;
 
 use super::options::PutOptions;
 use super::shared::Inner;
+#[cfg(not(target_family = "wasm"))]
 use crate::blocking::Elapsed;
 use crate::budget::{Acquire, Permit, retry_after_expiry};
 use crate::error::{AcquireError, PutError, Refusal};
@@ -147,6 +148,7 @@ impl<'a, P, O> Request<'a, P, O> {
 
     /// Admits the request, blocking this thread for at most `timeout`. `then` makes the future that is waited
     /// for, of what waits to be admitted.
+    #[cfg(not(target_family = "wasm"))]
     pub(super) fn block_on<F: Future>(
         self,
         timeout: Duration,

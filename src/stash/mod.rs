@@ -190,7 +190,7 @@ impl<P, O> Stash<P, O> {
     }
 
     /// Closes the stash for new payloads, for good, and returns how many were in line; 0 if it was closed
-    /// already. They, and all later puts, get their payload back with [`Refusal::Closed`]. Entries can still be
+    /// already. They, and all later puts, get their payload back with [`Refusal::Closed`](crate::Refusal::Closed). Entries can still be
     /// taken, and reservations used.
     pub fn close(&self) -> usize {
         self.budget().close()
@@ -232,6 +232,7 @@ impl<P, O> Stash<P, O> {
 
     /// As [`drained`](Self::drained), blocking this thread for at most `timeout`. Returns whether it came
     /// to that.
+    #[cfg(not(target_family = "wasm"))]
     pub fn drained_timeout(&self, timeout: Duration) -> bool {
         self.budget().drained_timeout(timeout)
     }
@@ -240,7 +241,7 @@ impl<P, O> Stash<P, O> {
     ///
     /// Raising it serves the line at once. Lowering it removes nothing: until enough has been taken or has
     /// expired, nothing is admitted. A put in line that has become larger than the limit gets its payload
-    /// back as [`TooLarge`](Refusal::TooLarge) when it comes to the head. With 0 nothing is admitted but out of the
+    /// back as [`TooLarge`](crate::Refusal::TooLarge) when it comes to the head. With 0 nothing is admitted but out of the
     /// overflow.
     ///
     /// ```

@@ -131,6 +131,7 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
     ///
     /// As [`put`](Self::put), and [`TimedOut`](Refusal::TimedOut), or [`Full`](Refusal::Full) if the
     /// timeout is zero.
+    #[cfg(not(target_family = "wasm"))]
     pub fn put_timeout(
         &self,
         owner: O,
@@ -145,6 +146,7 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
     /// # Errors
     ///
     /// As [`put_timeout`](Self::put_timeout).
+    #[cfg(not(target_family = "wasm"))]
     pub fn put_timeout_with(
         &self,
         owner: O,

@@ -92,6 +92,7 @@ impl<P, O> Stash<P, O> {
     ///
     /// As [`reserve`](Self::reserve), and [`TimedOut`](Refusal::TimedOut), or [`Full`](Refusal::Full) if
     /// the timeout is zero.
+    #[cfg(not(target_family = "wasm"))]
     pub fn reserve_timeout(
         &self,
         bytes: u64,
@@ -111,6 +112,7 @@ impl<P, O> Stash<P, O> {
         }
     }
 
+    #[cfg(not(target_family = "wasm"))]
     fn reserve_blocking(
         &self,
         key: Option<OwnerKey>,
@@ -186,6 +188,7 @@ impl<P, O> Stash<P, O> {
     /// # Errors
     ///
     /// As [`reserve_timeout`](Self::reserve_timeout), and [`OwnerFull`](Refusal::OwnerFull), at once.
+    #[cfg(not(target_family = "wasm"))]
     pub fn reserve_timeout_for<Q>(
         &self,
         owner: &Q,
