@@ -21,6 +21,8 @@ pub use clock::{Clock, ManualClock};
 pub use error::{AcquireError, ConfigError, PutError, Refusal};
 #[cfg(feature = "http-body")]
 pub use integrations::ClaimBody;
+#[cfg(feature = "stream")]
+pub use integrations::{ClaimItems, ClaimStream};
 #[cfg(feature = "metrics")]
 pub use observe::MetricsObserver;
 #[cfg(feature = "tracing")]
@@ -28,7 +30,7 @@ pub use observe::TracingObserver;
 pub use observe::{Event, Observer};
 pub use payload::Payload;
 pub use stash::{
-    Builder, Claim, OnDrop, Put, PutOptions, Reaper, Refused, Reservation, ReservationError,
-    Reserve, Stash, Stats,
+    Builder, Chunks, Claim, ClaimReader, Contiguous, OnDrop, Put, PutOptions, Reaper, Refused,
+    Reservation, ReservationError, Reserve, Stash, Stats,
 };
 pub use ticket::{ParseTicketError, Ticket};

@@ -76,7 +76,8 @@ pub struct Claim<P, O> {
     /// Until it is finished.
     slot: Option<ClaimedSlot<Stash<P, O>, P, O>>,
     ticket: Ticket,
-    on_drop: OnDrop,
+    /// If something was said.
+    on_drop: Option<OnDrop>,
 }
 
 impl<P, O> Claim<P, O> {
@@ -102,7 +103,7 @@ impl<P, O> Claim<P, O> {
             stash.inner.discard_expired(gone);
             return None;
         }
-        let claim = Self { slot: Some(slot), ticket, on_drop: OnDrop::PutBack };
+        let claim = Self { slot: Some(slot), ticket, on_drop: None };
         let stash = claim.slot().handle();
         stash.inner.counters.claimed.add(1);
         stash.inner.observe(|| Event::Claimed { bytes: claim.slot().charge() });
@@ -124,9 +125,13 @@ impl<P, O> Claim<P, O> {
         self.slot().charge()
     }
 
-    /// Says what becomes of it if it is dropped unfinished.
+    /// Says what becomes of the claim if it is dropped before it was finished.
+    ///
+    /// Every conversion honours it: a reader, body or stream that was not read to its end, and the last clone
+    /// of [`into_bytes`](Self::into_bytes). Unless set, all of them put the payload back, except bytes, which
+    /// cannot tell whether they were read: these are finished.
     pub fn on_drop(mut self, what: OnDrop) -> Self {
-        self.on_drop = what;
+        self.on_drop = Some(what);
         self
     }
 
@@ -211,8 +216,12 @@ where
     P: AsRef<[u8]> + Send + Sync + 'static,
     O: Send + 'static,
 {
-    /// Delivered when the last clone of what this returns is dropped, wherever that is: until then the
-    /// payload stays charged. Nothing is copied.
+    /// Turns the claim into bytes that are delivered when their last clone is dropped.
+    ///
+    /// Until then the payload stays charged, wherever the clones are. Nothing is copied. With
+    /// [`on_drop(OnDrop::PutBack)`](Self::on_drop) the payload is put back with the last clone instead.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
@@ -228,7 +237,8 @@ where
     pub fn into_bytes(self) -> Bytes {
         // User code: if it panics, nothing has been delivered, and the claim is still one that puts back.
         let _ = self.as_ref();
-        Bytes::from_owner(self.on_drop(OnDrop::Finish))
+        let what = self.on_drop.unwrap_or(OnDrop::Finish);
+        Bytes::from_owner(self.on_drop(what))
     }
 }
 
@@ -248,7 +258,7 @@ impl<P, O> Deref for Claim<P, O> {
 
 impl<P, O> Drop for Claim<P, O> {
     fn drop(&mut self) {
-        match self.on_drop {
+        match self.on_drop.unwrap_or_default() {
             OnDrop::PutBack => drop(self.return_it()),
             OnDrop::Finish => self.finish(),
         }

@@ -9,8 +9,10 @@ mod alarms;
 mod builder;
 mod claim;
 mod counters;
+mod delivery;
 mod options;
 mod put;
+mod reader;
 mod reaper;
 mod reserve;
 mod shared;
@@ -31,8 +33,14 @@ use crate::slots::{MapHandle, Removed, SlotMap};
 pub(crate) use self::alarms::NextSweep;
 pub use self::builder::Builder;
 pub use self::claim::{Claim, OnDrop};
+#[cfg(feature = "stream")]
+pub(crate) use self::delivery::Items;
+#[cfg(any(feature = "http-body", feature = "stream"))]
+pub(crate) use self::delivery::Parts;
+pub use self::delivery::{Chunks, Contiguous};
 pub use self::options::PutOptions;
 pub use self::put::Put;
+pub use self::reader::ClaimReader;
 pub use self::reaper::Reaper;
 pub use self::reserve::{Reservation, ReservationError, Reserve};
 pub use self::stats::{Refused, Stats};

@@ -16,6 +16,7 @@ mod auto_traits;
 mod bad_input;
 mod claims;
 mod conformance;
+mod delivery;
 mod documented;
 mod expiry;
 #[cfg(feature = "http-body")]
