@@ -130,7 +130,7 @@ mod metric {
 
     #[test]
     fn b10_metrics_by_name() {
-        let (stash, clock) = test_stash(MetricsObserver);
+        let (stash, clock) = test_stash(MetricsObserver::new());
         let seen = emitted(|| everything_happens(&stash, &clock));
         assert_eq!(
             seen,
@@ -153,13 +153,13 @@ mod metric {
 
     #[test]
     fn b10_gauges_by_name() {
-        let (stash, clock) = test_stash(MetricsObserver);
+        let (stash, clock) = test_stash(MetricsObserver::new());
         let full = stash.try_put(1, vec![0; 120]).unwrap();
         let claim = stash.claim(&full, &1);
         let mut waiting = Box::pin(stash.put(1, vec![0; 30]));
         assert!(block_on(poll_once(&mut waiting)).is_none());
         clock.advance(Duration::from_millis(2_500));
-        let seen = emitted(|| MetricsObserver.record(&stash.stats()));
+        let seen = emitted(|| MetricsObserver::new().record(&stash.stats()));
         assert_eq!(
             seen,
             named(&[
@@ -174,8 +174,33 @@ mod metric {
             ])
         );
         drop((waiting, claim));
-        let idle = emitted(|| MetricsObserver.record(&stash.stats()));
+        let idle = emitted(|| MetricsObserver::new().record(&stash.stats()));
         assert!(idle.contains(&("gauge cloakroom_oldest_wait_seconds{}".to_owned(), 0.0)));
+    }
+
+    #[test]
+    fn w14_two_stashes_that_overwrite_each_others_metrics() {
+        let observers = ["results", "uploads"].map(MetricsObserver::named);
+        let [results, uploads] = observers.clone().map(|observer| test_stash(observer).0);
+        let seen = emitted(|| {
+            let _ = results.try_put(1, vec![0; 70]).unwrap();
+            let _ = uploads.try_put(1, vec![0; 30]).unwrap();
+            observers[0].record(&results.stats());
+            observers[1].record(&uploads.stats());
+        });
+        let labelled = |name: &str| seen.iter().filter(|(key, _)| key.starts_with(name)).collect();
+        let gauges: Vec<_> = labelled("gauge cloakroom_used_bytes");
+        assert_eq!(gauges.len(), 2);
+        assert_eq!(*gauges[0], ("gauge cloakroom_used_bytes{stash=results}".to_owned(), 70.0));
+        assert_eq!(*gauges[1], ("gauge cloakroom_used_bytes{stash=uploads}".to_owned(), 30.0));
+        let put = "counter cloakroom_put_total{stash=results,outcome=stored}".to_owned();
+        assert_eq!(labelled("counter cloakroom_put_total")[0], &(put, 1.0));
+        assert!(seen.iter().all(|(key, _)| key.contains("{stash=")), "{seen:?}");
+        // Everything that can be emitted, with the label.
+        let (stash, clock) = test_stash(MetricsObserver::named("all".to_owned()));
+        let seen = emitted(|| everything_happens(&stash, &clock));
+        assert_eq!(seen.len(), 12);
+        assert!(seen.iter().all(|(key, _)| key.contains("{stash=all")), "{seen:?}");
     }
 }
 
@@ -224,7 +249,7 @@ mod trace {
 
     #[test]
     fn b10_events_by_name() {
-        let (stash, clock) = test_stash(TracingObserver);
+        let (stash, clock) = test_stash(TracingObserver::new());
         let writes = Writes::default();
         tracing::subscriber::with_default(writes.clone(), || everything_happens(&stash, &clock));
         assert_eq!(
@@ -248,13 +273,24 @@ mod trace {
             ]
         );
     }
+
+    #[test]
+    fn w14_events_that_do_not_say_of_which_stash() {
+        let (stash, clock) = test_stash(TracingObserver::named("results"));
+        let writes = Writes::default();
+        tracing::subscriber::with_default(writes.clone(), || everything_happens(&stash, &clock));
+        let events = writes.0.lock().unwrap();
+        assert_eq!(events[0], "stored stash=\"results\" bytes=70 overflow=false");
+        assert_eq!(events.len(), 15);
+        assert!(events.iter().all(|event| event.contains(" stash=\"results\" ")), "{events:?}");
+    }
 }
 
 // ---- serde -----------------------------------------------------------------------------------------
 
 #[test]
 fn b10_a_ticket_is_a_string_both_ways() {
-    let (stash, _) = test_stash(TracingObserver);
+    let (stash, _) = test_stash(TracingObserver::new());
     let ticket = stash.try_put(1, vec![7]).unwrap();
     let json = serde_json::to_string(&ticket).unwrap();
     assert_eq!(json, format!("\"{ticket}\""));
