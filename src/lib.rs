@@ -16,7 +16,7 @@ mod stash;
 mod sync;
 mod ticket;
 
-pub use budget::{Acquire, Budget, Drained, Permit};
+pub use budget::{Acquire, Budget, BudgetStats, Drained, Permit};
 pub use clock::{Clock, ManualClock};
 pub use error::{AcquireError, ConfigError, PutError, Refusal};
 #[cfg(feature = "http-body")]

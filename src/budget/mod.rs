@@ -8,6 +8,7 @@ mod drained;
 mod permit;
 mod semaphore;
 mod state;
+mod stats;
 mod wait_queue;
 
 use std::fmt;
@@ -24,6 +25,7 @@ pub use self::drained::Drained;
 pub use self::permit::Permit;
 pub(crate) use self::semaphore::Tier;
 pub(crate) use self::state::MAX_LIMIT;
+pub use self::stats::BudgetStats;
 pub(crate) use self::wait_queue::QueueStats;
 
 /// A fair byte budget: a limit, and permits for bytes below it, granted first come first served.
@@ -75,6 +77,21 @@ impl Budget {
     pub const MAX_LIMIT: u64 = MAX_LIMIT;
 
     /// Makes a budget of `limit` bytes, all of it free.
+    ///
+    /// # Examples
+    ///
+    /// One for the whole process:
+    ///
+    /// ```
+    /// use std::sync::LazyLock;
+    /// use cloakroom::Budget;
+    ///
+    /// static UPLOADS: LazyLock<Budget> = LazyLock::new(|| Budget::new(64 << 20));
+    ///
+    /// let permit = UPLOADS.try_acquire(1 << 20)?;
+    /// # drop(permit);
+    /// # Ok::<(), cloakroom::AcquireError>(())
+    /// ```
     #[must_use]
     pub fn new(limit: u64) -> Self {
         Self::with_overflow(limit, 0)

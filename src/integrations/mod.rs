@@ -6,6 +6,8 @@ mod http_body;
 mod serde;
 #[cfg(feature = "stream")]
 mod stream;
+#[cfg(feature = "uuid")]
+mod uuid;
 
 #[cfg(feature = "http-body")]
 pub use self::http_body::ClaimBody;

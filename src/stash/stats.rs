@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Stash;
-use crate::error::Refusal;
+use crate::error::{AcquireError, Refusal};
 
 impl<P, O> Stash<P, O> {
     /// How it is doing: numbers of now and counters since it was built.
@@ -15,6 +15,47 @@ impl<P, O> Stash<P, O> {
     #[must_use]
     pub fn stats(&self) -> Stats {
         Stats::of(self)
+    }
+
+    /// Suggests how long to wait before trying again, from the wait queue's own progress.
+    ///
+    /// It is the time for which the head of the wait queue has waited so far: a request that joins now has to
+    /// expect at least as much. For a `Retry-After` header, round it up to seconds.
+    ///
+    /// # Returns
+    ///
+    /// `None` if there is nothing to go by: the refusal is not [transient](AcquireError::is_transient), it is about
+    /// its owner only, nobody waits, or the head is a bare permit's, which has no clock.
+    ///
+    /// # Complexity
+    ///
+    /// O(1). Takes the wait queue's lock for a moment.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::{ManualClock, Stash};
+    /// # let clock = ManualClock::new();
+    /// # let builder = Stash::<Vec<u8>, ()>::builder().max_bytes(1_000);
+    /// # let stash = builder.entry_overhead(0).clock(clock.clone()).build().unwrap();
+    /// # let _all = stash.try_reserve(1_000).unwrap();
+    /// # let mut waiting = Box::pin(stash.reserve(10));
+    /// # futures_lite::future::block_on(futures_lite::future::poll_once(&mut waiting));
+    /// # clock.advance(Duration::from_millis(2_500));
+    /// let refused = stash.try_put((), vec![7; 100]).unwrap_err();
+    /// if let Some(wait) = stash.retry_after(refused.details()) {
+    ///     println!("Retry-After: {}", wait.as_secs_f64().ceil());
+    /// }
+    /// # assert_eq!(stash.retry_after(refused.details()), Some(Duration::from_millis(2_500)));
+    /// ```
+    #[must_use]
+    pub fn retry_after(&self, refusal: &AcquireError) -> Option<Duration> {
+        if !refusal.is_transient() || refusal.reason() == Refusal::OwnerFull {
+            return None;
+        }
+        let since = self.inner.budget.queue_stats().head_since?;
+        Some(Duration::from_nanos(self.inner.now().saturating_sub(since)))
     }
 }
 

@@ -319,3 +319,31 @@ fn b10_text_that_is_no_ticket_is_an_error_that_does_not_repeat_it() {
     let error = serde_json::from_str::<Ticket>(&long).unwrap_err().to_string();
     assert!(error.len() < 200, "{error}");
 }
+
+#[test]
+fn b19_statistics_are_written_with_all_their_numbers() {
+    let (stash, clock) = test_stash(TracingObserver::new());
+    everything_happens(&stash, &clock);
+    let _held = stash.try_put(1, vec![0; 120]).unwrap();
+    let mut waiting = Box::pin(stash.put(1, vec![0; 30]));
+    assert!(block_on(poll_once(&mut waiting)).is_none());
+    clock.advance(Duration::from_millis(2_500));
+    let expected = serde_json::json!({
+        "used_bytes": 120, "peak_bytes": 120, "max_bytes": 100, "overflow_bytes": 20,
+        "entries": 1, "claims": 0,
+        "waiting": 1, "waiting_bytes": 30, "head_bytes": 30,
+        "oldest_wait": { "secs": 2, "nanos": 500_000_000 },
+        "stored": 5, "delivered": 2, "expired": 1, "cleared": 1, "claimed": 2, "put_back": 1,
+        "waited": 1,
+        "refused": {
+            "full": 1, "too_large": 1, "timed_out": 0, "cancelled": 0, "closed": 0,
+            "owner_full": 0, "queue_full": 1
+        },
+    });
+    assert_eq!(serde_json::to_value(stash.stats()).unwrap(), expected);
+    let expected = serde_json::json!({
+        "used": 120, "limit": 120, "peak": 120, "waiting": 1, "waiting_bytes": 30, "head_bytes": 30,
+    });
+    assert_eq!(serde_json::to_value(stash.budget().stats()).unwrap(), expected);
+    drop(waiting);
+}

@@ -29,6 +29,8 @@ mod panics;
 mod properties;
 mod queue;
 mod reentrancy;
+mod refusals;
 mod reserve;
 mod shutdown;
 mod stats_and_events;
+mod tickets;
