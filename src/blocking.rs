@@ -5,9 +5,9 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::sync::with_thread_signal;
+use crate::sync::{Arc, Wait, with_thread_signal};
 
-/// Completes when its instant has come, but wakes nobody: [`run`] polls it again then.
+/// Completes at its instant, but wakes nobody: [`run`] polls it again then.
 #[derive(Debug)]
 pub(crate) struct Elapsed(Option<Instant>);
 
@@ -22,24 +22,46 @@ impl Future for Elapsed {
     }
 }
 
-/// Blocks on the future that `make` makes of the deadline `timeout` from now. A deadline beyond the
-/// clock's range never comes.
-pub(crate) fn run<F: Future>(timeout: Duration, make: impl FnOnce(Elapsed) -> F) -> F::Output {
+/// Blocks on the future that `make` makes of the deadline `timeout` from now.
+///
+/// A deadline beyond the clock's range never comes. After each poll `before_sleep` is called: it says how long
+/// the thread may sleep at most, and may wake it earlier by the waker.
+pub(crate) fn run<F: Future>(
+    timeout: Duration,
+    mut before_sleep: impl FnMut(&Waker) -> Option<Duration>,
+    make: impl FnOnce(Elapsed) -> F,
+) -> F::Output {
     let deadline = Instant::now().checked_add(timeout);
     let mut future = pin!(make(Elapsed(deadline)));
     with_thread_signal(|signal| {
-        let waker = Waker::from(std::sync::Arc::clone(signal));
+        let waker = Waker::from(Arc::clone(signal));
         let mut cx = Context::from_waker(&waker);
         loop {
-            let done = signal.wait_unless(deadline, || match future.as_mut().poll(&mut cx) {
-                Poll::Ready(output) => Some(output),
-                Poll::Pending => None,
+            let done = signal.wait_unless(|| {
+                if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+                    return Wait::Done(output);
+                }
+                match before_sleep(&waker) {
+                    Some(Duration::ZERO) => Wait::Again,
+                    Some(sleep) => {
+                        Wait::Until(earlier(deadline, Instant::now().checked_add(sleep)))
+                    }
+                    None => Wait::Until(deadline),
+                }
             });
             if let Some(output) = done {
                 return output;
             }
         }
     })
+}
+
+/// The earlier of two instants, where `None` never comes.
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
 }
 
 /// Whether `future` completes before `elapsed` does.

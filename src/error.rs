@@ -97,11 +97,6 @@ impl Refusal {
             | Refusal::QueueFull => 503,
         }
     }
-
-    /// Whether what has expired may be in the way.
-    pub(crate) fn is_lack_of_room(self) -> bool {
-        matches!(self, Refusal::Full | Refusal::OwnerFull)
-    }
 }
 
 impl fmt::Display for Refusal {
@@ -198,14 +193,6 @@ impl AcquireError {
             Refusal::OwnerFull => self.requested > self.limit,
             _ => false,
         }
-    }
-
-    /// For blocking calls, whose `until` is their deadline.
-    pub(crate) fn into_timed_out(mut self) -> Self {
-        if self.reason == Refusal::Cancelled {
-            self.reason = Refusal::TimedOut;
-        }
-        self
     }
 }
 

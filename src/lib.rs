@@ -5,10 +5,12 @@ mod blocking;
 mod budget;
 mod clock;
 mod error;
+mod give_up;
 mod integrations;
 #[cfg(cloakroom_loom)]
 #[doc(hidden)]
 pub mod loom_internals;
+mod maybe_owned;
 mod observe;
 mod payload;
 mod slots;
@@ -19,6 +21,7 @@ mod ticket;
 pub use budget::{Acquire, Budget, BudgetStats, Drained, Permit};
 pub use clock::{Clock, ManualClock};
 pub use error::{AcquireError, ConfigError, PutError, Refusal};
+pub use give_up::{GiveUp, Never, Until};
 #[cfg(feature = "http-body")]
 pub use integrations::ClaimBody;
 #[cfg(feature = "stream")]

@@ -82,7 +82,7 @@ fn payload() -> Bytes {
 type Owner = [u8; 16];
 const OWNER: Owner = [1; 16];
 
-fn stash<O>(max_bytes: u64) -> Stash<Bytes, O> {
+fn stash<O: Send + 'static>(max_bytes: u64) -> Stash<Bytes, O> {
     let builder = Stash::builder().max_bytes(max_bytes).entry_overhead(0);
     builder.build().expect("the settings are good")
 }
@@ -218,7 +218,10 @@ fn a_blocking_wait_that_is_granted_allocates_nothing() {
 
 /// Bytes per entry beyond the payload, at each of these numbers held; and the most at any number from
 /// the first on, as there is always a segment that is not full yet.
-fn bytes_per_entry<O: Copy + Eq + std::hash::Hash>(owner: O, counts: &[u64]) -> (Vec<f64>, f64) {
+fn bytes_per_entry<O>(owner: O, counts: &[u64]) -> (Vec<f64>, f64)
+where
+    O: Copy + Eq + std::hash::Hash + Send + 'static,
+{
     let before = HELD.get();
     let stash = stash::<O>(1 << 40);
     let (mut at, mut most) = (Vec::new(), 0.0_f64);

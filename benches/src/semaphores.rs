@@ -35,7 +35,7 @@ impl Semaphore for Cloakroom {
     }
 
     #[expect(refining_impl_trait, reason = "a future without a wrapper around it")]
-    fn acquire(&self, bytes: u64) -> Acquire<'_, Pending<()>> {
+    fn acquire(&self, bytes: u64) -> Acquire<'_> {
         self.0.acquire(bytes)
     }
 }

@@ -1,4 +1,4 @@
-//! The budget and its line: models L1 to L14 and L16 to L19.
+//! The budget and its wait queue: models L1 to L14 and L16 to L18.
 //!
 //! Every model ends with `settled`: whatever the interleaving, all bytes are back and nobody waits.
 #![cfg(cloakroom_loom)]
@@ -625,59 +625,6 @@ fn l18_all_releases_happen_before_the_grant_that_needs_them() {
             thread.join().unwrap();
         }
         drop(waiter);
-        settled(&budget);
-    });
-}
-
-/// Where one may wait: one of two joiners waits, or is granted, before the other has a place.
-#[test]
-fn l19_no_more_wait_than_may() {
-    model(|| {
-        let budget = Budget::new(1);
-        budget.set_max_waiting(1);
-        let p = hold(&budget, 1);
-        let other = {
-            let budget = budget.clone();
-            thread::spawn(move || Waiter::started(acquire(&budget, 1)))
-        };
-        let releaser = thread::spawn(move || drop(p));
-        let here = Waiter::started(acquire(&budget, 1));
-        releaser.join().unwrap();
-        let (mut granted, mut waiting) = (Vec::new(), Vec::new());
-        for outcome in [here, other.join().unwrap()] {
-            match outcome {
-                Ok(Ok(permit)) => granted.push(permit),
-                Ok(Err(error)) => assert_eq!(error.reason(), Refusal::QueueFull),
-                Err(waiter) if waiter.wakes() > 0 => granted.push(waiter.woken_once().unwrap()),
-                Err(waiter) => waiting.push(waiter.still_waits()),
-            }
-        }
-        assert_eq!(granted.len(), 1, "there was a place for one, and room");
-        assert!(waiting.len() <= 1);
-        drop(granted);
-        for waiter in waiting {
-            drop(waiter.woken_once().unwrap());
-        }
-        settled(&budget);
-    });
-}
-
-/// Where nobody may wait: who was refused has left no trace. Some bytes stay held, so no release comes to
-/// put right what it left.
-#[test]
-fn l19_a_refused_joiner_leaves_no_line() {
-    model(|| {
-        let budget = Budget::new(3);
-        budget.set_max_waiting_bytes(0);
-        let (p, q) = (hold(&budget, 1), hold(&budget, 1));
-        let releaser = thread::spawn(move || drop(p));
-        match Waiter::started(acquire(&budget, 3)) {
-            Ok(outcome) => assert_eq!(outcome.unwrap_err().reason(), Refusal::QueueFull),
-            Err(_) => panic!("it waits"),
-        }
-        releaser.join().unwrap();
-        assert!(budget.try_acquire(2).is_ok(), "refused though nobody waits and it fits");
-        drop(q);
         settled(&budget);
     });
 }

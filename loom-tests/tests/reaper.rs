@@ -40,8 +40,8 @@ impl Reaping {
         Self { reaper: Waiter::queued(future, CountingWaker::new()), until }
     }
 
-    /// When it looks again, if nothing more happens.
-    fn looks_again(&mut self) -> u64 {
+    /// When it sweeps again, if nothing more happens.
+    fn sweeps_again(&mut self) -> u64 {
         if self.reaper.wakes() > 0 {
             assert!(self.reaper.poll().is_pending());
         }
@@ -61,7 +61,7 @@ fn r1_a_short_lived_put_is_reaped_in_time() {
         };
         let mut reaping = Reaping::started(&stash, &now);
         assert!(putter.join().unwrap());
-        assert!(reaping.looks_again() <= SHORT, "the reaper sleeps past its deadline");
+        assert!(reaping.sweeps_again() <= SHORT, "the reaper sleeps past its deadline");
     });
 }
 
@@ -79,7 +79,26 @@ fn r1_what_is_put_back_is_reaped_in_time() {
         let claimer = thread::spawn(move || claim.put_back());
         let mut reaping = Reaping::started(&stash, &now);
         assert!(claimer.join().unwrap());
-        assert!(reaping.looks_again() <= TTL, "the reaper sleeps past its deadline");
+        assert!(reaping.sweeps_again() <= TTL, "the reaper sleeps past its deadline");
+    });
+}
+
+/// Two reapers share the time of the next sweep. One is dropped, and may have hidden from the other what it was
+/// about to see: the other takes over.
+#[test]
+fn r2_a_reaper_that_is_dropped_hands_over_what_it_saw() {
+    model(|| {
+        let now = Now::default();
+        let stash = stash(&now);
+        let mut stays = Reaping::started(&stash, &now);
+        let leaver = {
+            let (stash, now) = (stash.clone(), now.clone());
+            thread::spawn(move || drop(Reaping::started(&stash, &now)))
+        };
+        let short = PutOptions::new().ttl(Duration::from_nanos(SHORT));
+        assert!(stash.try_put_with((), vec![1], short).is_ok());
+        leaver.join().unwrap();
+        assert!(stays.sweeps_again() <= SHORT, "the reaper sleeps past its deadline");
     });
 }
 

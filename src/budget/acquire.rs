@@ -1,7 +1,7 @@
-//! The future that waits in line.
+//! The future that waits in the queue.
 
 use std::fmt;
-use std::future::{Future, Pending};
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,36 +11,52 @@ use super::semaphore::{EnqueueResult, Semaphore};
 use super::wait_queue::{Node, WaitOutcome};
 use super::{Permit, Tier};
 use crate::error::{AcquireError, Refusal};
+use crate::give_up::{GiveUp, Never, Until};
+use crate::maybe_owned::MaybeOwned;
 use crate::sync::Arc;
 
 pin_project! {
-    /// A request for bytes, made by [`Budget::acquire`](super::Budget::acquire). Joins the line when it is
-    /// first polled, unless the bytes are to be had at once.
+    /// A request for bytes, made by [`Budget::acquire`](super::Budget::acquire) and
+    /// [`acquire_owned`](super::Budget::acquire_owned).
     ///
-    /// `U` is what it gives up for: nothing, or the future given to [`until`](Self::until).
+    /// Joins the wait queue at its first poll, unless the bytes are available immediately. `U` is what bounds
+    /// the wait: [`Never`], or what [`until`](Self::until) and [`timeout`](Self::timeout) add.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it leaves the line, or gives the bytes back if they had been granted; either way the next
-    /// in line is served.
+    /// Dropping the future leaves the queue, or releases the bytes if they had been granted. Either way the
+    /// next waiter is granted if it fits.
     #[must_use = "a request does nothing until it is polled"]
-    pub struct Acquire<'a, U = Pending<()>> {
-        semaphore: &'a Arc<Semaphore>,
-        phase: Phase,
+    pub struct Acquire<'a, U = Never> {
+        // Dropped first: the queue is left before user code is dropped.
         #[pin]
-        node: Node,
+        waiter: Waiter<'a>,
         #[pin]
         until: U,
     }
+}
 
-    impl<U> PinnedDrop for Acquire<'_, U> {
+pin_project! {
+    /// A request and its place in the wait queue. Leaves the queue when it is dropped.
+    struct Waiter<'a> {
+        semaphore: MaybeOwned<'a, Arc<Semaphore>>,
+        phase: Phase,
+        // An attempt was refused for lack of room: the first poll joins the queue.
+        attempted: bool,
+        #[pin]
+        node: Node,
+    }
+
+    impl PinnedDrop for Waiter<'_> {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if *this.phase == Phase::Queued {
-                // SAFETY: `Queued` means that it joined.
+                // SAFETY: `Queued` means that the node was enqueued.
                 let outcome = unsafe { this.semaphore.remove(this.node.as_ref()) };
                 if outcome.grant().is_some() {
                     this.semaphore.release(this.node.need());
+                } else if outcome == WaitOutcome::Removed {
+                    this.semaphore.record_abandoned();
                 }
             }
         }
@@ -49,58 +65,96 @@ pin_project! {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// Not polled yet: the node is in no line, and the future may still be moved.
+    /// Not polled yet: the node is in no queue, and the future may still be moved.
     Fresh,
-    /// The node is or was linked, and its outcome has not been taken note of.
+    /// The node is or was linked, and its outcome has not been observed.
     Queued,
     /// The future has completed.
     Done,
 }
 
 impl<'a> Acquire<'a> {
-    pub(super) fn new(semaphore: &'a Arc<Semaphore>, bytes: u64) -> Self {
-        let (node, until) = (Node::new(bytes), std::future::pending());
-        Self { semaphore, phase: Phase::Fresh, node, until }
+    pub(super) fn new(semaphore: MaybeOwned<'a, Arc<Semaphore>>, bytes: u64) -> Self {
+        let waiter =
+            Waiter { semaphore, phase: Phase::Fresh, attempted: false, node: Node::new(bytes) };
+        Self { waiter, until: Never }
     }
+}
 
-    /// Gives up, with [`Cancelled`](Refusal::Cancelled), when `until` completes: a timer of whatever
-    /// runtime, a cancellation token, a client that went away.
+impl<'a, U> Acquire<'a, U> {
+    /// Gives up, as [`Cancelled`](Refusal::Cancelled), when `until` completes: a cancellation token, a client
+    /// that disconnected, any future.
     ///
-    /// If the grant and `until` are ready together, the grant wins. An `until` that is complete at the
-    /// first poll refuses without joining the line, unless the bytes are to be had at once.
-    pub fn until<U: Future>(self, until: U) -> Acquire<'a, U> {
-        // A `self` by value was never pinned, so never polled: there is no place in line to carry over.
-        let node = Node::new(self.node.need());
-        Acquire { semaphore: self.semaphore, phase: Phase::Fresh, node, until }
+    /// If the grant and `until` are ready together, the grant wins. An `until` that is complete at the first
+    /// poll refuses without joining the queue, unless the bytes are available immediately. Expired entries
+    /// of the budget's stash are removed before the request is refused, so they are never the reason. Can be
+    /// called more than once: the first bound to complete ends the wait.
+    pub fn until<F: Future>(self, until: F) -> Acquire<'a, Until<U, F>> {
+        self.bounded(until, Refusal::Cancelled)
     }
-}
 
-impl<U> Acquire<'_, U> {
-    /// Says when it joins the line, if it does at its next poll.
+    /// Gives up, as [`TimedOut`](Refusal::TimedOut), when `sleep` completes: a timer of any runtime.
+    ///
+    /// Otherwise as [`until`](Self::until).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::{Budget, Refusal};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let budget = Budget::new(100);
+    /// let held = budget.try_acquire(100).unwrap();
+    /// let sleep = tokio::time::sleep(Duration::from_millis(1));
+    /// let refused = budget.acquire(1).timeout(sleep).await.unwrap_err();
+    /// assert_eq!(refused.reason(), Refusal::TimedOut);
+    /// # drop(held);
+    /// # }
+    /// ```
+    pub fn timeout<F: Future>(self, sleep: F) -> Acquire<'a, Until<U, F>> {
+        self.bounded(sleep, Refusal::TimedOut)
+    }
+
+    fn bounded<F>(self, future: F, reason: Refusal) -> Acquire<'a, Until<U, F>> {
+        // A `self` by value was never pinned, so never polled: its node is in no queue and may move.
+        let Self { waiter, until } = self;
+        Acquire { waiter, until: Until::new(until, future, reason) }
+    }
+
+    /// Says when it joins the queue, on the clock of the caller.
     pub(crate) fn set_since(&self, since: u64) {
-        self.node.set_since(since);
+        self.waiter.node.set_since(since);
     }
 
-    /// When it joined the line, or tried to.
+    /// When it joined the queue, or tried to.
     pub(crate) fn since(&self) -> Option<u64> {
-        self.node.since()
+        self.waiter.node.since()
+    }
+
+    /// Skips the attempt of the first poll: the caller's has just been refused for lack of room.
+    pub(crate) fn skip_attempt(&mut self) {
+        self.waiter.attempted = true;
     }
 }
 
-impl<U: Future> Acquire<'_, U> {
-    /// First poll: the bytes at once, or the line.
-    fn poll_fresh(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Tier, Refusal>> {
+impl Waiter<'_> {
+    /// First poll: the bytes immediately, or the queue.
+    fn poll_fresh(
+        self: Pin<&mut Self>,
+        until: Pin<&mut impl GiveUp>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Tier, Refusal>> {
         let this = self.project();
-        match this.semaphore.try_acquire(this.node.need()) {
-            Err(Refusal::Full) => {}
-            decided => return Poll::Ready(decided),
+        if !*this.attempted {
+            match this.semaphore.acquire_now(this.node.need()) {
+                Err(Refusal::Full) => {}
+                decided => return Poll::Ready(decided),
+            }
         }
-        if this.until.poll(cx).is_ready() {
-            return Poll::Ready(Err(Refusal::Cancelled));
+        if let Poll::Ready(reason) = until.poll_give_up(cx) {
+            return Poll::Ready(Err(reason));
         }
         // Cloned before the lock is taken: user code.
         let waker = cx.waker().clone();
-        // SAFETY: `PinnedDrop` leaves for a node in phase `Queued`; pinned, it is dropped before it is freed.
+        // SAFETY: `PinnedDrop` removes a node in phase `Queued`; pinned, it is dropped before it is freed.
         match unsafe { this.semaphore.enqueue(this.node.as_ref(), waker) } {
             EnqueueResult::Granted(tier) => Poll::Ready(Ok(tier)),
             EnqueueResult::Refused(reason) => Poll::Ready(Err(reason)),
@@ -112,16 +166,22 @@ impl<U: Future> Acquire<'_, U> {
     }
 
     /// Later polls: an outcome that has come, then `until`, then go on waiting.
-    fn poll_queued(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<Tier, Refusal>> {
+    fn poll_queued(
+        self: Pin<&mut Self>,
+        until: Pin<&mut impl GiveUp>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Tier, Refusal>> {
         let this = self.project();
         let node = this.node.as_ref();
-        if let Some(outcome) = result_of(node.outcome()) {
-            return Poll::Ready(outcome);
+        if let Some(result) = result_of(node.outcome()) {
+            return Poll::Ready(result);
         }
-        if this.until.poll(cx).is_ready() {
-            // SAFETY: queued. If a grant came first it is what `leave` returns: the grant wins.
+        if let Poll::Ready(reason) = until.poll_give_up(cx) {
+            // Expired bytes must not be the reason (invariant 9): they may be all that the head lacks.
+            this.semaphore.reclaim_until(|| node.outcome() != WaitOutcome::Waiting);
+            // SAFETY: queued. If a grant came first, `remove` returns it: the grant wins.
             let outcome = unsafe { this.semaphore.remove(node) };
-            return Poll::Ready(result_of(outcome).unwrap_or(Err(Refusal::Cancelled)));
+            return Poll::Ready(result_of(outcome).unwrap_or(Err(reason)));
         }
         // SAFETY: queued.
         unsafe { this.semaphore.update_waker(node, cx.waker()) };
@@ -130,35 +190,36 @@ impl<U: Future> Acquire<'_, U> {
     }
 }
 
-/// `None`: still waiting.
+/// The result of a wait; `None` while it goes on, or if its owner ended it.
 fn result_of(outcome: WaitOutcome) -> Option<Result<Tier, Refusal>> {
     match outcome {
-        WaitOutcome::Waiting => None,
+        WaitOutcome::Waiting | WaitOutcome::Removed => None,
         WaitOutcome::Granted | WaitOutcome::GrantedOverflow => outcome.grant().map(Ok),
         WaitOutcome::Closed => Some(Err(Refusal::Closed)),
         WaitOutcome::TooLarge => Some(Err(Refusal::TooLarge)),
-        WaitOutcome::Removed => Some(Err(Refusal::Cancelled)),
     }
 }
 
-impl<'a, U: Future> Future for Acquire<'a, U> {
+impl<'a, U: GiveUp> Future for Acquire<'a, U> {
     type Output = Result<Permit<'a>, AcquireError>;
 
     /// # Panics
     ///
     /// If it is polled again after it has completed.
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let outcome = match self.phase {
-            Phase::Fresh => ready!(self.as_mut().poll_fresh(cx)),
-            Phase::Queued => ready!(self.as_mut().poll_queued(cx)),
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let mut waiter = this.waiter;
+        let result = match waiter.phase {
+            Phase::Fresh => ready!(waiter.as_mut().poll_fresh(this.until, cx)),
+            Phase::Queued => ready!(waiter.as_mut().poll_queued(this.until, cx)),
             Phase::Done => panic!("polled after it had completed"),
         };
-        let this = self.project();
-        *this.phase = Phase::Done;
-        let bytes = this.node.need();
-        Poll::Ready(match outcome {
-            Ok(tier) => Ok(Permit::new(this.semaphore, bytes, tier)),
-            Err(reason) => Err(this.semaphore.refusal(reason, bytes)),
+        let waiter = waiter.project();
+        *waiter.phase = Phase::Done;
+        let bytes = waiter.node.need();
+        Poll::Ready(match result {
+            Ok(tier) => Ok(Permit::of(waiter.semaphore, bytes, tier)),
+            Err(reason) => Err(waiter.semaphore.refusal(reason, bytes)),
         })
     }
 }
@@ -166,8 +227,8 @@ impl<'a, U: Future> Future for Acquire<'a, U> {
 impl<U> fmt::Debug for Acquire<'_, U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Acquire")
-            .field("bytes", &self.node.need())
-            .field("phase", &self.phase)
+            .field("bytes", &self.waiter.node.need())
+            .field("phase", &self.waiter.phase)
             .finish_non_exhaustive()
     }
 }

@@ -6,23 +6,28 @@
 mod acquire;
 mod drained;
 mod permit;
+mod reclaim;
 mod semaphore;
 mod state;
 mod stats;
 mod wait_queue;
 
 use std::fmt;
-use std::future::Pending;
+use std::future::Future;
+use std::sync::Weak;
 use std::time::Duration;
 
 use self::semaphore::Semaphore;
-use crate::blocking;
+use crate::blocking::{self, Elapsed};
 use crate::error::{AcquireError, Refusal};
+use crate::maybe_owned::MaybeOwned;
 use crate::sync::Arc;
 
 pub use self::acquire::Acquire;
 pub use self::drained::Drained;
 pub use self::permit::Permit;
+use self::reclaim::Reclaimer;
+pub(crate) use self::reclaim::{Reclaim, retry_after_expiry};
 pub(crate) use self::semaphore::Tier;
 pub(crate) use self::state::MAX_LIMIT;
 pub use self::stats::BudgetStats;
@@ -94,12 +99,18 @@ impl Budget {
     /// ```
     #[must_use]
     pub fn new(limit: u64) -> Self {
-        Self::with_overflow(limit, 0)
+        Self::of_stash(limit, 0, None)
     }
 
-    /// The last `overflow` bytes of the limit are another tier.
-    pub(crate) fn with_overflow(limit: u64, overflow: u64) -> Self {
-        Self { semaphore: Arc::new(Semaphore::new(limit, overflow)) }
+    /// The last `overflow` bytes of the limit are another tier. `reclaimer` is asked for bytes before a request
+    /// is refused.
+    pub(crate) fn of_stash(
+        limit: u64,
+        overflow: u64,
+        reclaimer: Option<Weak<dyn Reclaim>>,
+    ) -> Self {
+        let semaphore = Semaphore::new(limit, overflow, Reclaimer::new(reclaimer));
+        Self { semaphore: Arc::new(semaphore) }
     }
 
     /// Takes `bytes` now, or says why not. Never waits.
@@ -110,17 +121,10 @@ impl Budget {
     /// [`TooLarge`](Refusal::TooLarge) if they exceed the limit, [`Closed`](Refusal::Closed).
     #[inline]
     pub fn try_acquire(&self, bytes: u64) -> Result<Permit<'_>, AcquireError> {
-        match self.semaphore.try_acquire(bytes) {
+        match self.semaphore.acquire_now(bytes) {
             Ok(tier) => Ok(Permit::new(&self.semaphore, bytes, tier)),
             Err(reason) => Err(self.semaphore.refusal(reason, bytes)),
         }
-    }
-
-    /// As `try_acquire`, without the numbers.
-    #[inline]
-    pub(crate) fn acquire_fast(&self, bytes: u64) -> Result<Permit<'_>, Refusal> {
-        let tier = self.semaphore.try_acquire(bytes)?;
-        Ok(Permit::new(&self.semaphore, bytes, tier))
     }
 
     /// Takes `bytes`, waiting in line until they fit. Bound the wait with [`Acquire::until`].
@@ -147,8 +151,25 @@ impl Budget {
     /// # Ok::<(), cloakroom::AcquireError>(())
     /// # }).unwrap();
     /// ```
-    pub fn acquire(&self, bytes: u64) -> Acquire<'_, Pending<()>> {
-        Acquire::new(&self.semaphore, bytes)
+    pub fn acquire(&self, bytes: u64) -> Acquire<'_> {
+        Acquire::new(MaybeOwned::Borrowed(&self.semaphore), bytes)
+    }
+
+    /// As [`acquire`](Self::acquire), without borrowing the budget: the future and its permit are `'static`.
+    ///
+    /// For spawned tasks, struct fields and services. Clones the handle, and once more for the permit.
+    ///
+    /// ```
+    /// # use cloakroom::{Acquire, Budget};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cloakroom::AcquireError> {
+    /// let budget = Budget::new(100);
+    /// let request: Acquire<'static> = budget.acquire_owned(60);
+    /// let permit = tokio::spawn(request).await.unwrap()?;
+    /// assert_eq!(permit.bytes(), 60);
+    /// # Ok(()) }
+    /// ```
+    pub fn acquire_owned(&self, bytes: u64) -> Acquire<'static> {
+        Acquire::new(MaybeOwned::Owned(Arc::clone(&self.semaphore)), bytes)
     }
 
     /// Takes `bytes`, blocking this thread in line for at most `timeout`. A timeout of zero never
@@ -163,14 +184,24 @@ impl Budget {
         bytes: u64,
         timeout: Duration,
     ) -> Result<Permit<'_>, AcquireError> {
-        if timeout.is_zero() {
-            return self.try_acquire(bytes);
+        match self.try_acquire(bytes) {
+            Err(refusal) if refusal.reason() == Refusal::Full && !timeout.is_zero() => {
+                let mut request = self.acquire(bytes);
+                request.skip_attempt();
+                self.block_on(timeout, |elapsed| request.timeout(elapsed))
+            }
+            decided => decided,
         }
-        if let Ok(tier) = self.semaphore.try_acquire(bytes) {
-            return Ok(Permit::new(&self.semaphore, bytes, tier));
-        }
-        blocking::run(timeout, |elapsed| self.acquire(bytes).until(elapsed))
-            .map_err(AcquireError::into_timed_out)
+    }
+
+    /// Blocks this thread on a wait for this budget, and reclaims meanwhile.
+    pub(crate) fn block_on<F: Future>(
+        &self,
+        timeout: Duration,
+        make: impl FnOnce(Elapsed) -> F,
+    ) -> F::Output {
+        let mut sleeper = self.semaphore.sleeper();
+        blocking::run(timeout, |waker| sleeper.reclaim(waker), make)
     }
 
     /// Sets the limit, in bytes; at most [`MAX_LIMIT`](Self::MAX_LIMIT).
@@ -241,12 +272,17 @@ impl Budget {
     /// As [`drained`](Self::drained), blocking this thread for at most `timeout`. Returns whether it came
     /// to that.
     pub fn drained_timeout(&self, timeout: Duration) -> bool {
-        blocking::run(timeout, |elapsed| blocking::completes(self.drained(), elapsed))
+        self.block_on(timeout, |elapsed| blocking::completes(self.drained(), elapsed))
     }
 
     /// The line, for those who watch it. Takes its lock.
     pub(crate) fn queue_stats(&self) -> QueueStats {
         self.semaphore.queue_stats()
+    }
+
+    /// How many waiters were dropped while they waited.
+    pub(crate) fn abandoned(&self) -> u64 {
+        self.semaphore.abandoned()
     }
 
     /// The most bytes that were in use at once.

@@ -7,6 +7,7 @@ use std::ptr;
 
 use super::semaphore::Semaphore;
 use super::{Budget, MAX_LIMIT, Tier};
+use crate::maybe_owned::MaybeOwned;
 use crate::sync::Arc;
 
 /// Bytes held from a [`Budget`]. Dropping it gives them back and serves the line.
@@ -46,6 +47,14 @@ impl<'a> Permit<'a> {
         // SAFETY: the copy is dropped only if it is `OWNED`, and the original outlives it.
         let semaphore = ManuallyDrop::new(unsafe { ptr::read(semaphore) });
         Self { semaphore, state: bytes | overflow, borrowed: PhantomData }
+    }
+
+    /// `bytes` have been charged. Owns its handle if the request did.
+    pub(super) fn of(semaphore: &MaybeOwned<'a, Arc<Semaphore>>, bytes: u64, tier: Tier) -> Self {
+        match semaphore {
+            MaybeOwned::Borrowed(semaphore) => Self::new(semaphore, bytes, tier),
+            MaybeOwned::Owned(semaphore) => Permit::new(semaphore, bytes, tier).into_owned(),
+        }
     }
 
     /// Where its bytes were from when they were charged, of a permit as it was given out.

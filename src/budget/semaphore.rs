@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
+use super::reclaim::{Reclaimer, Sleeper};
 use super::state::{MAX_LIMIT, Snapshot, State};
 use super::wait_queue::{Decision, Node, QueueStats, WaitOutcome, WaitQueue, WakeBatch};
 use crate::error::{AcquireError, Refusal};
@@ -34,8 +35,11 @@ pub(super) struct Semaphore {
     waiting: StatCounter,
     /// The least room there ever was, as if the limit had always been what it is: limit - room is the peak.
     min_room: StatCounter,
+    /// How many waiters were dropped while they waited.
+    abandoned: StatCounter,
     /// How much of the limit, its upper end, is overflow.
     overflow: u64,
+    reclaimer: Reclaimer,
 }
 
 /// What the lock guards.
@@ -75,7 +79,7 @@ pub(super) enum EnqueueResult {
 
 impl Semaphore {
     /// `overflow`: how much of the limit is.
-    pub(super) fn new(limit: u64, overflow: u64) -> Self {
+    pub(super) fn new(limit: u64, overflow: u64, reclaimer: Reclaimer) -> Self {
         let limit = limit.min(MAX_LIMIT);
         let queues = Queues {
             waiters: WaitQueue::new(),
@@ -91,7 +95,9 @@ impl Semaphore {
             limit: StatCounter::new(limit),
             waiting: StatCounter::new(0),
             min_room: StatCounter::new(ordered(limit as i64)),
+            abandoned: StatCounter::new(0),
             overflow,
+            reclaimer,
         }
     }
 
@@ -112,6 +118,29 @@ impl Semaphore {
             self.min_room.lower(ordered(room));
         }
         if room < self.overflow as i64 { Tier::Overflow } else { Tier::Regular }
+    }
+
+    /// As `try_acquire`, after reclaiming what can be reclaimed.
+    #[inline]
+    pub(super) fn acquire_now(&self, bytes: u64) -> Result<Tier, Refusal> {
+        match self.try_acquire(bytes) {
+            Err(Refusal::Full) => self.acquire_after_reclaiming(bytes),
+            decided => decided,
+        }
+    }
+
+    #[cold]
+    pub(super) fn acquire_after_reclaiming(&self, bytes: u64) -> Result<Tier, Refusal> {
+        self.reclaimer.retry(Refusal::Full, || self.try_acquire(bytes))
+    }
+
+    /// Reclaims until `done` holds or nothing is left to reclaim.
+    pub(super) fn reclaim_until(&self, done: impl FnMut() -> bool) {
+        self.reclaimer.reclaim_until(done);
+    }
+
+    pub(super) fn sleeper(&self) -> Sleeper<'_> {
+        self.reclaimer.sleeper()
     }
 
     #[cold]
@@ -145,15 +174,17 @@ impl Semaphore {
             EnqueueResult::Refused(Refusal::Closed)
         } else if bytes > queues.limit {
             EnqueueResult::Refused(Refusal::TooLarge)
-        } else if queues.waiters.is_empty() && self.state.set_queued().fits(bytes) {
-            // The flag first, then the look: a release that comes between sees the flag (promise 5). If somebody
-            // is in queues already, the flag is set.
-            EnqueueResult::Granted(self.record_acquired(self.state.grant(bytes, true)))
         } else if queues.is_full_for(bytes) {
-            if queues.waiters.is_empty() {
-                self.state.clear_queued();
+            // Bytes that came since the first attempt are still for this request, if nobody waits. `QUEUED` is
+            // not set for a request that never waits: `try_acquire` would answer `Full` for no reason.
+            match self.state.try_acquire(bytes) {
+                Ok(after) => EnqueueResult::Granted(self.record_acquired(after)),
+                Err(_) => EnqueueResult::Refused(Refusal::QueueFull),
             }
-            EnqueueResult::Refused(Refusal::QueueFull)
+        } else if queues.waiters.is_empty() && self.state.set_queued().fits(bytes) {
+            // The flag first, then the check: a release that comes between sees the flag (invariant 5). If there
+            // is a waiter already, the flag is set.
+            EnqueueResult::Granted(self.record_acquired(self.state.grant(bytes, true)))
         } else {
             // SAFETY: the caller's.
             unsafe { queues.waiters.enqueue(node, waker) };
@@ -170,7 +201,7 @@ impl Semaphore {
     /// is `Removed` unless another came first.
     ///
     /// # Safety
-    /// The node was `Queued` by [].
+    /// The node was `Queued` by [`Semaphore::enqueue`].
     pub(super) unsafe fn remove(&self, node: Pin<&Node>) -> WaitOutcome {
         let mut queues = self.queues.lock();
         // SAFETY: the caller's.
@@ -242,6 +273,10 @@ impl Semaphore {
             if closed {
                 Decision::End(WaitOutcome::Closed)
             } else if bytes > limit {
+                // Before its owner can observe the outcome, as a grant does: nobody waits then.
+                if last {
+                    now = self.state.clear_queued();
+                }
                 Decision::End(WaitOutcome::TooLarge)
             } else if now.fits(bytes) {
                 now = self.state.grant(bytes, last);
@@ -357,6 +392,14 @@ impl Semaphore {
 
     pub(super) fn queue_stats(&self) -> QueueStats {
         self.queues.lock().waiters.stats()
+    }
+
+    pub(super) fn record_abandoned(&self) {
+        self.abandoned.add(1);
+    }
+
+    pub(super) fn abandoned(&self) -> u64 {
+        self.abandoned.get()
     }
 
     fn record_waiting(&self, queues: &Queues) {

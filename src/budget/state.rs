@@ -129,9 +129,9 @@ impl State {
     }
 
     /// Under the lock, the queue being empty.
-    pub(crate) fn clear_queued(&self) {
+    pub(crate) fn clear_queued(&self) -> Snapshot {
         // ORDERING: Relaxed [state.clear_queued]: the queue is guarded by its lock, the state by being one atomic.
-        self.0.fetch_and(!QUEUED, Ordering::Relaxed);
+        Snapshot(self.0.fetch_and(!QUEUED, Ordering::Relaxed) & !QUEUED)
     }
 
     /// Under the lock, with `QUEUED` set and `bytes` fitting: takes them for the head. `last`: nobody

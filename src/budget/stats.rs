@@ -31,6 +31,7 @@ impl Budget {
             waiting: queue.waiting,
             waiting_bytes: queue.waiting_bytes,
             head_bytes: queue.head,
+            abandoned: self.abandoned(),
         }
     }
 }
@@ -55,4 +56,6 @@ pub struct BudgetStats {
     pub waiting_bytes: u64,
     /// The bytes that the head of the wait queue asks for.
     pub head_bytes: Option<u64>,
+    /// Waits that ended because their future was dropped.
+    pub abandoned: u64,
 }

@@ -117,6 +117,7 @@ serialize_fields!(Stats {
     claimed,
     put_back,
     waited,
+    abandoned,
     refused
 });
 
@@ -130,4 +131,4 @@ serialize_fields!(Refused {
     queue_full
 });
 
-serialize_fields!(BudgetStats { used, limit, peak, waiting, waiting_bytes, head_bytes });
+serialize_fields!(BudgetStats { used, limit, peak, waiting, waiting_bytes, head_bytes, abandoned });

@@ -1,6 +1,10 @@
-//! The way in: the owner's account, then room in the budget, at once or in line.
+//! Decides whether a request gets its bytes: from the owner's quota first, then from the budget, immediately or
+//! after a wait.
+//!
+//! There is one path. Every entry point makes a [`Request`] and attempts it; one that may wait turns a refused
+//! attempt into an [`Admit`], which joins the wait queue without a second attempt.
 
-use std::future::{Future, Pending};
+use std::future::Future;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,34 +14,37 @@ use pin_project_lite::pin_project;
 
 use super::options::PutOptions;
 use super::shared::Inner;
-use crate::budget::{Acquire, Permit};
+use crate::blocking::Elapsed;
+use crate::budget::{Acquire, Permit, retry_after_expiry};
 use crate::error::{AcquireError, PutError, Refusal};
+use crate::give_up::{GiveUp, Never, Until};
+use crate::maybe_owned::MaybeOwned;
 use crate::observe::Event;
 use crate::slots::OwnerKey;
+use crate::sync::Arc;
 use crate::ticket::Ticket;
+
+/// What all handles share, borrowed from one of them or owned.
+pub(super) type InnerRef<'a, P, O> = MaybeOwned<'a, Arc<Inner<P, O>>>;
 
 /// What a payload needs to be stored.
 pub(super) struct Admitted<'a, P, O> {
     pub(super) permit: Permit<'a>,
-    /// Of as many bytes as the permit; if owners have accounts.
-    pub(super) account: Option<OwnerCharge<'a, P, O>>,
+    /// As many bytes as the permit's, if owners have quotas.
+    pub(super) owner_charge: Option<OwnerCharge<'a, P, O>>,
 }
 
-/// Bytes charged to an owner's account, given back on drop.
+/// Bytes charged to an owner's quota, released on drop.
 pub(super) struct OwnerCharge<'a, P, O> {
-    inner: &'a Inner<P, O>,
+    inner: InnerRef<'a, P, O>,
     key: OwnerKey,
     bytes: u64,
 }
 
 impl<'a, P, O> OwnerCharge<'a, P, O> {
-    /// Charges the account. What it holds that has expired is no reason to refuse. What the budget would
-    /// refuse anyway is refused as that.
-    pub(super) fn open(
-        inner: &'a Inner<P, O>,
-        key: OwnerKey,
-        bytes: u64,
-    ) -> Result<Self, AcquireError> {
+    /// Charges the quota; expired entries of the owner are no reason to refuse. What the budget would refuse
+    /// anyway is refused for the budget's reason.
+    fn open(inner: &InnerRef<'a, P, O>, key: OwnerKey, bytes: u64) -> Result<Self, AcquireError> {
         Self::charge(inner, key, bytes, || {
             let budget = &inner.budget;
             if budget.is_closed() {
@@ -53,7 +60,7 @@ impl<'a, P, O> OwnerCharge<'a, P, O> {
     /// As `open`, for bytes that the budget has granted already: neither a close nor a lowered limit takes
     /// them away.
     pub(super) fn open_for_granted(
-        inner: &'a Inner<P, O>,
+        inner: &InnerRef<'a, P, O>,
         key: OwnerKey,
         bytes: u64,
     ) -> Result<Self, AcquireError> {
@@ -61,7 +68,7 @@ impl<'a, P, O> OwnerCharge<'a, P, O> {
     }
 
     fn charge(
-        inner: &'a Inner<P, O>,
+        inner: &InnerRef<'a, P, O>,
         key: OwnerKey,
         bytes: u64,
         reason: impl Fn() -> Refusal,
@@ -78,11 +85,13 @@ impl<'a, P, O> OwnerCharge<'a, P, O> {
                 }
             })
         };
-        inner.retry_after_expiry(attempt(), attempt)?;
-        Ok(Self { inner, key, bytes })
+        let is_lack_of_room = |refusal: &AcquireError| refusal.reason == Refusal::OwnerFull;
+        let reclaim = || inner.expire_batch(inner.now()).0 > 0;
+        retry_after_expiry(attempt(), is_lack_of_room, reclaim, attempt)?;
+        Ok(Self { inner: inner.clone(), key, bytes })
     }
 
-    /// The bytes are an entry's or a reservation's from now on, and it gives them back.
+    /// Hands the bytes to an entry or a reservation, which releases them.
     pub(super) fn keep(mut self) -> OwnerKey {
         self.bytes = 0;
         self.key
@@ -97,70 +106,60 @@ impl<P, O> Drop for OwnerCharge<'_, P, O> {
     }
 }
 
-impl<P, O> Inner<P, O> {
-    /// Room for `charge` without waiting, in the owner's account too.
-    #[cold]
-    pub(super) fn admit_now(
-        &self,
-        key: Option<OwnerKey>,
-        charge: u64,
-    ) -> Result<Admitted<'_, P, O>, AcquireError> {
-        let account = match key {
-            None => None,
-            Some(key) => Some(OwnerCharge::open(self, key, charge)?),
-        };
-        let acquire = || self.budget.try_acquire(charge);
-        let permit = self.retry_after_expiry(acquire(), acquire)?;
-        Ok(Admitted { permit, account })
+/// A request for admission that has not joined the wait queue.
+pub(super) struct Request<'a, P, O> {
+    inner: InnerRef<'a, P, O>,
+    /// The owner's quota, if owners have quotas.
+    key: Option<OwnerKey>,
+    charge: u64,
+}
+
+impl<'a, P, O> Request<'a, P, O> {
+    #[inline]
+    pub(super) fn new(inner: InnerRef<'a, P, O>, key: Option<OwnerKey>, charge: u64) -> Self {
+        Self { inner, key, charge }
     }
 
-    /// Goes on from a first attempt, until it is refused for something else than a lack of room, or with
-    /// everything swept that has expired: that is no reason to refuse (promise 9).
-    pub(super) fn retry_after_expiry<T>(
-        &self,
-        first: Result<T, AcquireError>,
-        mut attempt: impl FnMut() -> Result<T, AcquireError>,
-    ) -> Result<T, AcquireError> {
-        let (mut decided, mut swept_clean) = (first, false);
-        loop {
-            match decided {
-                // Once more after a sweep that found nothing: another may just have taken it all.
-                Err(refusal) if refusal.reason().is_lack_of_room() && !swept_clean => {
-                    swept_clean = self.expire_batch(self.now()).0 == 0;
-                    decided = attempt();
-                }
-                decided => return decided,
+    /// Admits the request immediately, or refuses it. Expired entries are no reason to refuse (invariant 9).
+    #[inline]
+    pub(super) fn attempt(&self) -> Result<Admitted<'a, P, O>, AcquireError> {
+        match self.key {
+            None => Ok(Admitted { permit: self.acquire()?, owner_charge: None }),
+            Some(key) => self.attempt_for(key),
+        }
+    }
+
+    #[cold]
+    fn attempt_for(&self, key: OwnerKey) -> Result<Admitted<'a, P, O>, AcquireError> {
+        let owner_charge = Some(OwnerCharge::open(&self.inner, key, self.charge)?);
+        Ok(Admitted { permit: self.acquire()?, owner_charge })
+    }
+
+    #[inline]
+    fn acquire(&self) -> Result<Permit<'a>, AcquireError> {
+        match &self.inner {
+            MaybeOwned::Borrowed(inner) => inner.budget.try_acquire(self.charge),
+            MaybeOwned::Owned(inner) => {
+                inner.budget.try_acquire(self.charge).map(Permit::into_owned)
             }
         }
+    }
+
+    /// Admits the request, blocking this thread for at most `timeout`. `then` makes the future that is waited
+    /// for, of what waits to be admitted.
+    pub(super) fn block_on<F: Future>(
+        self,
+        timeout: Duration,
+        then: impl FnOnce(Admit<'a, P, O, Until<Never, Elapsed>>) -> F,
+    ) -> F::Output {
+        let inner = self.inner.clone();
+        let mut admit = Admit::new(self);
+        admit.step = Step::Refused;
+        inner.budget.block_on(timeout, |elapsed| then(admit.timeout(elapsed)))
     }
 }
 
 impl<P, O: Hash> Inner<P, O> {
-    /// Room for what needs nothing else; or what that was refused for, if it was asked for.
-    #[inline]
-    pub(super) fn admit_fast(&self, charge: u64) -> Result<Permit<'_>, Option<Refusal>> {
-        if self.slots.owner_limit().is_some() {
-            return Err(None);
-        }
-        self.budget.acquire_fast(charge).map_err(Some)
-    }
-
-    #[cold]
-    pub(super) fn admit_slowly(
-        &self,
-        first: Option<Refusal>,
-        owner: &O,
-        charge: u64,
-    ) -> Result<Admitted<'_, P, O>, AcquireError> {
-        let budget = &self.budget;
-        let Some(reason) = first else {
-            return self.admit_now(self.slots.owner_key(owner), charge);
-        };
-        let first = Err(budget.refusal(reason, charge));
-        let permit = self.retry_after_expiry(first, || budget.try_acquire(charge))?;
-        Ok(Admitted { permit, account: None })
-    }
-
     /// Stores what has been admitted. Fails only if there are no slots left.
     #[inline]
     pub(super) fn store(
@@ -170,13 +169,13 @@ impl<P, O: Hash> Inner<P, O> {
         payload: P,
         options: PutOptions,
     ) -> Result<Ticket, PutError<P>> {
-        let Admitted { permit, account } = admitted;
+        let Admitted { permit, owner_charge } = admitted;
         let bytes = permit.bytes();
         match self.insert(owner, payload, bytes, permit.tier(), options) {
             Ok(ticket) => {
                 // The entry holds the bytes from now on.
                 permit.forget();
-                account.map(OwnerCharge::keep);
+                owner_charge.map(OwnerCharge::keep);
                 Ok(ticket)
             }
             Err(payload) => {
@@ -188,101 +187,105 @@ impl<P, O: Hash> Inner<P, O> {
 
 pin_project! {
     /// Waits to be admitted.
-    pub(super) struct Admit<'a, P, O, U = Pending<()>> {
-        inner: &'a Inner<P, O>,
-        key: Option<OwnerKey>,
-        charge: u64,
+    pub(super) struct Admit<'a, P, O, U = Never> {
+        request: Request<'a, P, O>,
         step: Step,
-        // What it is called when `until` completes.
-        gives_up_as: Refusal,
         #[pin]
         acquire: Acquire<'a, U>,
-        account: Option<OwnerCharge<'a, P, O>>,
+        owner_charge: Option<OwnerCharge<'a, P, O>>,
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// It has not looked for room yet.
+    /// Not attempted yet.
     Fresh,
-    /// It is in line.
+    /// Attempted, and refused for lack of room: the next poll joins the queue.
+    Refused,
+    /// Queued.
     Queued,
-    /// It has been decided.
+    /// Decided.
     Done,
 }
 
 impl<'a, P, O> Admit<'a, P, O> {
-    pub(super) fn new(inner: &'a Inner<P, O>, key: Option<OwnerKey>, charge: u64) -> Self {
-        let acquire = inner.budget.acquire(charge);
-        let (step, gives_up_as) = (Step::Fresh, Refusal::Cancelled);
-        Self { inner, key, charge, step, gives_up_as, acquire, account: None }
-    }
-
-    pub(super) fn until<U: Future>(self, until: U) -> Admit<'a, P, O, U> {
-        let Self { inner, key, charge, step, gives_up_as, acquire, account } = self;
-        let acquire = acquire.until(until);
-        Admit { inner, key, charge, step, gives_up_as, acquire, account }
-    }
-
-    /// As `until`, for a deadline.
-    pub(super) fn timed<U: Future>(mut self, elapsed: U) -> Admit<'a, P, O, U> {
-        self.gives_up_as = Refusal::TimedOut;
-        self.until(elapsed)
+    pub(super) fn new(request: Request<'a, P, O>) -> Self {
+        let mut acquire = match &request.inner {
+            MaybeOwned::Borrowed(inner) => inner.budget.acquire(request.charge),
+            MaybeOwned::Owned(inner) => inner.budget.acquire_owned(request.charge),
+        };
+        // This future makes the attempt.
+        acquire.skip_attempt();
+        Self { request, step: Step::Fresh, acquire, owner_charge: None }
     }
 }
 
-impl<'a, P, O, U: Future> Admit<'a, P, O, U> {
-    /// The step is moved on when something has come of it: a panic in user code changes nothing.
-    fn poll_line(
+impl<'a, P, O, U> Admit<'a, P, O, U> {
+    pub(super) fn inner(&self) -> &InnerRef<'a, P, O> {
+        &self.request.inner
+    }
+
+    pub(super) fn until<F: Future>(self, until: F) -> Admit<'a, P, O, Until<U, F>> {
+        let Self { request, step, acquire, owner_charge } = self;
+        Admit { request, step, acquire: acquire.until(until), owner_charge }
+    }
+
+    pub(super) fn timeout<F: Future>(self, sleep: F) -> Admit<'a, P, O, Until<U, F>> {
+        let Self { request, step, acquire, owner_charge } = self;
+        Admit { request, step, acquire: acquire.timeout(sleep), owner_charge }
+    }
+}
+
+impl<'a, P, O, U: GiveUp> Admit<'a, P, O, U> {
+    /// Changes the step only after the work of the step: a panic in user code leaves it to the next poll.
+    fn poll_admission(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<Permit<'a>, AcquireError>> {
+    ) -> Poll<Result<Admitted<'a, P, O>, AcquireError>> {
         let mut this = self.project();
-        let (inner, step) = (*this.inner, *this.step);
-        assert!(step != Step::Done, "polled after it had completed");
-        if step == Step::Fresh {
-            // Open already if the first poll panicked further down.
-            if let (Some(key), None) = (*this.key, &this.account) {
-                *this.account = Some(OwnerCharge::open(inner, key, *this.charge)?);
-            }
-            let acquire = || inner.budget.try_acquire(*this.charge);
-            match inner.retry_after_expiry(acquire(), acquire) {
-                Err(refusal) if refusal.reason() == Refusal::Full => {}
+        let (request, inner) = (&*this.request, &this.request.inner);
+        let queued = match *this.step {
+            Step::Done => panic!("polled after it had completed"),
+            Step::Queued => true,
+            Step::Fresh | Step::Refused => false,
+        };
+        if *this.step == Step::Fresh {
+            match request.attempt() {
+                Err(refusal) if refusal.reason == Refusal::Full => *this.step = Step::Refused,
                 decided => return Poll::Ready(decided),
+            }
+        }
+        if *this.step == Step::Refused {
+            // From here on the request counts against the quota. Open already if an earlier poll panicked.
+            if let (Some(key), None) = (request.key, &this.owner_charge) {
+                *this.owner_charge = Some(OwnerCharge::open(inner, key, request.charge)?);
             }
             this.acquire.set_since(inner.now());
         }
-        let Poll::Ready(mut acquired) = this.acquire.as_mut().poll(cx) else {
+        let Poll::Ready(acquired) = this.acquire.as_mut().poll(cx) else {
             *this.step = Step::Queued;
             return Poll::Pending;
         };
-        match &mut acquired {
-            Ok(_) if step == Step::Queued => {
-                inner.counters.waited.add(1);
-                inner.observe(|| {
-                    let since = this.acquire.since().unwrap_or(0);
-                    let wait = Duration::from_nanos(inner.now().saturating_sub(since));
-                    Event::Waited { bytes: *this.charge, wait }
-                });
-            }
-            Err(refusal) if refusal.reason == Refusal::Cancelled => {
-                refusal.reason = *this.gives_up_as;
-            }
-            _ => {}
+        if queued && acquired.is_ok() {
+            inner.counters.waited.add(1);
+            inner.observe(|| {
+                let since = this.acquire.since().unwrap_or(0);
+                let wait = Duration::from_nanos(inner.now().saturating_sub(since));
+                Event::Waited { bytes: request.charge, wait }
+            });
         }
-        Poll::Ready(acquired)
+        let owner_charge = this.owner_charge.take();
+        Poll::Ready(acquired.map(|permit| Admitted { permit, owner_charge }))
     }
 }
 
-impl<'a, P, O, U: Future> Future for Admit<'a, P, O, U> {
+impl<'a, P, O, U: GiveUp> Future for Admit<'a, P, O, U> {
     type Output = Result<Admitted<'a, P, O>, AcquireError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let acquired = ready!(self.as_mut().poll_line(cx));
-        let this = self.project();
-        *this.step = Step::Done;
-        let account = this.account.take();
-        Poll::Ready(acquired.map(|permit| Admitted { permit, account }))
+        let decided = ready!(self.as_mut().poll_admission(cx));
+        *self.project().step = Step::Done;
+        Poll::Ready(decided)
     }
 }
 

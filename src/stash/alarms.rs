@@ -1,18 +1,17 @@
-//! Wakes sleeping reapers: at the end of the stash, and when a deadline appears that is earlier than they know.
+//! Wakes sleepers: at the end of the stash, and when a deadline appears that is earlier than they know.
 
-use std::sync::{Arc, Weak};
-use std::task::{Context, Waker};
+use std::task::Waker;
 
 use crate::slots::{NEVER, Nanos};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, ThreadSignal, contain_panic};
+use crate::sync::{Mutex, contain_panic};
 
-/// When the next look at what has expired is due; see the head of this file.
+/// When the next sweep is due; see `expiry.rs`.
 #[derive(Debug)]
 pub(crate) struct NextSweep(AtomicU64);
 
 impl NextSweep {
-    /// Nobody is going to look: 0, so that no put rings.
+    /// No sleeper sweeps: 0, so that no put wakes.
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(0))
     }
@@ -23,12 +22,12 @@ impl NextSweep {
         self.0.swap(NEVER, Ordering::Acquire);
     }
 
-    /// After a sweep: the next is to be at `until`. Returns when it is due.
+    /// After a sweep: plans the next at `until`. Returns when it is due.
     pub(crate) fn plan(&self, until: Nanos) -> Nanos {
         self.lower(until).min(until)
     }
 
-    /// Returns whether who is to look must be told.
+    /// Lowers the time to `deadline`. Returns whether the sleepers must be woken.
     pub(crate) fn notify_earlier(&self, deadline: Nanos) -> bool {
         self.lower(deadline) > deadline
     }
@@ -39,66 +38,79 @@ impl NextSweep {
     }
 
     pub(crate) fn get(&self) -> Nanos {
-        // ORDERING: Relaxed [next_sweep.get]: who listens first sees what was lowered, or is rung, by the alarm's lock;
-        // who sees it looks, and that begins with [next_sweep.begin].
+        // ORDERING: Relaxed [next_sweep.get]: a sleeper that is in the list already sees what was lowered, or is
+        // woken, by the list's lock; a sleeper that sees it sweeps, which begins with [next_sweep.begin].
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// How a sleeping reaper hears that it is over.
-pub(crate) struct Alarm {
-    pub(super) thread: ThreadSignal,
-    task: Mutex<Option<Waker>>,
-}
-
-impl Alarm {
-    /// Has the task that is being polled woken by the alarm.
-    pub(super) fn watch(&self, cx: &mut Context<'_>) {
-        let waker = cx.waker().clone();
-        let old = self.task.lock().replace(waker);
-        drop(old);
-    }
-
-    fn wake(&self) {
-        self.thread.notify();
-        let task = self.task.lock().take();
-        if let Some(waker) = task {
-            contain_panic(|| waker.wake());
-        }
-    }
-}
-
-/// The alarms of all reapers of a stash.
+/// The sleepers of a stash: reapers, and threads that block on it. See `expiry.rs`.
 pub(crate) struct Alarms {
-    all: Mutex<Vec<Weak<Alarm>>>,
+    sleepers: Mutex<Sleepers>,
     pub(super) next_sweep: NextSweep,
+}
+
+/// Wakers by the numbers of the sleepers. A number is used again when its sleeper has left.
+#[derive(Default)]
+struct Sleepers {
+    wakers: Vec<Option<Waker>>,
+    vacant: Vec<usize>,
 }
 
 impl Alarms {
     pub(crate) fn new() -> Self {
-        Self { all: Mutex::new(Vec::new()), next_sweep: NextSweep::new() }
+        Self { sleepers: Mutex::default(), next_sweep: NextSweep::new() }
     }
 
-    pub(super) fn add(&self) -> Arc<Alarm> {
-        let alarm = Arc::new(Alarm { thread: ThreadSignal::new(), task: Mutex::new(None) });
-        let mut all = self.all.lock();
-        all.retain(|alarm| alarm.strong_count() > 0);
-        all.push(Arc::downgrade(&alarm));
-        alarm
+    /// Admits a sleeper, and returns its number.
+    pub(super) fn enter(&self) -> usize {
+        let mut sleepers = self.sleepers.lock();
+        if let Some(number) = sleepers.vacant.pop() {
+            return number;
+        }
+        sleepers.wakers.push(None);
+        sleepers.wakers.len() - 1
     }
 
-    /// Something expires at `deadline`, perhaps sooner than the reapers know.
+    /// Has the sleeper woken by `waker`, once.
+    pub(super) fn watch(&self, sleeper: usize, waker: &Waker) {
+        // Cloned before the lock is taken, and the old one dropped after: user code.
+        let waker = waker.clone();
+        let old = self.sleepers.lock().wakers[sleeper].replace(waker);
+        drop(old);
+    }
+
+    /// Dismisses the sleeper, and wakes another, which sweeps and so learns what this one had planned.
+    pub(super) fn leave(&self, sleeper: usize) {
+        let (own, next) = {
+            let mut sleepers = self.sleepers.lock();
+            let own = sleepers.wakers[sleeper].take();
+            sleepers.vacant.push(sleeper);
+            (own, sleepers.wakers.iter_mut().find_map(Option::take))
+        };
+        // A sleeper that plans meanwhile sweeps again, and without any no put needs to wake.
+        self.next_sweep.notify_earlier(0);
+        drop(own);
+        if let Some(waker) = next {
+            contain_panic(|| waker.wake());
+        }
+    }
+
+    /// Wakes the sleepers if an entry expires at `deadline`, earlier than the planned sweep.
     #[cold]
     pub(crate) fn notify_earlier(&self, deadline: Nanos) {
         if self.next_sweep.notify_earlier(deadline) {
-            self.wake();
+            self.wake_all();
         }
     }
 
     #[cold]
-    pub(crate) fn wake(&self) {
-        let all = self.all.lock().clone();
-        all.iter().filter_map(Weak::upgrade).for_each(|alarm| alarm.wake());
+    pub(crate) fn wake_all(&self) {
+        let wakers: Vec<Waker> =
+            self.sleepers.lock().wakers.iter_mut().filter_map(Option::take).collect();
+        for waker in wakers {
+            contain_panic(|| waker.wake());
+        }
     }
 }
 
@@ -107,12 +119,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn alarms_of_reapers_that_are_gone_are_forgotten() {
+    fn the_number_of_a_sleeper_that_left_is_used_again() {
         let alarms = Alarms::new();
-        let kept = alarms.add();
-        (0..100).for_each(|_| drop(alarms.add()));
-        // The last is only known to be gone when the next is added.
-        assert_eq!(alarms.all.lock().len(), 2);
-        assert_eq!(Arc::weak_count(&kept), 1);
+        let kept = alarms.enter();
+        for _ in 0..100 {
+            let number = alarms.enter();
+            assert_ne!(number, kept);
+            alarms.leave(number);
+        }
+        assert_eq!(alarms.sleepers.lock().wakers.len(), 2);
     }
 }

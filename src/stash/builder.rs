@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::Stash;
 use super::alarms::Alarms;
 use super::counters::Counters;
 use super::shared::Inner;
-use crate::budget::{Budget, MAX_LIMIT};
+use crate::budget::{Budget, MAX_LIMIT, Reclaim};
 use crate::clock::{Clock, ClockSource, nanos};
 use crate::error::ConfigError;
 use crate::observe::Observer;
@@ -173,28 +173,39 @@ impl<P, O> Builder<P, O> {
 
     /// Builds the stash.
     ///
+    /// Payloads and owners are `Send + 'static`, because any thread that waits for the stash's
+    /// [budget](Stash::budget) removes expired entries meanwhile, and drops them.
+    ///
     /// # Errors
     ///
-    /// A [`ConfigError`] that names the setting that cannot be.
-    pub fn build(self) -> Result<Stash<P, O>, ConfigError> {
+    /// A [`ConfigError`] that names the setting that is wrong, and why.
+    pub fn build(self) -> Result<Stash<P, O>, ConfigError>
+    where
+        P: Send + 'static,
+        O: Send + 'static,
+    {
         self.check_bytes()?;
         self.check_times()?;
         let (overflow, overflow_ttl) = self.overflow.unwrap_or((0, self.ttl));
-        let budget = Budget::with_overflow(self.max_bytes + overflow, overflow);
-        budget.set_max_waiting(self.max_waiting);
-        budget.set_max_waiting_bytes(self.max_waiting_bytes);
-        let inner = Inner {
-            budget,
-            slots: SlotMap::new(shards(), self.max_bytes_per_owner),
-            ttl: nanos(self.ttl),
-            overflow_ttl: nanos(overflow_ttl),
-            entry_overhead: self.entry_overhead,
-            clock: self.clock.map_or_else(ClockSource::real, ClockSource::Other),
-            observer: self.observer,
-            alarms: Alarms::new(),
-            counters: Counters::new(),
-        };
-        Ok(Stash { inner: Arc::new(inner) })
+        let inner = Arc::new_cyclic(|inner: &Weak<Inner<P, O>>| {
+            let reclaimer: Weak<dyn Reclaim> = inner.clone();
+            let limit = self.max_bytes + overflow;
+            let budget = Budget::of_stash(limit, overflow, Some(reclaimer));
+            budget.set_max_waiting(self.max_waiting);
+            budget.set_max_waiting_bytes(self.max_waiting_bytes);
+            Inner {
+                budget,
+                slots: SlotMap::new(shards(), self.max_bytes_per_owner),
+                ttl: nanos(self.ttl),
+                overflow_ttl: nanos(overflow_ttl),
+                entry_overhead: self.entry_overhead,
+                clock: self.clock.map_or_else(ClockSource::real, ClockSource::Other),
+                observer: self.observer,
+                alarms: Alarms::new(),
+                counters: Counters::new(),
+            }
+        });
+        Ok(Stash { inner })
     }
 
     fn check_bytes(&self) -> Result<(), ConfigError> {

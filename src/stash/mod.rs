@@ -10,6 +10,7 @@ mod builder;
 mod claim;
 mod counters;
 mod delivery;
+mod expiry;
 mod options;
 mod put;
 mod reader;

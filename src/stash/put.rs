@@ -1,7 +1,7 @@
 //! The put future: be admitted, then be stored.
 
 use std::fmt;
-use std::future::{Future, Pending};
+use std::future::Future;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,11 +10,13 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::Stash;
-use super::admission::{Admit, Admitted};
+use super::admission::{Admit, InnerRef, Request};
 use super::options::PutOptions;
-use crate::blocking;
 use crate::error::{PutError, Refusal};
+use crate::give_up::{GiveUp, Never, Until};
+use crate::maybe_owned::MaybeOwned;
 use crate::payload::Payload;
+use crate::sync::Arc;
 use crate::ticket::Ticket;
 
 impl<P: Payload, O: Eq + Hash> Stash<P, O> {
@@ -43,15 +45,10 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
         payload: P,
         options: PutOptions,
     ) -> Result<Ticket, PutError<P>> {
-        let charge = self.charge(&payload);
-        let admitted = match self.inner.admit_fast(charge) {
-            Ok(permit) => Admitted { permit, account: None },
-            Err(first) => match self.inner.admit_slowly(first, &owner, charge) {
-                Ok(admitted) => admitted,
-                Err(refusal) => return Err(self.inner.refuse_put(payload, refusal)),
-            },
-        };
-        self.inner.store(admitted, owner, payload, options)
+        match self.put_request(&owner, &payload).attempt() {
+            Ok(admitted) => self.inner.store(admitted, owner, payload, options),
+            Err(refusal) => Err(self.inner.refuse_put(payload, refusal)),
+        }
     }
 
     /// Stores the payload, waiting in line until it fits. Bound the wait with [`Put::until`].
@@ -84,7 +81,7 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
     ///     stash.put("alice".into(), body).until(patience).await
     /// }
     /// ```
-    pub fn put(&self, owner: O, payload: P) -> Put<'_, P, O, Pending<()>> {
+    pub fn put(&self, owner: O, payload: P) -> Put<'_, P, O> {
         self.put_with(owner, payload, PutOptions::new())
     }
 
@@ -100,14 +97,31 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
     /// # let _ = ticket;
     /// # }
     /// ```
-    pub fn put_with(
-        &self,
-        owner: O,
-        payload: P,
-        options: PutOptions,
-    ) -> Put<'_, P, O, Pending<()>> {
-        let key = self.inner.slots.owner_key(&owner);
-        Put::new(self, Admit::new(&self.inner, key, self.charge(&payload)), owner, payload, options)
+    pub fn put_with(&self, owner: O, payload: P, options: PutOptions) -> Put<'_, P, O> {
+        Put::new(Admit::new(self.put_request(&owner, &payload)), owner, payload, options)
+    }
+
+    /// As [`put`](Self::put), without borrowing the stash: the future is `'static`.
+    ///
+    /// For spawned tasks, struct fields and services. Clones the handle.
+    ///
+    /// ```
+    /// # use cloakroom::{Put, Stash};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # let stash: Stash<Vec<u8>> = Stash::builder().max_bytes(1_000).build().unwrap();
+    /// let put: Put<'static, Vec<u8>, _> = stash.put_owned("alice".into(), vec![7]);
+    /// let ticket = tokio::spawn(put).await.unwrap().unwrap();
+    /// # let _ = ticket;
+    /// # }
+    /// ```
+    pub fn put_owned(&self, owner: O, payload: P) -> Put<'static, P, O> {
+        self.put_owned_with(owner, payload, PutOptions::new())
+    }
+
+    /// As [`put_owned`](Self::put_owned), with options.
+    pub fn put_owned_with(&self, owner: O, payload: P, options: PutOptions) -> Put<'static, P, O> {
+        let inner = MaybeOwned::Owned(Arc::clone(&self.inner));
+        Put::new(Admit::new(put_request(inner, &owner, &payload)), owner, payload, options)
     }
 
     /// Stores the payload, blocking this thread in line for at most `timeout` of real time. A timeout of
@@ -138,23 +152,31 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
         timeout: Duration,
         options: PutOptions,
     ) -> Result<Ticket, PutError<P>> {
-        let charge = self.charge(&payload);
-        let key = self.inner.slots.owner_key(&owner);
-        match self.inner.admit_now(key, charge) {
+        let request = self.put_request(&owner, &payload);
+        match request.attempt() {
             Ok(admitted) => self.inner.store(admitted, owner, payload, options),
             Err(refusal) if refusal.reason() == Refusal::Full && !timeout.is_zero() => {
-                blocking::run(timeout, |elapsed| {
-                    let admit = Admit::new(&self.inner, key, charge).timed(elapsed);
-                    Put::new(self, admit, owner, payload, options)
-                })
+                request.block_on(timeout, |admit| Put::new(admit, owner, payload, options))
             }
             Err(refusal) => Err(self.inner.refuse_put(payload, refusal)),
         }
     }
 
-    fn charge(&self, payload: &P) -> u64 {
-        self.inner.charge_for(payload.size() as u64)
+    #[inline]
+    fn put_request(&self, owner: &O, payload: &P) -> Request<'_, P, O> {
+        put_request(MaybeOwned::Borrowed(&self.inner), owner, payload)
     }
+}
+
+#[inline]
+fn put_request<'a, P: Payload, O: Hash>(
+    inner: InnerRef<'a, P, O>,
+    owner: &O,
+    payload: &P,
+) -> Request<'a, P, O> {
+    let charge = inner.charge_for(payload.size() as u64);
+    let key = inner.slots.owner_key(owner);
+    Request::new(inner, key, charge)
 }
 
 pin_project! {
@@ -167,9 +189,8 @@ pin_project! {
     ///
     /// Dropping it leaves the line and drops the payload; the next in line is served.
     #[must_use = "a put does nothing until it is polled"]
-    pub struct Put<'a, P, O, U = Pending<()>> {
-        stash: &'a Stash<P, O>,
-        // Before the entry: the place in line is left before the payload is dropped.
+    pub struct Put<'a, P, O, U = Never> {
+        // Dropped first: the queue is left before the payload is dropped.
         #[pin]
         admit: Admit<'a, P, O, U>,
         entry: Option<(O, P)>,
@@ -178,45 +199,40 @@ pin_project! {
 }
 
 impl<'a, P, O, U> Put<'a, P, O, U> {
-    fn new(
-        stash: &'a Stash<P, O>,
-        admit: Admit<'a, P, O, U>,
-        owner: O,
-        payload: P,
-        options: PutOptions,
-    ) -> Self {
-        Self { stash, admit, entry: Some((owner, payload)), options }
+    fn new(admit: Admit<'a, P, O, U>, owner: O, payload: P, options: PutOptions) -> Self {
+        Self { admit, entry: Some((owner, payload)), options }
     }
-}
 
-impl<'a, P, O> Put<'a, P, O> {
-    /// Gives up when `until` completes: a timer of whatever runtime, a cancellation token, a client that
-    /// went away. The payload comes back with [`Cancelled`](Refusal::Cancelled).
+    /// Gives up when `until` completes, and returns the payload as [`Cancelled`](Refusal::Cancelled): a
+    /// cancellation token, a client that disconnected, any future.
     ///
-    /// If the grant and `until` are ready together, the grant wins. An `until` that is complete at the
-    /// first poll refuses without joining the line, unless the payload fits at once.
-    pub fn until<U: Future>(self, until: U) -> Put<'a, P, O, U> {
-        Put {
-            stash: self.stash,
-            admit: self.admit.until(until),
-            entry: self.entry,
-            options: self.options,
-        }
+    /// If the grant and `until` are ready together, the grant wins. An `until` that is complete at the first
+    /// poll refuses without joining the queue, unless the payload fits immediately. Expired entries are
+    /// removed before the put is refused, so they are never the reason. Can be called more than once, and
+    /// together with [`timeout`](Self::timeout): the first bound to complete ends the wait.
+    pub fn until<F: Future>(self, until: F) -> Put<'a, P, O, Until<U, F>> {
+        Put { admit: self.admit.until(until), entry: self.entry, options: self.options }
+    }
+
+    /// Gives up when `sleep` completes, and returns the payload as [`TimedOut`](Refusal::TimedOut): a timer
+    /// of any runtime. Otherwise as [`until`](Self::until).
+    pub fn timeout<F: Future>(self, sleep: F) -> Put<'a, P, O, Until<U, F>> {
+        Put { admit: self.admit.timeout(sleep), entry: self.entry, options: self.options }
     }
 }
 
-impl<P: Payload, O: Eq + Hash, U: Future> Future for Put<'_, P, O, U> {
+impl<P: Payload, O: Eq + Hash, U: GiveUp> Future for Put<'_, P, O, U> {
     type Output = Result<Ticket, PutError<P>>;
 
     /// # Panics
     ///
     /// If it is polled again after it has completed.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
+        let mut this = self.project();
         assert!(this.entry.is_some(), "polled after it had completed");
-        let inner = &this.stash.inner;
-        let admitted = ready!(this.admit.poll(cx));
+        let admitted = ready!(this.admit.as_mut().poll(cx));
         let (owner, payload) = this.entry.take().expect("checked above");
+        let inner = this.admit.inner();
         Poll::Ready(match admitted {
             Ok(admitted) => inner.store(admitted, owner, payload, *this.options),
             Err(refusal) => Err(inner.refuse_put(payload, refusal)),

@@ -1,37 +1,25 @@
-//! Expiry without traffic: somebody who looks when the next deadline comes.
-//!
-//! A reaper sleeps until the earliest deadline that it knows of, and never past a time to live after its
-//! last look. So a put need not tell it: an entry that it did not see read the clock after that look, or
-//! was between reading the clock and lowering its bounds, a few instructions without user code. Only a put
-//! whose thread is descheduled right there is late to be reaped, by at most as long as that lasted.
-//!
-//! A put with a shorter time to live does tell it, and so does a claim that is put back, which that look has
-//! passed over. When the next look is due is one atomic, which both sides change by read-modify-writes, so one
-//! comes first. A reaper's plan: begin (next look: never), sweep, lower the next look to what the sweep says.
-//! A put's: store, lower the bounds, lower the next look to the deadline, and ring if it was later. If the
-//! put's comes before the reaper begins, the sweep finds the entry; if between begin and plan, the reaper sees
-//! the earlier time when it plans; if after the plan, the put sees that the time is later than its own, and
-//! rings.
+//! Expiry without traffic: a driver that sweeps when the next deadline comes (`expiry.rs`).
 
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Weak};
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::Stash;
-use super::alarms::{Alarm, Alarms};
+use super::expiry::Plan;
 use super::shared::Inner;
-use crate::slots::Nanos;
+use crate::sync::{Wait, with_thread_signal};
 
 impl<P, O> Stash<P, O> {
-    /// A driver that removes entries when they expire, traffic or not. Nothing runs until it is told to,
-    /// with [`Reaper::spawn`] or [`Reaper::run`].
+    /// Makes a driver that removes entries when they expire, traffic or not.
+    ///
+    /// Nothing runs until [`Reaper::spawn`] or [`Reaper::run`] is called.
     pub fn reaper(&self) -> Reaper<P, O> {
-        Reaper::new(Arc::downgrade(&self.inner), &self.inner.alarms)
+        Reaper { stash: Arc::downgrade(&self.inner), sleeper: self.inner.alarms.enter() }
     }
 }
 
@@ -62,37 +50,28 @@ impl<P, O> Stash<P, O> {
 #[must_use = "a reaper does nothing until it is spawned or run"]
 pub struct Reaper<P, O> {
     stash: Weak<Inner<P, O>>,
-    alarm: Arc<Alarm>,
+    /// Its number among the stash's sleepers.
+    sleeper: usize,
 }
 
 impl<P, O> Reaper<P, O> {
-    fn new(stash: Weak<Inner<P, O>>, alarms: &Alarms) -> Self {
-        Self { stash, alarm: alarms.add() }
+    /// Removes a batch of what has expired. Returns when to sweep again; `None` when the stash is gone.
+    fn sweep(&self) -> Option<Plan> {
+        Some(self.stash.upgrade()?.sweep_and_plan())
     }
 
-    /// One look: removes a batch of what has expired. Returns when to look again; `None` when the stash is
-    /// gone.
-    fn look(&self) -> Option<Plan> {
-        let stash = self.stash.upgrade()?;
-        stash.alarms.next_sweep.begin();
-        let now = stash.now();
-        let (removed, next) = stash.expire_batch(now);
-        // From the look on, but the sweep and the user code that it ran have taken their time.
-        let until = stash.alarms.next_sweep.plan(next.min(now.saturating_add(stash.ttl)));
-        let wait = until.saturating_sub(stash.now());
-        // Due, but nothing to remove: somebody else is at it. Not so short as to spin.
-        let wait = if removed == 0 && until <= now { wait.max(1_000_000) } else { wait };
-        Some(Plan { until, wait: Duration::from_nanos(wait) })
+    /// Has `waker` woken for a sweep before the planned time, or for the end of the stash. Returns whether one
+    /// of them has come already.
+    fn is_called(&self, plan: &Plan, waker: &Waker) -> bool {
+        let Some(stash) = self.stash.upgrade() else { return true };
+        // First the waker, then the check: a deadline that appears between the two wakes.
+        stash.alarms.watch(self.sleeper, waker);
+        stash.is_due_earlier(plan)
     }
 
-    /// Whether to look again before the time: something expires sooner, or it is over.
-    fn is_called(&self, plan: &Plan) -> bool {
-        self.stash.upgrade().is_none_or(|stash| stash.alarms.next_sweep.get() < plan.until)
-    }
-
-    /// Runs it on a new thread, which ends when the last handle is dropped.
+    /// Runs the reaper on a new thread, which ends when the last handle is dropped.
     ///
-    /// It sleeps in real time: with a clock of your own, use [`run`](Self::run).
+    /// The thread sleeps in real time: with a clock of your own, use [`run`](Self::run).
     ///
     /// # Errors
     ///
@@ -103,15 +82,23 @@ impl<P, O> Reaper<P, O> {
         O: Send + 'static,
     {
         thread::Builder::new().name("cloakroom-reaper".to_owned()).spawn(move || {
-            while let Some(plan) = self.look() {
-                let deadline = Instant::now().checked_add(plan.wait);
-                self.alarm.thread.wait_unless(deadline, || self.is_called(&plan).then_some(()));
-            }
+            with_thread_signal(|signal| {
+                let waker = Waker::from(Arc::clone(signal));
+                while let Some(plan) = self.sweep() {
+                    let deadline = Instant::now().checked_add(plan.wait);
+                    signal.wait_unless(|| {
+                        let called = self.is_called(&plan, &waker);
+                        if called { Wait::Done(()) } else { Wait::Until(deadline) }
+                    });
+                }
+            });
         })
     }
 
-    /// Runs it as a future, on any runtime: `sleep` makes a future that completes after a duration, such
-    /// as `tokio::time::sleep`. Completes when the last handle is dropped.
+    /// Runs the reaper as a future, on any runtime, until the last handle is dropped.
+    ///
+    /// `sleep` makes a future that completes after a duration, such as `tokio::time::sleep`. The reaper
+    /// returns to its executor between any two sweeps, even if `sleep` completes immediately.
     ///
     /// # Cancel safety
     ///
@@ -121,38 +108,33 @@ impl<P, O> Reaper<P, O> {
         S: FnMut(Duration) -> F,
         F: Future,
     {
-        while let Some(plan) = self.look() {
-            if plan.wait.is_zero() {
-                // More is due: let others run, then go on.
-                yield_now().await;
-                continue;
+        while let Some(plan) = self.sweep() {
+            let mut others_ran = false;
+            if !plan.wait.is_zero() {
+                let mut sleeping = pin!(sleep(plan.wait));
+                poll_fn(|cx| {
+                    if self.is_called(&plan, cx.waker()) || sleeping.as_mut().poll(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                    others_ran = true;
+                    Poll::Pending
+                })
+                .await;
             }
-            let mut nap = pin!(sleep(plan.wait));
-            poll_fn(|cx| {
-                self.alarm.watch(cx);
-                if self.is_called(&plan) {
-                    return Poll::Ready(());
-                }
-                nap.as_mut().poll(cx).map(drop)
-            })
-            .await;
+            if !others_ran {
+                yield_now().await;
+            }
         }
     }
 }
 
-/// If there is another, the time that it is to look next may have been ours only.
+/// What this reaper had planned is another sleeper's now, if there is one.
 impl<P, O> Drop for Reaper<P, O> {
     fn drop(&mut self) {
         if let Some(stash) = self.stash.upgrade() {
-            stash.alarms.notify_earlier(0);
+            stash.alarms.leave(self.sleeper);
         }
     }
-}
-
-/// When a reaper looks again.
-struct Plan {
-    until: Nanos,
-    wait: Duration,
 }
 
 async fn yield_now() {

@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::error::Error;
 use std::fmt;
-use std::future::{Future, Pending};
+use std::future::Future;
 use std::hash::Hash;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -12,13 +12,15 @@ use std::time::Duration;
 use pin_project_lite::pin_project;
 
 use super::Stash;
-use super::admission::{Admit, Admitted, OwnerCharge};
+use super::admission::{Admit, Admitted, OwnerCharge, Request};
 use super::options::PutOptions;
-use crate::blocking;
 use crate::budget::Tier;
 use crate::error::{AcquireError, Refusal};
+use crate::give_up::{GiveUp, Never, Until};
+use crate::maybe_owned::MaybeOwned;
 use crate::payload::Payload;
 use crate::slots::OwnerKey;
+use crate::sync::Arc;
 use crate::ticket::Ticket;
 
 impl<P, O> Stash<P, O> {
@@ -53,8 +55,25 @@ impl<P, O> Stash<P, O> {
     ///     Ok(room.put("alice".into(), result).expect("no query gives more than 64 KiB"))
     /// }
     /// ```
-    pub fn reserve(&self, bytes: u64) -> Reserve<'_, P, O, Pending<()>> {
-        Reserve::new(self, Admit::new(&self.inner, None, self.inner.charge_for(bytes)))
+    pub fn reserve(&self, bytes: u64) -> Reserve<'_, P, O> {
+        Reserve::new(self.reserve_request(None, bytes))
+    }
+
+    /// As [`reserve`](Self::reserve), without borrowing the stash: the future is `'static`.
+    ///
+    /// For spawned tasks, struct fields and services. Clones the handle.
+    ///
+    /// ```
+    /// # use cloakroom::{Reserve, Stash};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # let stash: Stash<Vec<u8>> = Stash::builder().max_bytes(1_000).build().unwrap();
+    /// let request: Reserve<'static, Vec<u8>, _> = stash.reserve_owned(700);
+    /// let room = tokio::spawn(request).await.unwrap().unwrap();
+    /// assert_eq!(room.bytes(), 700);
+    /// # }
+    /// ```
+    pub fn reserve_owned(&self, bytes: u64) -> Reserve<'static, P, O> {
+        self.reserve_owned_for_key(None, bytes)
     }
 
     /// Reserves room for a payload of `bytes` now. Never waits.
@@ -86,8 +105,8 @@ impl<P, O> Stash<P, O> {
         key: Option<OwnerKey>,
         bytes: u64,
     ) -> Result<Reservation<P, O>, AcquireError> {
-        match self.inner.admit_now(key, self.inner.charge_for(bytes)) {
-            Ok(admitted) => Ok(Reservation::new(self, admitted)),
+        match self.reserve_request(key, bytes).attempt() {
+            Ok(admitted) => Ok(Reservation::new(self.clone(), admitted)),
             Err(refusal) => Err(self.inner.record_refusal(refusal)),
         }
     }
@@ -98,15 +117,24 @@ impl<P, O> Stash<P, O> {
         bytes: u64,
         timeout: Duration,
     ) -> Result<Reservation<P, O>, AcquireError> {
-        if timeout.is_zero() {
-            return self.reserve_now(key, bytes);
+        let request = self.reserve_request(key, bytes);
+        match request.attempt() {
+            Ok(admitted) => Ok(Reservation::new(self.clone(), admitted)),
+            Err(refusal) if refusal.reason() == Refusal::Full && !timeout.is_zero() => {
+                request.block_on(timeout, |admit| Reserve { admit })
+            }
+            Err(refusal) => Err(self.inner.record_refusal(refusal)),
         }
-        blocking::run(timeout, |elapsed| {
-            Reserve::new(
-                self,
-                Admit::new(&self.inner, key, self.inner.charge_for(bytes)).timed(elapsed),
-            )
-        })
+    }
+
+    fn reserve_request(&self, key: Option<OwnerKey>, bytes: u64) -> Request<'_, P, O> {
+        let charge = self.inner.charge_for(bytes);
+        Request::new(MaybeOwned::Borrowed(&self.inner), key, charge)
+    }
+
+    fn reserve_owned_for_key(&self, key: Option<OwnerKey>, bytes: u64) -> Reserve<'static, P, O> {
+        let inner = MaybeOwned::Owned(Arc::clone(&self.inner));
+        Reserve::new(Request::new(inner, key, self.inner.charge_for(bytes)))
     }
 }
 
@@ -118,13 +146,22 @@ impl<P, O> Stash<P, O> {
     ///
     /// As [`reserve`](Self::reserve), and [`OwnerFull`](Refusal::OwnerFull), at once: an owner who holds
     /// too much does not stand in anybody's way.
-    pub fn reserve_for<Q>(&self, owner: &Q, bytes: u64) -> Reserve<'_, P, O, Pending<()>>
+    pub fn reserve_for<Q>(&self, owner: &Q, bytes: u64) -> Reserve<'_, P, O>
     where
         O: Borrow<Q>,
         Q: Hash + ?Sized,
     {
         let key = self.inner.slots.owner_key(owner);
-        Reserve::new(self, Admit::new(&self.inner, key, self.inner.charge_for(bytes)))
+        Reserve::new(self.reserve_request(key, bytes))
+    }
+
+    /// As [`reserve_owned`](Self::reserve_owned), for this owner.
+    pub fn reserve_owned_for<Q>(&self, owner: &Q, bytes: u64) -> Reserve<'static, P, O>
+    where
+        O: Borrow<Q>,
+        Q: Hash + ?Sized,
+    {
+        self.reserve_owned_for_key(self.inner.slots.owner_key(owner), bytes)
     }
 
     /// As [`try_reserve`](Self::try_reserve), for this owner.
@@ -179,12 +216,11 @@ pub struct Reservation<P, O> {
 }
 
 impl<P, O> Reservation<P, O> {
-    fn new(stash: &Stash<P, O>, admitted: Admitted<'_, P, O>) -> Self {
-        let Admitted { permit, account } = admitted;
+    fn new(stash: Stash<P, O>, admitted: Admitted<'_, P, O>) -> Self {
+        let Admitted { permit, owner_charge } = admitted;
         let (charge, tier) = (permit.bytes(), permit.tier());
-        let stash = stash.clone();
         permit.forget();
-        Self { stash, charge, tier, key: account.map(OwnerCharge::keep) }
+        Self { stash, charge, tier, key: owner_charge.map(OwnerCharge::keep) }
     }
 
     /// The largest payload that it has room for, in bytes.
@@ -275,7 +311,8 @@ impl<P, O> Reservation<P, O> {
         }
         let key = self.stash.inner.slots.owner_key(owner);
         if key != self.key {
-            let open = |key| OwnerCharge::open_for_granted(&self.stash.inner, key, charge);
+            let inner = MaybeOwned::Borrowed(&self.stash.inner);
+            let open = |key| OwnerCharge::open_for_granted(&inner, key, charge);
             let opened = key.map(open).transpose()?;
             let opened = opened.map(OwnerCharge::keep);
             self.shrink_to(charge);
@@ -315,39 +352,45 @@ pin_project! {
     ///
     /// Dropping it leaves the line, or gives the bytes back; the next in line is served.
     #[must_use = "a reservation does nothing until it is polled"]
-    pub struct Reserve<'a, P, O, U = Pending<()>> {
-        stash: &'a Stash<P, O>,
+    pub struct Reserve<'a, P, O, U = Never> {
         #[pin]
         admit: Admit<'a, P, O, U>,
     }
 }
 
-impl<'a, P, O, U> Reserve<'a, P, O, U> {
-    fn new(stash: &'a Stash<P, O>, admit: Admit<'a, P, O, U>) -> Self {
-        Self { stash, admit }
-    }
-}
-
 impl<'a, P, O> Reserve<'a, P, O> {
-    /// Gives up, with [`Cancelled`](Refusal::Cancelled), when `until` completes: as
-    /// [`Put::until`](crate::Put::until).
-    pub fn until<U: Future>(self, until: U) -> Reserve<'a, P, O, U> {
-        Reserve { stash: self.stash, admit: self.admit.until(until) }
+    fn new(request: Request<'a, P, O>) -> Self {
+        Self { admit: Admit::new(request) }
     }
 }
 
-impl<P, O, U: Future> Future for Reserve<'_, P, O, U> {
+impl<'a, P, O, U> Reserve<'a, P, O, U> {
+    /// Gives up, as [`Cancelled`](Refusal::Cancelled), when `until` completes: as
+    /// [`Put::until`](crate::Put::until).
+    pub fn until<F: Future>(self, until: F) -> Reserve<'a, P, O, Until<U, F>> {
+        Reserve { admit: self.admit.until(until) }
+    }
+
+    /// Gives up, as [`TimedOut`](Refusal::TimedOut), when `sleep` completes: as
+    /// [`Put::timeout`](crate::Put::timeout).
+    pub fn timeout<F: Future>(self, sleep: F) -> Reserve<'a, P, O, Until<U, F>> {
+        Reserve { admit: self.admit.timeout(sleep) }
+    }
+}
+
+impl<P, O, U: GiveUp> Future for Reserve<'_, P, O, U> {
     type Output = Result<Reservation<P, O>, AcquireError>;
 
     /// # Panics
     ///
     /// If it is polled again after it has completed.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let stash = *this.stash;
-        Poll::Ready(match ready!(this.admit.poll(cx)) {
-            Ok(admitted) => Ok(Reservation::new(stash, admitted)),
-            Err(refusal) => Err(stash.inner.record_refusal(refusal)),
+        let mut admit = self.project().admit;
+        let admitted = ready!(admit.as_mut().poll(cx));
+        let inner = admit.inner();
+        Poll::Ready(match admitted {
+            Ok(admitted) => Ok(Reservation::new(Stash { inner: Arc::clone(inner) }, admitted)),
+            Err(refusal) => Err(inner.record_refusal(refusal)),
         })
     }
 }

@@ -42,20 +42,6 @@ impl<P, O> Inner<P, O> {
         bytes.saturating_add(self.entry_overhead)
     }
 
-    /// Removes a batch of what has expired by `now`. Returns how many, and when to look again.
-    pub(super) fn expire_batch(&self, now: Nanos) -> (usize, Nanos) {
-        let (dead, next) = self.slots.expire(now);
-        let (count, bytes) = (dead.count(), dead.bytes());
-        if count > 0 {
-            self.counters.expired.add(count as u64);
-            // First the bytes, then the payloads, whose drop is user code: nothing is held then.
-            self.budget.release(bytes);
-            drop(dead);
-            self.observe(|| Event::Expired { entries: count, bytes });
-        }
-        (count, next)
-    }
-
     /// Tells the observer, if there is one. Nothing is held.
     #[inline]
     pub(super) fn observe(&self, event: impl FnOnce() -> Event) {
@@ -133,7 +119,11 @@ impl<P, O: Hash> Inner<P, O> {
 }
 
 impl<P, O> Drop for Inner<P, O> {
+    /// Releases the bytes of all entries, for those who still hold the budget. Then drops the payloads.
     fn drop(&mut self) {
-        self.alarms.wake();
+        let removed = self.slots.clear();
+        self.budget.release(removed.bytes());
+        drop(removed);
+        self.alarms.wake_all();
     }
 }

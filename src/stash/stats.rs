@@ -118,6 +118,8 @@ pub struct Stats {
     pub put_back: u64,
     /// Puts and reservations that were granted after a wait.
     pub waited: u64,
+    /// Waits that ended because their future was dropped: of puts, reservations and bare permits.
+    pub abandoned: u64,
     /// Puts and reservations that were refused.
     pub refused: Refused,
 }
@@ -192,6 +194,7 @@ impl Stats {
             claimed,
             put_back: counters.put_back.get(),
             waited: counters.waited.get(),
+            abandoned: budget.abandoned(),
             refused: Refused {
                 full: refused(Refusal::Full),
                 too_large: refused(Refusal::TooLarge),

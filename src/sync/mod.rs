@@ -259,7 +259,7 @@ pub(crate) fn contain_panic(f: impl FnOnce()) {
     }
 }
 
-pub(crate) use parking::{ThreadSignal, with_thread_signal};
+pub(crate) use parking::{Wait, with_thread_signal};
 
 mod parking {
     use std::sync::Arc;
@@ -284,26 +284,34 @@ mod parking {
             self.0.notify(usize::MAX);
         }
 
-        /// Waits for a `notify` unless `done` says, once we are listening, that it is not needed.
-        /// Returns at `deadline` at the latest; may also return early.
+        /// Waits for a `notify`, unless `check`, which runs while this thread listens already, says
+        /// otherwise. May also return early.
         ///
         /// Under loom there is no time: a deadline never comes.
-        pub(crate) fn wait_unless<R>(
-            &self,
-            deadline: Option<Instant>,
-            done: impl FnOnce() -> Option<R>,
-        ) -> Option<R> {
+        pub(crate) fn wait_unless<R>(&self, check: impl FnOnce() -> Wait<R>) -> Option<R> {
             listener!(self.0 => listener);
-            let result = done();
-            if result.is_none() {
-                match deadline {
-                    #[cfg(not(cloakroom_loom))]
-                    Some(deadline) => drop(listener.wait_deadline(deadline)),
-                    _ => listener.wait(),
-                }
+            match check() {
+                Wait::Done(result) => return Some(result),
+                Wait::Again => {}
+                #[cfg(not(cloakroom_loom))]
+                Wait::Until(Some(deadline)) => drop(listener.wait_deadline(deadline)),
+                Wait::Until(_) => listener.wait(),
             }
-            result
+            None
         }
+    }
+
+    /// What a thread that could sleep does next.
+    pub(crate) enum Wait<R> {
+        /// Stops waiting, with a result.
+        Done(R),
+        /// Checks again at once.
+        Again,
+        /// Sleeps until it is notified, or until the instant.
+        Until(
+            #[cfg_attr(cloakroom_loom, allow(dead_code, reason = "there is no time"))]
+            Option<Instant>,
+        ),
     }
 
     impl Wake for ThreadSignal {

@@ -334,7 +334,7 @@ fn b19_statistics_are_written_with_all_their_numbers() {
         "waiting": 1, "waiting_bytes": 30, "head_bytes": 30,
         "oldest_wait": { "secs": 2, "nanos": 500_000_000 },
         "stored": 5, "delivered": 2, "expired": 1, "cleared": 1, "claimed": 2, "put_back": 1,
-        "waited": 1,
+        "waited": 1, "abandoned": 0,
         "refused": {
             "full": 1, "too_large": 1, "timed_out": 0, "cancelled": 0, "closed": 0,
             "owner_full": 0, "queue_full": 1
@@ -342,7 +342,7 @@ fn b19_statistics_are_written_with_all_their_numbers() {
     });
     assert_eq!(serde_json::to_value(stash.stats()).unwrap(), expected);
     let expected = serde_json::json!({
-        "used": 120, "limit": 120, "peak": 120, "waiting": 1, "waiting_bytes": 30, "head_bytes": 30,
+        "used": 120, "limit": 120, "peak": 120, "waiting": 1, "waiting_bytes": 30, "head_bytes": 30, "abandoned": 0,
     });
     assert_eq!(serde_json::to_value(stash.budget().stats()).unwrap(), expected);
     drop(waiting);

@@ -34,3 +34,4 @@ mod reserve;
 mod shutdown;
 mod stats_and_events;
 mod tickets;
+mod waiting;

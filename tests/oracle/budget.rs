@@ -3,7 +3,7 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use cloakroom::{Acquire, AcquireError, Budget, Permit, Refusal};
+use cloakroom::{Acquire, AcquireError, Budget, Never, Permit, Refusal, Until};
 
 use super::queue::{ModelBudget, Tier, numbers_of};
 use super::{Disagreement, Fired, Index, LIMIT, Waiter, WakeLog, Who, agree};
@@ -49,7 +49,8 @@ pub fn run_budget(script: Vec<BudgetStep>) -> Result<(), Disagreement> {
     let budget = Budget::new(LIMIT);
     let mut model = ModelBudget::new(LIMIT);
     let log = WakeLog::default();
-    let mut waiters: Vec<Option<Waiter<Acquire<'_, Fired>>>> = Vec::new();
+    type Waiting<'a> = Waiter<Acquire<'a, Until<Never, Fired>>>;
+    let mut waiters: Vec<Option<Waiting<'_>>> = Vec::new();
     let mut permits: Vec<Permit<'_>> = Vec::new();
     // What each permit must hold, and what was forgotten.
     let mut held: Vec<u64> = Vec::new();

@@ -50,6 +50,7 @@ pub(super) struct ModelBudget {
     pub(super) max_waiting_bytes: u64,
     pub(super) used: u64,
     pub(super) peak: u64,
+    pub(super) abandoned: u64,
     pub(super) closed: bool,
     pub(super) queue: VecDeque<usize>,
     pub(super) waiters: Vec<ModelWaiter>,
@@ -74,6 +75,7 @@ impl ModelBudget {
             max_waiting_bytes: u64::MAX,
             used: 0,
             peak: 0,
+            abandoned: 0,
             closed: false,
             queue: VecDeque::new(),
             waiters: Vec::new(),
@@ -205,10 +207,19 @@ impl ModelBudget {
         let ModelWaiter { need, state, .. } = self.waiters[waiter];
         self.waiters[waiter].state = State::Gone;
         match state {
-            State::InLine => self.leave(waiter),
+            State::InLine => {
+                self.abandoned += 1;
+                self.leave(waiter);
+            }
             State::Ended(Ok(_)) => self.release(need),
             _ => {}
         }
+    }
+
+    /// Whether the next poll would give up the wait.
+    pub(super) fn gives_up(&self, waiter: usize) -> bool {
+        let ModelWaiter { state, fired, .. } = self.waiters[waiter];
+        fired && state == State::InLine
     }
 
     pub(super) fn is_gone(&self, waiter: usize) -> bool {

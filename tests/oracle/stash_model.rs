@@ -185,7 +185,8 @@ impl ModelStash {
     /// Without waiting.
     pub(super) fn admit(&mut self, request: Request, charge: u64) -> Result<Tier, Numbers> {
         if let Request::Permit = request {
-            // The budget alone knows of no entries that have expired.
+            // Not counted as refused by the stash, but expired entries refuse it as little.
+            self.make_room(charge);
             let decided = self.budget.try_charge(charge);
             return decided.map_err(|reason| self.budget.numbers(reason, charge));
         }
@@ -213,10 +214,10 @@ impl ModelStash {
                 self.budget.waiters[at].state = State::Gone;
                 return Some(Err(self.refuse(numbers)));
             }
-            if of_stash {
-                self.make_room(charge);
-            }
+            self.make_room(charge);
         }
+        // Expired entries are no reason to give up.
+        while self.budget.gives_up(at) && self.gc() > 0 {}
         let decided = self.budget.poll(at, new_waker)?;
         self.totals.waited += u64::from(of_stash && !fresh && decided.is_ok());
         Some(decided.map_err(|reason| {
@@ -370,6 +371,7 @@ impl ModelStash {
         stats.peak_bytes = queue.peak;
         stats.max_bytes = queue.limit - queue.overflow;
         stats.overflow_bytes = queue.overflow;
+        stats.abandoned = queue.abandoned;
         stats.entries = self.entries.len() as u64;
         stats.claims =
             self.entries.iter().filter(|entry| entry.phase != Phase::Live).count() as u64;
