@@ -34,6 +34,6 @@ pub use observe::{Event, Observer};
 pub use payload::Payload;
 pub use stash::{
     Builder, Chunks, Claim, ClaimReader, Contiguous, OnDrop, Put, PutOptions, Reaper, Refused,
-    Reservation, ReservationError, Reserve, Stash, Stats,
+    Reservation, ReservationError, Reserve, Stash, Stats, Unsent,
 };
 pub use ticket::{ParseTicketError, Ticket};

@@ -114,6 +114,7 @@ serialize_fields!(Stats {
     delivered,
     expired,
     cleared,
+    unsent,
     claimed,
     put_back,
     waited,

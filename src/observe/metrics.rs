@@ -11,7 +11,7 @@ use crate::stash::Stats;
 /// |---|---|---|
 /// | `cloakroom_put_total` | counter | `outcome`: `stored`, or [why it was refused](crate::Refusal::as_str) |
 /// | `cloakroom_stored_bytes_total`, `cloakroom_delivered_bytes_total` | counter | |
-/// | `cloakroom_delivered_total`, `cloakroom_expired_total`, `cloakroom_cleared_total` | counter | |
+/// | `cloakroom_delivered_total`, `cloakroom_expired_total`, `cloakroom_cleared_total`, `cloakroom_unsent_total` | counter | |
 /// | `cloakroom_claim_total` | counter | `outcome`: `claimed`, `put_back` |
 /// | `cloakroom_wait_seconds` | histogram | |
 ///
@@ -101,6 +101,7 @@ impl Observer for MetricsObserver {
             Event::Cleared { entries, .. } => {
                 self.count("cloakroom_cleared_total", None, entries as u64);
             }
+            Event::Unsent { .. } => self.count("cloakroom_unsent_total", None, 1),
         }
     }
 }

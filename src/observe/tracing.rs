@@ -62,6 +62,7 @@ impl Observer for TracingObserver {
             Event::Cleared { entries, bytes } => {
                 debug!(target: "cloakroom", stash, entries, bytes, "cleared");
             }
+            Event::Unsent { bytes } => debug!(target: "cloakroom", stash, bytes, "unsent"),
         }
     }
 }

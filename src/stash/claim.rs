@@ -4,12 +4,15 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::hash::Hash;
 use std::ops::Deref;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::Stash;
+use super::options::PutOptions;
+use crate::clock::nanos;
 use crate::observe::Event;
-use crate::slots::{ClaimedSlot, Nanos, SlotMap};
+use crate::slots::{ClaimedSlot, MAX_TTL, Nanos, SlotMap};
 use crate::sync::contain_panic;
 use crate::ticket::Ticket;
 
@@ -135,6 +138,50 @@ impl<P, O> Claim<P, O> {
         self
     }
 
+    /// Gives the entry a new time to live, counted from now. Returns whether it did.
+    ///
+    /// It takes effect when the claim is put back, in whatever way: meanwhile a claim does not expire. So a delivery
+    /// that may take longer than the entry's time to live renews it at its start, or as it goes on. The new time may
+    /// be shorter, too. It is cut to 73 years, and to the [overflow](crate::Builder::overflow)'s time to live if the
+    /// entry uses the overflow.
+    ///
+    /// # Returns
+    ///
+    /// `false`, and nothing changes, if the entry's time was up already: expired is expired. If the stash was cleared
+    /// meanwhile, the entry is gone when it is put back, renewed or not.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::{ManualClock, Stash};
+    /// # let clock = ManualClock::new();
+    /// # let builder = Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).clock(clock.clone());
+    /// let stash = builder.ttl(Duration::from_secs(60)).build()?;
+    /// let ticket = stash.try_put((), vec![7; 100]).unwrap();
+    ///
+    /// let mut claim = stash.claim(&ticket, &()).unwrap();
+    /// assert!(claim.renew(Duration::from_secs(600)));
+    /// clock.advance(Duration::from_secs(90)); // a slow client, that goes away in the end
+    /// drop(claim);
+    /// assert!(stash.take(&ticket, &()).is_some());
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
+    pub fn renew(&mut self, ttl: Duration) -> bool {
+        let slot = self.slot.as_mut().expect("a claim that is not finished");
+        let now = slot.handle().inner.now();
+        // A sweep that saw the entry before it was claimed goes by the old deadline, and only if that has come.
+        if slot.deadline() <= now {
+            return false;
+        }
+        let mut ttl = nanos(ttl).min(MAX_TTL);
+        if slot.is_capped() {
+            ttl = ttl.min(slot.handle().inner.overflow_ttl);
+        }
+        slot.renew(now.saturating_add(ttl));
+        true
+    }
+
     /// Delivered: the payload, and its bytes are free.
     #[must_use]
     pub fn into_inner(mut self) -> P {
@@ -144,12 +191,31 @@ impl<P, O> Claim<P, O> {
         stash.inner.deliver(gone)
     }
 
-    /// Puts the payload back, under the same ticket, for the same owner, until the same deadline. Returns
-    /// whether it is there again: if its time was up, or the stash was cleared while it was claimed, it has
+    /// Puts the payload back, under the same ticket, for the same owner, until the same deadline, or the
+    /// [renewed](Self::renew) one. Returns whether it is there again: if its time was up, or the stash was cleared while it was claimed, it has
     /// gone, and counts as expired or cleared.
     ///
     /// It needs no room, so it cannot fail for lack of it.
     pub fn put_back(mut self) -> bool {
+        self.return_it()
+    }
+
+    /// As [`put_back`](Self::put_back), with a new time to live, if the options have one: see [`renew`](Self::renew).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::PutOptions;
+    /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
+    /// # let ticket = stash.try_put((), vec![7; 100]).unwrap();
+    /// let claim = stash.claim(&ticket, &()).unwrap();
+    /// assert!(claim.put_back_with(PutOptions::new().ttl(Duration::from_secs(5))));
+    /// ```
+    pub fn put_back_with(mut self, options: PutOptions) -> bool {
+        if let Some(ttl) = options.ttl {
+            self.renew(ttl);
+        }
         self.return_it()
     }
 

@@ -18,6 +18,7 @@ mod reaper;
 mod reserve;
 mod shared;
 mod stats;
+mod unsent;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -45,6 +46,7 @@ pub use self::reader::ClaimReader;
 pub use self::reaper::Reaper;
 pub use self::reserve::{Reservation, ReservationError, Reserve};
 pub use self::stats::{Refused, Stats};
+pub use self::unsent::Unsent;
 use crate::ticket::Ticket;
 
 /// A memory-bounded, drain-on-read stash: a payload goes in under a ticket and comes out once, to its

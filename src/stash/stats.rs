@@ -64,7 +64,7 @@ impl<P, O> Stash<P, O> {
 /// Each number is exact when nobody uses the stash; while it is in use each is from a moment of its own
 /// during the call, so they can be off against each other by what happened meanwhile. Except that
 /// the line's four are from one moment, and that
-/// `stored = entries + delivered + expired + cleared` always holds: `delivered` is counted by that equation,
+/// `stored = entries + delivered + expired + cleared + unsent` always holds: `delivered` is counted by that equation,
 /// which costs puts and takes nothing. (It is right as long as `stats` is called once in every 2^37
 /// puts.)
 ///
@@ -112,6 +112,8 @@ pub struct Stats {
     pub expired: u64,
     /// Entries that were cleared.
     pub cleared: u64,
+    /// Entries that went because their ticket was [not sent](crate::Stash::unsent).
+    pub unsent: u64,
     /// Claims made.
     pub claimed: u64,
     /// Claims put back.
@@ -168,11 +170,13 @@ impl Stats {
         let stored = seen.stored((0..).map_while(|shard| slots.inserted(shard)));
         let entries = slots.len() as u64;
         let (expired, cleared) = (counters.expired.get(), counters.cleared.get());
-        seen.delivered = seen.delivered.max(stored.saturating_sub(entries + expired + cleared));
+        let unsent = counters.unsent.get();
+        let others = expired + cleared + unsent;
+        seen.delivered = seen.delivered.max(stored.saturating_sub(entries + others));
         let delivered = seen.delivered;
         drop(seen);
         // What was stored and went after the first read is among what is gone.
-        let gone = delivered + expired + cleared;
+        let gone = delivered + others;
         let stored = stored.max(gone);
         Self {
             used_bytes: stash.used_bytes(),
@@ -191,6 +195,7 @@ impl Stats {
             delivered,
             expired,
             cleared,
+            unsent,
             claimed,
             put_back: counters.put_back.get(),
             waited: counters.waited.get(),

@@ -39,6 +39,7 @@ fn everything_happens(stash: &TestStash, clock: &ManualClock) {
     let _ = stash.try_put_with(1, vec![0; 5], brief).unwrap();
     clock.advance(SECOND);
     assert_eq!((stash.gc(), stash.clear()), (1, 1));
+    drop(stash.unsent(stash.try_put(1, vec![0; 3]).unwrap(), 1));
 }
 
 // ---- metrics ---------------------------------------------------------------------------------------
@@ -143,9 +144,10 @@ mod metric {
                 ("counter cloakroom_expired_total{}", 1.0),
                 ("counter cloakroom_put_total{outcome=full}", 1.0),
                 ("counter cloakroom_put_total{outcome=queue_full}", 1.0),
-                ("counter cloakroom_put_total{outcome=stored}", 4.0),
+                ("counter cloakroom_put_total{outcome=stored}", 5.0),
                 ("counter cloakroom_put_total{outcome=too_large}", 1.0),
-                ("counter cloakroom_stored_bytes_total{}", 215.0),
+                ("counter cloakroom_stored_bytes_total{}", 218.0),
+                ("counter cloakroom_unsent_total{}", 1.0),
                 ("histogram cloakroom_wait_seconds{}", 1.5),
             ])
         );
@@ -199,7 +201,7 @@ mod metric {
         // Everything that can be emitted, with the label.
         let (stash, clock) = test_stash(MetricsObserver::named("all".to_owned()));
         let seen = emitted(|| everything_happens(&stash, &clock));
-        assert_eq!(seen.len(), 12);
+        assert_eq!(seen.len(), 13);
         assert!(seen.iter().all(|(key, _)| key.contains("{stash=all")), "{seen:?}");
     }
 }
@@ -270,6 +272,8 @@ mod trace {
                 "stored bytes=5 overflow=false",
                 "expired entries=1 bytes=5",
                 "cleared entries=1 bytes=30",
+                "stored bytes=3 overflow=false",
+                "unsent bytes=3",
             ]
         );
     }
@@ -281,7 +285,7 @@ mod trace {
         tracing::subscriber::with_default(writes.clone(), || everything_happens(&stash, &clock));
         let events = writes.0.lock().unwrap();
         assert_eq!(events[0], "stored stash=\"results\" bytes=70 overflow=false");
-        assert_eq!(events.len(), 15);
+        assert_eq!(events.len(), 17);
         assert!(events.iter().all(|event| event.contains(" stash=\"results\" ")), "{events:?}");
     }
 }
@@ -333,7 +337,7 @@ fn b19_statistics_are_written_with_all_their_numbers() {
         "entries": 1, "claims": 0,
         "waiting": 1, "waiting_bytes": 30, "head_bytes": 30,
         "oldest_wait": { "secs": 2, "nanos": 500_000_000 },
-        "stored": 5, "delivered": 2, "expired": 1, "cleared": 1, "claimed": 2, "put_back": 1,
+        "stored": 6, "delivered": 2, "expired": 1, "cleared": 1, "unsent": 1, "claimed": 2, "put_back": 1,
         "waited": 1, "abandoned": 0,
         "refused": {
             "full": 1, "too_large": 1, "timed_out": 0, "cancelled": 0, "closed": 0,
