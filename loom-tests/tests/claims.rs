@@ -172,7 +172,7 @@ fn s6_what_is_claimed_is_delivered_whoever_clears() {
 /// A sweep may have observed the entry before it was claimed: with the old deadline, which has come.
 #[test]
 fn s6_a_renewed_claim_is_not_swept_before_its_time() {
-    model(|| {
+    bounded_model(3, || {
         let slots = slots();
         let ticket = slots.insert(ALICE, 7, EARLY);
         let sweeper = {
@@ -196,7 +196,7 @@ fn s6_a_renewed_claim_is_not_swept_before_its_time() {
 /// The sweep comes by because of another entry, and passes over what is claimed.
 #[test]
 fn s6_a_claim_renewed_to_an_earlier_time_is_found_by_a_sweep() {
-    model(|| {
+    bounded_model(3, || {
         let slots = slots();
         let _other = slots.insert(ALICE, 8, EARLY);
         let ticket = slots.insert(ALICE, 7, LATE);
