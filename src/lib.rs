@@ -26,12 +26,14 @@ mod stash;
 mod sync;
 mod ticket;
 
-pub use budget::{Acquire, Budget, Drained, Permit};
+pub use budget::{Acquire, Budget, BudgetStats, Drained, Permit};
 pub use clock::{Clock, ManualClock};
 pub use error::{AcquireError, ConfigError, PutError, Refusal};
 pub use give_up::{GiveUp, Never, Until};
 #[cfg(feature = "http-body")]
 pub use integrations::ClaimBody;
+#[cfg(feature = "stream")]
+pub use integrations::{ClaimItems, ClaimStream};
 #[cfg(feature = "metrics")]
 pub use observe::MetricsObserver;
 #[cfg(feature = "tracing")]
@@ -39,7 +41,7 @@ pub use observe::TracingObserver;
 pub use observe::{Event, Observer};
 pub use payload::Payload;
 pub use stash::{
-    Builder, Claim, OnDrop, Put, PutOptions, Reaper, Refused, Reservation, ReservationError,
-    Reserve, Stash, Stats,
+    Builder, Chunks, Claim, ClaimReader, Contiguous, OnDrop, Put, PutOptions, Reaper, Refused,
+    Reservation, ReservationError, Reserve, Stash, Stats, Unsent,
 };
 pub use ticket::{ParseTicketError, Ticket};

@@ -33,7 +33,13 @@ impl Slots {
     /// Takes a payload out at time 0.
     #[must_use]
     pub fn take(&self, ticket: Ticket, owner: u64) -> Option<u64> {
-        match self.0.remove(ticket, &owner, 0, || ())? {
+        self.take_at(0, ticket, owner)
+    }
+
+    /// Takes a payload out, unless it has expired.
+    #[must_use]
+    pub fn take_at(&self, now: u64, ticket: Ticket, owner: u64) -> Option<u64> {
+        match self.0.remove(ticket, &owner, now, || ())? {
             Removed::Delivered(gone) => Some(*gone.payload),
             Removed::Expired(_) => None,
         }
@@ -87,6 +93,11 @@ impl Claimed<'_> {
     #[must_use]
     pub fn payload(&self) -> u64 {
         **self.0.payload()
+    }
+
+    /// Changes its deadline.
+    pub fn renew(&mut self, deadline: u64) {
+        self.0.renew(deadline);
     }
 
     /// Makes it live again; `false`: it has gone instead, because all were cleared.

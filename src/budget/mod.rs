@@ -10,6 +10,7 @@ mod permit;
 mod reclaim;
 mod semaphore;
 mod state;
+mod stats;
 mod wait_queue;
 
 use std::fmt;
@@ -30,6 +31,7 @@ pub use self::permit::Permit;
 use self::reclaim::Reclaimer;
 pub(crate) use self::reclaim::{Reclaim, retry_after_expiry};
 pub(crate) use self::state::{MAX_LIMIT, Tier};
+pub use self::stats::BudgetStats;
 pub(crate) use self::wait_queue::QueueStats;
 
 /// A fair byte budget: a limit, and permits for bytes below it, granted first come first served.
@@ -97,6 +99,21 @@ impl Budget {
     pub const MAX_LIMIT: u64 = MAX_LIMIT;
 
     /// Makes a budget of `limit` bytes, all of it free.
+    ///
+    /// # Examples
+    ///
+    /// One for the whole process:
+    ///
+    /// ```
+    /// use std::sync::LazyLock;
+    /// use cloakroom::Budget;
+    ///
+    /// static UPLOADS: LazyLock<Budget> = LazyLock::new(|| Budget::new(64 << 20));
+    ///
+    /// let permit = UPLOADS.try_acquire(1 << 20)?;
+    /// # drop(permit);
+    /// # Ok::<(), cloakroom::AcquireError>(())
+    /// ```
     #[must_use]
     pub fn new(limit: u64) -> Self {
         Self::of_stash(limit, 0, None)

@@ -69,6 +69,11 @@ pub enum Event {
         /// Their charges.
         bytes: u64,
     },
+    /// An entry was removed because its ticket was not sent.
+    Unsent {
+        /// Its charge.
+        bytes: u64,
+    },
 }
 
 /// Told of everything that happens, on the thread that does it, when it is done. Set with

@@ -38,6 +38,7 @@ pub(crate) use self::free_list::{FreeList, Links};
 pub(crate) use self::owner_quota::OwnerKey;
 use self::owner_quota::OwnerQuota;
 use self::segments::{INDEX_BITS, MAX_SLOTS, Segments};
+pub(crate) use self::slot::CAPPED;
 use self::slot::{Entry, Fingerprint, Slot, SlotGuard};
 #[cfg(cloakroom_loom)]
 pub(crate) use self::sweep::RemovedBatch;
@@ -100,7 +101,7 @@ impl<P, O> SlotMap<P, O> {
         }
     }
 
-    /// Puts an entry in and returns its ticket. `Err` if there is no slot left: each shard has some 67
+    /// Puts an entry in and returns its ticket. The deadline may be marked as [`CAPPED`]. `Err` if there is no slot left: each shard has some 67
     /// million.
     #[inline]
     pub(crate) fn insert(
@@ -117,12 +118,14 @@ impl<P, O> SlotMap<P, O> {
         let fingerprint = self.fingerprint(secret, &owner);
         // Late, so that a sweep seldom comes between the clock and the bounds; before a slot is touched,
         // because the clock is user code.
-        let deadline = deadline().min(NEVER - 1);
+        let marked = deadline();
+        let deadline = (marked & !CAPPED).min(NEVER - 1);
+        let marked = deadline | marked & CAPPED;
         let Some((number, index)) = self.allocate() else { return Err(payload) };
         let shard = &self.shards[number];
         let (slot, bounds) = shard.segments.location(index).expect("allocated");
         // SAFETY: just allocated.
-        unsafe { slot.publish(Entry { secret, owner, payload }, fingerprint, deadline, charge) };
+        unsafe { slot.publish(Entry { secret, owner, payload }, fingerprint, marked, charge) };
         shard.lower_bounds(bounds, deadline);
         Ok(Ticket::new(location(number, index), secret))
     }

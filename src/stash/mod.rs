@@ -9,13 +9,16 @@ mod alarms;
 mod builder;
 mod claim;
 mod counters;
+mod delivery;
 mod expiry;
 mod options;
 mod put;
+mod reader;
 mod reaper;
 mod reserve;
 mod shared;
 mod stats;
+mod unsent;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -34,11 +37,18 @@ use crate::slots::{MapHandle, Removed, SlotMap};
 pub(crate) use self::alarms::NextSweep;
 pub use self::builder::Builder;
 pub use self::claim::{Claim, OnDrop};
+#[cfg(feature = "stream")]
+pub(crate) use self::delivery::Items;
+#[cfg(any(feature = "http-body", feature = "stream"))]
+pub(crate) use self::delivery::Parts;
+pub use self::delivery::{Chunks, Contiguous};
 pub use self::options::PutOptions;
 pub use self::put::Put;
+pub use self::reader::ClaimReader;
 pub use self::reaper::Reaper;
 pub use self::reserve::{Reservation, ReservationError, Reserve};
 pub use self::stats::{Refused, Stats};
+pub use self::unsent::Unsent;
 use crate::ticket::Ticket;
 
 /// A memory-bounded, drain-on-read stash: a payload goes in under a ticket and comes out once, to its

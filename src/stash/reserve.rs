@@ -455,3 +455,10 @@ impl<P, O> fmt::Display for ReservationError<P, O> {
 }
 
 impl<P, O> Error for ReservationError<P, O> {}
+
+/// Drops the payload and the reservation, and keeps why it was refused: for `?`.
+impl<P, O> From<ReservationError<P, O>> for AcquireError {
+    fn from(error: ReservationError<P, O>) -> Self {
+        error.refusal
+    }
+}

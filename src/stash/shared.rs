@@ -12,7 +12,7 @@ use crate::budget::{Budget, Tier};
 use crate::clock::{ClockSource, nanos};
 use crate::error::{AcquireError, PutError};
 use crate::observe::{Event, Observer};
-use crate::slots::{MAX_TTL, Nanos, RemovedEntry, SlotMap};
+use crate::slots::{CAPPED, MAX_TTL, NEVER, Nanos, RemovedEntry, SlotMap};
 use crate::sync::contain_panic;
 use crate::ticket::Ticket;
 
@@ -108,8 +108,8 @@ impl<P, O: Hash> Inner<P, O> {
         }
         let mut deadline = 0;
         let ticket = self.slots.insert(owner, payload, charge, || {
-            deadline = self.now().saturating_add(ttl);
-            deadline
+            deadline = self.now().saturating_add(ttl).min(NEVER);
+            if tier == Tier::Overflow { deadline | CAPPED } else { deadline }
         })?;
         if ttl < self.ttl {
             self.alarms.notify_earlier(deadline);
