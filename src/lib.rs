@@ -11,6 +11,7 @@ mod integrations;
 pub mod loom_internals;
 mod observe;
 mod payload;
+mod secrets;
 mod slots;
 mod stash;
 mod sync;

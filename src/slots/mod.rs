@@ -23,7 +23,6 @@ use std::mem::ManuallyDrop;
 
 use crossbeam_utils::CachePadded;
 use foldhash::fast::FixedState;
-use rand::Rng;
 
 #[cfg(not(cloakroom_loom))]
 use self::bounds::Bound;
@@ -41,6 +40,7 @@ use self::segments::{INDEX_BITS, MAX_SLOTS, Segments};
 use self::slot::{Entry, Fingerprint, Slot, SlotGuard};
 #[cfg(cloakroom_loom)]
 pub(crate) use self::sweep::RemovedBatch;
+use crate::secrets;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{load_for_cas, thread_number};
 use crate::ticket::{Secret, Ticket};
@@ -95,7 +95,7 @@ impl<P, O> SlotMap<P, O> {
         let shards = shards.next_power_of_two().min(MAX_SHARDS);
         Self {
             shards: (0..shards).map(|_| CachePadded::new(Shard::new())).collect(),
-            hasher: FixedState::with_seed(rand::rng().next_u64()),
+            hasher: FixedState::with_seed(u64::from(secrets::draw::<1>()[0])),
             owners: max_bytes_per_owner.map(OwnerQuota::new),
         }
     }

@@ -17,6 +17,7 @@ mod bad_input;
 mod claims;
 mod conformance;
 mod documented;
+mod ending_threads;
 mod expiry;
 #[cfg(feature = "http-body")]
 mod http_body;
