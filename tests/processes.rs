@@ -98,7 +98,9 @@ fn w1_a_child_of_a_child_issues_different_tickets() {
     drop(to_us);
     let mut text = String::new();
     from_grandchild.read_to_string(&mut text).unwrap();
-    lines.push(text.as_bytes().chunks(TICKET_BYTES).map(|t| String::from_utf8_lossy(t).into()).collect());
+    lines.push(
+        text.as_bytes().chunks(TICKET_BYTES).map(|t| String::from_utf8_lossy(t).into()).collect(),
+    );
     assert_eq!(lines[1].len(), EACH);
     lines.push(as_text(issue(&before)));
     assert_all_differ(&lines);

@@ -11,6 +11,7 @@
 mod bounds;
 mod claimed;
 mod free_list;
+mod owner_hash;
 mod owner_quota;
 mod segments;
 mod slot;
@@ -18,11 +19,10 @@ mod sweep;
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 use std::mem::ManuallyDrop;
 
 use crossbeam_utils::CachePadded;
-use foldhash::fast::FixedState;
 
 #[cfg(not(cloakroom_loom))]
 use self::bounds::Bound;
@@ -34,13 +34,13 @@ pub(crate) use self::claimed::{ClaimedSlot, MapHandle};
 use self::free_list::FreeList;
 #[cfg(cloakroom_loom)]
 pub(crate) use self::free_list::{FreeList, Links};
+use self::owner_hash::OwnerHasher;
 pub(crate) use self::owner_quota::OwnerKey;
 use self::owner_quota::OwnerQuota;
 use self::segments::{INDEX_BITS, MAX_SLOTS, Segments};
 use self::slot::{Entry, Fingerprint, Slot, SlotGuard};
 #[cfg(cloakroom_loom)]
 pub(crate) use self::sweep::RemovedBatch;
-use crate::secrets;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{load_for_cas, thread_number};
 use crate::ticket::{Secret, Ticket};
@@ -55,7 +55,7 @@ const RESERVE: u64 = 1024;
 
 pub(crate) struct SlotMap<P, O> {
     shards: Box<[CachePadded<Shard<P, O>>]>,
-    hasher: FixedState,
+    hasher: OwnerHasher,
     /// If one owner may not hold all.
     owners: Option<OwnerQuota>,
 }
@@ -95,7 +95,10 @@ impl<P, O> SlotMap<P, O> {
         let shards = shards.next_power_of_two().min(MAX_SHARDS);
         Self {
             shards: (0..shards).map(|_| CachePadded::new(Shard::new())).collect(),
-            hasher: FixedState::with_seed(u64::from(secrets::draw::<1>()[0])),
+            hasher: match max_bytes_per_owner {
+                None => OwnerHasher::fast(),
+                Some(_) => OwnerHasher::strong(),
+            },
             owners: max_bytes_per_owner.map(OwnerQuota::new),
         }
     }
@@ -245,11 +248,10 @@ impl<P, O> SlotMap<P, O> {
         }
     }
 
-    /// The secret is random already: only the owner needs hashing, with the stash's key. The faster hash does:
-    /// the bits need to differ, not to be spread.
+    /// The secret is random already: only the owner needs hashing, with the stash's key.
     #[inline]
     fn fingerprint<Q: Hash + ?Sized>(&self, secret: Secret, owner: &Q) -> Fingerprint {
-        Fingerprint::new(self.hasher.hash_one(owner) ^ secret.low())
+        Fingerprint::new(self.hasher.hash(owner) ^ secret.low())
     }
 
     /// A slot for this thread alone: shard and index. A free one of its own shard if possible.

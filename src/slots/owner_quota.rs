@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crossbeam_utils::CachePadded;
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 
 use crate::sync::Mutex;
 
@@ -21,7 +21,8 @@ pub(crate) struct OwnerKey(pub(super) u64);
 
 const SHARDS: usize = if cfg!(cloakroom_loom) { 1 } else { 16 };
 
-type Accounts = HashMap<OwnerKey, u64, FixedState>;
+/// The keys are a keyed hash already, which nobody outside can choose: any hash spreads them.
+type Accounts = HashMap<OwnerKey, u64, RandomState>;
 
 pub(super) struct OwnerQuota {
     limit: u64,
