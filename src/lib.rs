@@ -27,7 +27,7 @@ pub use observe::MetricsObserver;
 #[cfg(feature = "tracing")]
 pub use observe::TracingObserver;
 pub use observe::{Event, Observer};
-pub use payload::Payload;
+pub use payload::{Payload, Weigher};
 pub use stash::{
     Builder, Claim, OnDrop, Put, PutOptions, Reaper, Refused, Reservation, ReservationError,
     Reserve, Stash, Stats,

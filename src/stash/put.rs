@@ -14,10 +14,9 @@ use super::admission::{Admit, Admitted};
 use super::options::PutOptions;
 use crate::blocking;
 use crate::error::{PutError, Refusal};
-use crate::payload::Payload;
 use crate::ticket::Ticket;
 
-impl<P: Payload, O: Eq + Hash> Stash<P, O> {
+impl<P, O: Eq + Hash> Stash<P, O> {
     /// Stores the payload now, or hands it back. Never waits.
     ///
     /// # Errors
@@ -43,7 +42,7 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
         payload: P,
         options: PutOptions,
     ) -> Result<Ticket, PutError<P>> {
-        let charge = self.charge(&payload);
+        let charge = self.inner.charge_of(&owner, &payload);
         let admitted = match self.inner.admit_fast(charge) {
             Ok(permit) => Admitted { permit, account: None },
             Err(first) => match self.inner.admit_slowly(first, &owner, charge) {
@@ -107,7 +106,8 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
         options: PutOptions,
     ) -> Put<'_, P, O, Pending<()>> {
         let key = self.inner.slots.owner_key(&owner);
-        Put::new(self, Admit::new(&self.inner, key, self.charge(&payload)), owner, payload, options)
+        let charge = self.inner.charge_of(&owner, &payload);
+        Put::new(self, Admit::new(&self.inner, key, charge), owner, payload, options)
     }
 
     /// Stores the payload, blocking this thread in line for at most `timeout` of real time. A timeout of
@@ -138,7 +138,7 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
         timeout: Duration,
         options: PutOptions,
     ) -> Result<Ticket, PutError<P>> {
-        let charge = self.charge(&payload);
+        let charge = self.inner.charge_of(&owner, &payload);
         let key = self.inner.slots.owner_key(&owner);
         match self.inner.admit_now(key, charge) {
             Ok(admitted) => self.inner.store(admitted, owner, payload, options),
@@ -150,10 +150,6 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
             }
             Err(refusal) => Err(self.inner.refuse_put(payload, refusal)),
         }
-    }
-
-    fn charge(&self, payload: &P) -> u64 {
-        self.inner.charge_for(payload.size() as u64)
     }
 }
 
@@ -205,7 +201,7 @@ impl<'a, P, O> Put<'a, P, O> {
     }
 }
 
-impl<P: Payload, O: Eq + Hash, U: Future> Future for Put<'_, P, O, U> {
+impl<P, O: Eq + Hash, U: Future> Future for Put<'_, P, O, U> {
     type Output = Result<Ticket, PutError<P>>;
 
     /// # Panics

@@ -17,7 +17,6 @@ use super::options::PutOptions;
 use crate::blocking;
 use crate::budget::Tier;
 use crate::error::{AcquireError, Refusal};
-use crate::payload::Payload;
 use crate::slots::OwnerKey;
 use crate::ticket::Ticket;
 
@@ -223,7 +222,6 @@ impl<P, O> Reservation<P, O> {
     /// for `owner`. Payload and reservation come back.
     pub fn put(self, owner: O, payload: P) -> Result<Ticket, ReservationError<P, O>>
     where
-        P: Payload,
         O: Eq + Hash,
     {
         self.put_with(owner, payload, PutOptions::new())
@@ -241,10 +239,9 @@ impl<P, O> Reservation<P, O> {
         options: PutOptions,
     ) -> Result<Ticket, ReservationError<P, O>>
     where
-        P: Payload,
         O: Eq + Hash,
     {
-        let charge = self.stash.inner.charge_for(payload.size() as u64);
+        let charge = self.stash.inner.charge_of(&owner, &payload);
         if let Err(refusal) = self.fit(&owner, charge) {
             let refusal = self.stash.inner.record_refusal(refusal);
             return Err(ReservationError { payload, reservation: self, refusal });

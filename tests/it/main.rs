@@ -32,3 +32,4 @@ mod reentrancy;
 mod reserve;
 mod shutdown;
 mod stats_and_events;
+mod weigher;
