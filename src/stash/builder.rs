@@ -249,7 +249,11 @@ impl<P, O, W> Builder<P, O, W> {
     /// overhead.
     ///
     /// With it puts and takes look up the owner's account, under a lock that is shared with about a sixteenth
-    /// of the owners and held for that look-up only. Without it, there are no accounts.
+    /// of the owners and held for that look-up only, and hash the owner with SipHash, so that nobody can choose
+    /// names that share an account. Without it, there are no accounts.
+    ///
+    /// When several reasons to refuse apply, the order is [`Closed`](crate::Refusal::Closed),
+    /// [`TooLarge`](crate::Refusal::TooLarge), `OwnerFull`, [`Full`](crate::Refusal::Full).
     ///
     /// ```
     /// # use cloakroom::{Refusal, Stash};
