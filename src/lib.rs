@@ -21,6 +21,7 @@ pub mod loom_internals;
 mod maybe_owned;
 mod observe;
 mod payload;
+mod secrets;
 mod slots;
 mod stash;
 mod sync;
@@ -39,7 +40,7 @@ pub use observe::MetricsObserver;
 #[cfg(feature = "tracing")]
 pub use observe::TracingObserver;
 pub use observe::{Event, Observer};
-pub use payload::Payload;
+pub use payload::{Payload, Weigher};
 pub use stash::{
     Builder, Chunks, Claim, ClaimReader, Contiguous, OnDrop, Put, PutOptions, Reaper, Refused,
     Reservation, ReservationError, Reserve, Stash, Stats, Unsent,

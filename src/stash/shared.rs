@@ -12,6 +12,7 @@ use crate::budget::{Budget, Tier};
 use crate::clock::{ClockSource, nanos};
 use crate::error::{AcquireError, PutError};
 use crate::observe::{Event, Observer};
+use crate::payload::Scales;
 use crate::slots::{CAPPED, MAX_TTL, NEVER, Nanos, RemovedEntry, SlotMap};
 use crate::sync::contain_panic;
 use crate::ticket::Ticket;
@@ -22,6 +23,7 @@ pub(crate) struct Inner<P, O> {
     pub(super) ttl: Nanos,
     /// Caps the time to live of entries that use the overflow.
     pub(super) overflow_ttl: Nanos,
+    pub(super) scales: Scales<P, O>,
     pub(super) entry_overhead: u64,
     pub(super) clock: ClockSource,
     pub(super) observer: Option<Box<dyn Observer>>,
@@ -41,6 +43,12 @@ impl<P, O> Inner<P, O> {
     #[inline]
     pub(super) fn charge_for(&self, bytes: u64) -> u64 {
         bytes.saturating_add(self.entry_overhead).max(1)
+    }
+
+    /// What storing the payload costs. Runs user code, so nothing may be held.
+    #[inline]
+    pub(super) fn charge_of(&self, owner: &O, payload: &P) -> u64 {
+        self.charge_for(self.scales.weigh(owner, payload))
     }
 
     /// Tells the observer, if there is one. Nothing is held.

@@ -4,6 +4,10 @@
 //! No other file of the crate names `std::sync::atomic`, `parking_lot`, `loom` or
 //! `shuttle`, so what is built with one of these flags explores the code that users run.
 
+mod copies;
+
+pub(crate) use self::copies::{copies, count_copies};
+
 // Reference counts are `std`'s under loom too: they are not what the models are about, and loom would
 // multiply every model by the orders in which its threads drop their handles.
 pub(crate) use std::sync::Arc;
