@@ -49,36 +49,21 @@ impl BudgetModel {
         Self { limit, used: 0, closed: false, queue, ended, max_waiting: usize::MAX }
     }
 
-    /// The first poll of a request that is not decided by its first step, which found no room.
-    fn join(&self, request: u64, bytes: u64, polled: Polled, step: u8) -> Vec<(Self, bool)> {
-        let granted = || {
-            let used = self.used + bytes;
-            vec![(Self { used, ..self.clone() }, true)]
-        };
-        let joined = |last| {
-            let mut next = self.clone();
-            next.queue.push_back((request, bytes));
-            (next, last)
-        };
-        let first = self.queue.front().is_none_or(|(head, _)| *head == request);
-        let fits = self.used + bytes <= self.limit;
+    /// The second step of a request's first poll, whose first step found no room.
+    fn join(&self, request: u64, bytes: u64, polled: Polled) -> Vec<(Self, bool)> {
         match (self.admits(bytes), polled) {
-            // In the queue already, at its head, and nobody could overtake it.
-            (_, Polled::Granted) if step > 1 => {
-                let is_over = first && !self.queue.is_empty() && fits;
-                let mut next = granted();
-                next[0].0.queue.pop_front();
-                if is_over { next } else { Vec::new() }
+            (None, Polled::Granted) => {
+                vec![(Self { used: self.used + bytes, ..self.clone() }, true)]
             }
-            // For a moment it is in the queue, and others find a waiter.
-            (None, Polled::Granted) => [granted(), vec![joined(false)]].concat(),
             (Some(Refusal::Full), Polled::Refused(Refusal::QueueFull))
                 if self.queue.len() >= self.max_waiting =>
             {
                 vec![(self.clone(), true)]
             }
             (Some(Refusal::Full), Polled::Pending) if self.queue.len() < self.max_waiting => {
-                vec![joined(true)]
+                let mut next = self.clone();
+                next.queue.push_back((request, bytes));
+                vec![(next, true)]
             }
             (Some(found), Polled::Refused(refused))
                 if found == refused && found != Refusal::Full =>
@@ -141,8 +126,8 @@ impl Model for BudgetModel {
                 Some(Refusal::Full) => return vec![(next, false)],
                 Some(refused) => polled == Polled::Refused(refused),
             },
-            (&BudgetOp::Join(request, bytes, polled), step) => {
-                return self.join(request, bytes, polled, step);
+            (&BudgetOp::Join(request, bytes, polled), _) => {
+                return self.join(request, bytes, polled);
             }
             (&BudgetOp::Poll(request, polled), _) => {
                 let found = match next.ended.remove(&request) {
