@@ -64,6 +64,7 @@ const NOT_YET: &[&str] = &[
     "who claims",
     "who holds",
     "who releases",
+    "who sees",
     "who takes",
     "who waits",
     "whoever",
