@@ -1,22 +1,21 @@
 //! What a *thread* waits on, for the calls that block. Tasks wait in the wait queue's nodes instead.
 //!
-//! A signal counts its notifications under a mutex. A thread reads the count, checks whether it must wait, and
-//! sleeps while the count is still the one that it has read. A notification comes before the read, and the check
-//! sees what it announces; or after it, and then the count has changed and the thread does not sleep. Calls may
-//! nest on one thread, from a payload's drop for example: each compares with the count that it has read itself.
+//! A thread listens first and then checks whether it must wait, so a notification in between is not lost. Calls
+//! may nest on one thread, from a payload's drop for example: a notification ends all of them.
+//!
+//! The signal is an `event_listener::Event`. That crate compiles under `--cfg loom` only with its `loom` feature,
+//! and then works inside a model only. So where `--cfg loom` is a dependant's own flag, and under shuttle, the
+//! signal is a counter and a condition variable.
 
 use std::sync::Arc;
 use std::task::Wake;
 use std::time::Instant;
 
-use super::{Mutex, MutexGuard};
+use self::signal::Signal;
 
 /// Wakes a thread that waits.
 #[derive(Debug)]
-pub(crate) struct ThreadSignal {
-    notifications: Mutex<u64>,
-    changed: Condvar,
-}
+pub(crate) struct ThreadSignal(Signal);
 
 /// What a thread that could sleep does next.
 pub(crate) enum Wait<R> {
@@ -24,54 +23,35 @@ pub(crate) enum Wait<R> {
     Done(R),
     /// Checks again at once.
     Again,
-    /// Sleeps until it is notified, or until the instant.
-    Until(Option<Instant>),
+    /// Sleeps until it is notified, or until the instant. Under loom and shuttle there is no time.
+    Until(
+        #[cfg_attr(
+            any(cloakroom_loom, cloakroom_shuttle),
+            allow(dead_code, reason = "there is no time")
+        )]
+        Option<Instant>,
+    ),
 }
 
 impl ThreadSignal {
     fn new() -> Self {
-        Self { notifications: Mutex::new(0), changed: Condvar::default() }
+        Self(Signal::new())
     }
 
-    /// Wakes every thread that waits on this signal.
-    fn notify(&self) {
-        let mut notifications = self.notifications.lock();
-        *notifications = notifications.wrapping_add(1);
-        drop(notifications);
-        self.changed.notify_all();
-    }
-
-    /// Waits for a `notify`, unless `check` says otherwise, which runs after this thread has begun to listen.
+    /// Waits for a notification, unless `check`, which runs while this thread listens already, says otherwise.
     /// May also return early.
-    ///
-    /// Under loom and shuttle there is no time: a deadline never comes.
     pub(crate) fn wait_unless<R>(&self, check: impl FnOnce() -> Wait<R>) -> Option<R> {
-        let seen = *self.notifications.lock();
-        match check() {
-            Wait::Done(result) => return Some(result),
-            Wait::Again => {}
-            Wait::Until(deadline) => {
-                let mut notifications = self.notifications.lock();
-                while *notifications == seen {
-                    let timed_out;
-                    (notifications, timed_out) = self.changed.wait(notifications, deadline);
-                    if timed_out {
-                        break;
-                    }
-                }
-            }
-        }
-        None
+        self.0.wait_unless(check)
     }
 }
 
 impl Wake for ThreadSignal {
     fn wake(self: Arc<Self>) {
-        self.notify();
+        self.0.notify();
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        self.notify();
+        self.0.notify();
     }
 }
 
@@ -92,37 +72,95 @@ pub(crate) fn with_thread_signal<R>(f: impl FnOnce(&Arc<ThreadSignal>) -> R) -> 
     }
 }
 
-#[derive(Debug, Default)]
-struct Condvar(
-    #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))] parking_lot::Condvar,
-    #[cfg(cloakroom_loom)] loom::sync::Condvar,
-    #[cfg(cloakroom_shuttle)] shuttle::sync::Condvar,
-);
+#[cfg(not(any(cloakroom_shuttle, all(loom, not(cloakroom_loom)))))]
+mod signal {
+    use event_listener::{Event, Listener, listener};
 
-impl Condvar {
-    fn notify_all(&self) {
-        self.0.notify_all();
+    use super::Wait;
+
+    /// `event_listener` wakes while it holds its own lock, so it is never given a task's waker, which may call
+    /// back.
+    #[derive(Debug)]
+    pub(super) struct Signal(Event);
+
+    impl Signal {
+        pub(super) fn new() -> Self {
+            Self(Event::new())
+        }
+
+        pub(super) fn notify(&self) {
+            self.0.notify(usize::MAX);
+        }
+
+        pub(super) fn wait_unless<R>(&self, check: impl FnOnce() -> Wait<R>) -> Option<R> {
+            listener!(self.0 => listener);
+            match check() {
+                Wait::Done(result) => return Some(result),
+                Wait::Again => {}
+                #[cfg(not(cloakroom_loom))]
+                Wait::Until(Some(deadline)) => drop(listener.wait_deadline(deadline)),
+                Wait::Until(_) => listener.wait(),
+            }
+            None
+        }
+    }
+}
+
+#[cfg(any(cloakroom_shuttle, all(loom, not(cloakroom_loom))))]
+mod signal {
+    use super::Wait;
+    use crate::sync::Mutex;
+
+    /// Counts notifications. A waiter sleeps while the count is the one that it read before its check.
+    #[derive(Debug)]
+    pub(super) struct Signal {
+        notifications: Mutex<u64>,
+        changed: Condvar,
     }
 
-    /// Returns the lock again, and whether the deadline has come.
-    #[cfg_attr(any(cloakroom_loom, cloakroom_shuttle), allow(unused_variables))]
-    fn wait<'a, T>(
-        &self,
-        guard: MutexGuard<'a, T>,
-        deadline: Option<Instant>,
-    ) -> (MutexGuard<'a, T>, bool) {
-        #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
-        {
-            let mut guard = guard;
-            let Some(deadline) = deadline else {
-                self.0.wait(&mut guard);
-                return (guard, false);
-            };
-            let timed_out = self.0.wait_until(&mut guard, deadline).timed_out();
-            (guard, timed_out)
+    #[cfg(not(cloakroom_shuttle))]
+    type Condvar = parking_lot::Condvar;
+    #[cfg(cloakroom_shuttle)]
+    type Condvar = shuttle::sync::Condvar;
+
+    impl Signal {
+        pub(super) fn new() -> Self {
+            Self { notifications: Mutex::new(0), changed: Condvar::new() }
         }
-        #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
-        return (self.0.wait(guard).unwrap_or_else(|poisoned| poisoned.into_inner()), false);
+
+        pub(super) fn notify(&self) {
+            *self.notifications.lock() += 1;
+            self.changed.notify_all();
+        }
+
+        pub(super) fn wait_unless<R>(&self, check: impl FnOnce() -> Wait<R>) -> Option<R> {
+            let seen = *self.notifications.lock();
+            match check() {
+                Wait::Done(result) => return Some(result),
+                Wait::Again => return None,
+                #[cfg(not(cloakroom_shuttle))]
+                Wait::Until(deadline) => {
+                    let mut count = self.notifications.lock();
+                    while *count == seen {
+                        match deadline {
+                            None => self.changed.wait(&mut count),
+                            Some(at) if self.changed.wait_until(&mut count, at).timed_out() => {
+                                break;
+                            }
+                            Some(_) => {}
+                        }
+                    }
+                }
+                #[cfg(cloakroom_shuttle)]
+                Wait::Until(_) => {
+                    let mut count = self.notifications.lock();
+                    while *count == seen {
+                        count = self.changed.wait(count).unwrap_or_else(|e| e.into_inner());
+                    }
+                }
+            }
+            None
+        }
     }
 }
 
@@ -139,7 +177,7 @@ mod tests {
         with_thread_signal(|signal| {
             signal.wait_unless(|| {
                 signal.wait_unless(|| {
-                    signal.notify();
+                    Arc::clone(signal).wake();
                     Wait::<()>::Until(Some(long))
                 });
                 Wait::<()>::Until(Some(long))
