@@ -13,6 +13,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
 use tokio::sync::Notify;
 
+use super::{Delivery, InlineStore, Opened, Peeked};
 use crate::owner::Owner;
 
 type Key = (String, Owner);
@@ -25,16 +26,42 @@ pub(super) struct Downloads {
 }
 
 impl Downloads {
-    /// `body`, known as a download until it is dropped.
-    pub(super) fn follow(self: &Arc<Self>, ticket: &str, owner: &Owner, body: Body) -> Body {
-        let key = (ticket.to_owned(), owner.clone());
-        self.running().insert(key.clone());
-        let download = Download { all: Arc::clone(self), key };
-        Body::new(Followed { body, _download: download })
+    /// Opens a result of `store`; its body is known as a download until it is dropped.
+    ///
+    /// The set is locked meanwhile, and a result that comes back does so before its download is taken from
+    /// the set. So a result that is missing and not in the set is gone.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        store: &dyn InlineStore,
+        ticket: &str,
+        owner: &Owner,
+    ) -> Opened {
+        let mut running = self.running();
+        match store.open(ticket, owner) {
+            Opened::Delivery(Delivery { bytes, body }) => {
+                let key = (ticket.to_owned(), owner.clone());
+                running.insert(key.clone());
+                let download = Download { all: Arc::clone(self), key };
+                let body = Body::new(Followed { body, _download: download });
+                Opened::Delivery(Delivery { bytes, body })
+            }
+            Opened::Gone if running.contains(&(ticket.to_owned(), owner.clone())) => Opened::Busy,
+            opened => opened,
+        }
+    }
+
+    /// Looks at a result of `store`. The set is locked meanwhile, so that a store may take the result for a
+    /// moment without anyone missing it.
+    pub(super) fn peek(&self, store: &dyn InlineStore, ticket: &str, owner: &Owner) -> Peeked {
+        let running = self.running();
+        match store.peek(ticket, owner) {
+            Peeked::Gone if running.contains(&(ticket.to_owned(), owner.clone())) => Peeked::Busy,
+            peeked => peeked,
+        }
     }
 
     /// Whether `owner` is downloading the result of that ticket now.
-    pub(super) fn runs(&self, ticket: &str, owner: &Owner) -> bool {
+    fn runs(&self, ticket: &str, owner: &Owner) -> bool {
         self.running().contains(&(ticket.to_owned(), owner.clone()))
     }
 
