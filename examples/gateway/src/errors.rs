@@ -53,7 +53,7 @@ impl Code {
             Code::LinkExpired => "LINK_EXPIRED",
             Code::NotImplemented => "NOT_IMPLEMENTED",
             Code::StashExhausted => "INLINE_ARROW_STASH_EXHAUSTED",
-            Code::QueueFull => "INLINE_ARROW_LINE_FULL",
+            Code::QueueFull => "INLINE_ARROW_QUEUE_FULL",
             Code::OwnerFull => "INLINE_ARROW_OWNER_FULL",
             Code::ResultTooLarge => "INLINE_ARROW_RESULT_TOO_LARGE",
             Code::ShuttingDown => "SHUTTING_DOWN",

@@ -71,7 +71,7 @@ async fn a_full_line_refuses_at_once_and_runs_nothing() {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key("retry-after"));
         let body: serde_json::Value = response.json().await.unwrap();
-        assert_eq!(body["error"]["code"], "INLINE_ARROW_LINE_FULL");
+        assert_eq!(body["error"]["code"], "INLINE_ARROW_QUEUE_FULL");
         assert_eq!(server.app().warehouse().executions().total, 1);
         assert_eq!(server.app().metrics().queue_full.get(), 1);
 
