@@ -55,6 +55,8 @@ class Jam {
     this.name = `jam-${Math.random().toString(36).slice(2, 8)}`;
     this.bytesPerOrder = BYTES_PER_ORDER;
     this.holders = [];
+    /** The large one and the small one, until their results are taken. */
+    this.asked = [];
     this.began = performance.now();
     this.lanes = new Lanes(this.began);
     find("jam-log").replaceChildren();
@@ -119,6 +121,9 @@ class Jam {
       this.lanes.served(one);
       this.log("good", `${name}: served after ${seconds(one.servedAt - one.askedAt)}.`);
     });
+    // What was refused is said by the one who waits for it.
+    one.served.catch(() => {});
+    this.asked.push(one);
     const refused = one.served.then(() => Promise.reject(new Error(`the ${name} one did not have to wait`)));
     const state = await Promise.race([this.panel.until((now) => now.waiting > waiting), refused]);
     refused.catch(() => {});
@@ -129,6 +134,7 @@ class Jam {
   }
 
   async fetch(one) {
+    this.asked = this.asked.filter((other) => other !== one);
     const stream = await this.gateway.take(one.id, one.user);
     let what = bytes(stream.length);
     const data = { "data-jam": one.name };
@@ -149,6 +155,8 @@ class Jam {
 
   async release() {
     while (this.holders.length > 0) await this.fetchHolder();
+    // Left only by a jam that was broken off.
+    await Promise.allSettled(this.asked.map((one) => one.served.then(() => this.fetch(one))));
   }
 
   log(style, text, data = {}) {

@@ -22,7 +22,8 @@ async fn who_names_no_user_gets_nothing() {
             .json(&orders(0, 1))
     };
     let fetch = || http.get(format!("http://{}/api/analytics/arrow-result/{id}", server.address()));
-    let unnamed: [(fn(RequestBuilder) -> RequestBuilder, &str); 5] = [
+    type Unnamed = (fn(RequestBuilder) -> RequestBuilder, &'static str);
+    let unnamed: [Unnamed; 5] = [
         (|request| request, "missing"),
         (|request| request.header(USER_HEADER, ""), "blank"),
         (|request| request.header(USER_HEADER, " \t "), "blank"),

@@ -94,3 +94,39 @@ impl Drop for Listed {
         self.all.joined().waiters.remove(&self.number);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::future::{BoxFuture, pending, ready};
+
+    use super::*;
+
+    async fn begin(waiters: &Arc<Waiters>, bytes: u64, waits: bool) -> First<()> {
+        let owner = Owner::new("ann").expect("a name");
+        let mut request: BoxFuture<'_, ()> =
+            if waits { pending().boxed() } else { ready(()).boxed() };
+        waiters.begin(&owner, bytes, &mut request).await
+    }
+
+    fn sizes(waiters: &Waiters, waiting: usize, most: usize) -> Vec<u64> {
+        waiters.last(waiting, most).iter().map(|waiter| waiter.bytes).collect()
+    }
+
+    #[tokio::test]
+    async fn those_that_wait_are_listed_in_order_until_they_end() {
+        let waiters = Arc::new(Waiters::default());
+        let mut listed = Vec::new();
+        for bytes in [30, 10, 20] {
+            assert!(matches!(begin(&waiters, 99, false).await, First::Ready(())));
+            listed.push(begin(&waiters, bytes, true).await);
+        }
+        assert_eq!(sizes(&waiters, 3, 9), [30, 10, 20]);
+        assert_eq!(sizes(&waiters, 3, 2), [30, 10]);
+        // The stash has granted the first, whose task has not run yet.
+        assert_eq!(sizes(&waiters, 2, 9), [10, 20]);
+        drop(listed.remove(1));
+        assert_eq!(sizes(&waiters, 2, 9), [30, 20]);
+        drop(listed);
+        assert_eq!(sizes(&waiters, 0, 9), [0; 0]);
+    }
+}
