@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use cloakroom::{AcquireError, ConfigError, PutError, Refusal, Reservation, Stash, Stats, Ticket};
+use cloakroom::{AcquireError, ConfigError, PutError, Refusal, Reservation, Stash, Ticket};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
@@ -52,7 +52,7 @@ impl InlineStore for CloakroomStore {
             let outcome = if wait.is_zero() {
                 stash.try_reserve_for(&*owner, bytes)
             } else {
-                stash.reserve_for(&*owner, bytes).until(tokio::time::sleep(wait)).await
+                stash.reserve_for(&*owner, bytes).timeout(tokio::time::sleep(wait)).await
             };
             match outcome {
                 Ok(reservation) => Ok(Box::new(Held { reservation, owner }) as Box<dyn Reserved>),
@@ -124,7 +124,7 @@ impl InlineStore for CloakroomStore {
             delivered: stats.delivered,
             expired: stats.expired,
             granted_after_wait: stats.waited,
-            timed_out: timed_out(&stats),
+            timed_out: stats.refused.timed_out,
         })
     }
 
@@ -169,7 +169,8 @@ impl InlineStore for CloakroomStore {
             [
                 ("full", refused.full),
                 ("too_large", refused.too_large),
-                ("timed_out", timed_out(&stats)),
+                ("timed_out", refused.timed_out),
+                ("cancelled", refused.cancelled),
                 ("closed", refused.closed),
                 ("owner_full", refused.owner_full),
                 ("queue_full", refused.queue_full),
@@ -208,17 +209,12 @@ impl Reserved for Held {
             let outcome = if wait.is_zero() {
                 stash.try_put(owner, payload)
             } else {
-                stash.put(owner, payload).until(tokio::time::sleep(wait)).await
+                stash.put(owner, payload).timeout(tokio::time::sleep(wait)).await
             };
             outcome.map(|ticket| ticket.to_string()).map_err(refused)
         }
         .boxed()
     }
-}
-
-/// Nothing but a timer ends a wait of the gateway early, so what the stash counts as cancelled has timed out.
-fn timed_out(stats: &Stats) -> u64 {
-    stats.refused.timed_out + stats.refused.cancelled
 }
 
 fn refused(error: PutError<Bytes>) -> Refused {
@@ -234,8 +230,7 @@ fn reason(refusal: &AcquireError) -> Reason {
         Refusal::OwnerFull => Reason::OwnerFull,
         Refusal::QueueFull => Reason::QueueFull,
         Refusal::Closed => Reason::Closed,
-        // Nothing but a timer ends a wait of the gateway early.
-        Refusal::TimedOut | Refusal::Cancelled => Reason::TimedOut,
+        Refusal::TimedOut => Reason::TimedOut,
         _ => Reason::Full,
     }
 }

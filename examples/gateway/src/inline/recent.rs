@@ -116,8 +116,7 @@ impl Observer for Recent {
 
 fn refusal(reason: Refusal) -> &'static str {
     match reason {
-        // Nothing but a timer ends a wait of the gateway early.
-        Refusal::TimedOut | Refusal::Cancelled => "timed_out",
+        Refusal::TimedOut => "timed_out",
         Refusal::Closed => "closed",
         _ => "refused",
     }
