@@ -182,8 +182,10 @@ async fn viewers_do_not_hold_up_a_shutdown() {
     let mut viewer = Viewer::open(&server, None).await;
     viewer.next().await.unwrap();
     let began = std::time::Instant::now();
-    let (shutdown, ()) =
-        tokio::join!(server.shutdown(), async { while viewer.next().await.is_some() {} });
+    let (shutdown, ()) = tokio::join!(server.shutdown(), async {
+        let over = async { while viewer.next().await.is_some() {} };
+        tokio::time::timeout(PATIENCE, over).await.expect("the stream ends");
+    });
     assert!(shutdown.unwrap().complete);
     assert!(began.elapsed() < Duration::from_secs(5));
 }

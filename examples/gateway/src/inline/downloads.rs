@@ -123,3 +123,82 @@ impl HttpBody for Followed {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+
+    use super::super::{Reason, Reserved, Usage};
+    use super::*;
+    use crate::prometheus::Page;
+
+    /// One result, which is missing while `peek` looks at it.
+    #[derive(Debug)]
+    struct TakesToLook {
+        there: Mutex<bool>,
+        looks: Barrier,
+    }
+
+    impl InlineStore for TakesToLook {
+        fn open(&self, _: &str, _: &Owner) -> Opened {
+            match *self.there.lock().unwrap() {
+                true => Opened::Delivery(Delivery { bytes: 0, body: Body::empty() }),
+                false => Opened::Gone,
+            }
+        }
+
+        fn peek(&self, _: &str, _: &Owner) -> Peeked {
+            *self.there.lock().unwrap() = false;
+            self.looks.wait();
+            // Long enough for the other thread to open it.
+            std::thread::sleep(Duration::from_millis(100));
+            *self.there.lock().unwrap() = true;
+            Peeked::There(0)
+        }
+
+        fn reserve(
+            &self,
+            _: &Owner,
+            _: u64,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<Box<dyn Reserved>, Reason>> {
+            async { Err(Reason::Closed) }.boxed()
+        }
+
+        fn close(&self) {}
+
+        fn is_closed(&self) -> bool {
+            true
+        }
+
+        fn drained(&self) -> BoxFuture<'_, ()> {
+            async {}.boxed()
+        }
+
+        fn clear(&self) -> usize {
+            0
+        }
+
+        fn usage(&self) -> Usage {
+            Usage { entries: 1, used_bytes: 0, peak_bytes: 0, max_bytes: 0, waiting: 0 }
+        }
+
+        fn describe(&self, _: &mut Page) {}
+    }
+
+    #[test]
+    fn a_result_that_is_looked_at_is_not_gone() {
+        let store = TakesToLook { there: Mutex::new(true), looks: Barrier::new(2) };
+        let (downloads, owner) =
+            (Arc::new(Downloads::default()), Owner::new("ann").expect("a name"));
+        std::thread::scope(|scope| {
+            scope.spawn(|| downloads.peek(&store, "ticket", &owner));
+            store.looks.wait();
+            let opened = downloads.open(&store, "ticket", &owner);
+            assert!(matches!(opened, Opened::Delivery(_)), "{opened:?}");
+        });
+    }
+}
