@@ -336,7 +336,7 @@ impl<P, O> fmt::Debug for Claim<P, O> {
         f.debug_struct("Claim")
             .field("ticket", &self.ticket)
             .field("charge", &self.slot.as_ref().map(ClaimedSlot::charge))
-            .field("on_drop", &self.on_drop)
+            .field("on_drop", &self.on_drop.unwrap_or_default())
             .finish_non_exhaustive()
     }
 }
