@@ -1,6 +1,14 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    target_family = "wasm",
+    allow(dead_code, unused_imports, reason = "only the calls that block use it")
+)]
 
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!("cloakroom needs 64-bit atomics, which this target does not have");
+
+#[cfg(not(target_family = "wasm"))]
 mod blocking;
 mod budget;
 mod clock;
@@ -13,6 +21,7 @@ pub mod loom_internals;
 mod maybe_owned;
 mod observe;
 mod payload;
+mod secrets;
 mod slots;
 mod stash;
 mod sync;
@@ -31,7 +40,7 @@ pub use observe::MetricsObserver;
 #[cfg(feature = "tracing")]
 pub use observe::TracingObserver;
 pub use observe::{Event, Observer};
-pub use payload::Payload;
+pub use payload::{Payload, Weigher};
 pub use stash::{
     Builder, Chunks, Claim, ClaimReader, Contiguous, OnDrop, Put, PutOptions, Reaper, Refused,
     Reservation, ReservationError, Reserve, Stash, Stats, Unsent,

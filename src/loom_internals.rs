@@ -78,6 +78,37 @@ impl Slots {
     }
 }
 
+/// A slot map whose owners have accounts, which are charged together with something else.
+#[derive(Debug)]
+pub struct OwnerAccounts(SlotMap<(), u64>);
+
+impl OwnerAccounts {
+    /// Each owner may hold this much.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        Self(SlotMap::new(1, Some(limit)))
+    }
+
+    /// Charges the owner's account if the attempt succeeds. `None`: the account is full.
+    pub fn charge_with(
+        &self,
+        owner: u64,
+        bytes: u64,
+        attempt: impl FnOnce() -> bool,
+    ) -> Option<bool> {
+        let key = self.0.owner_key(&owner).expect("owners have accounts");
+        let attempt = || if attempt() { Ok(()) } else { Err(()) };
+        let charged = self.0.charge_owner_with(key, bytes, attempt);
+        charged.ok().map(|attempted| attempted.is_ok())
+    }
+
+    /// What the owner holds.
+    #[must_use]
+    pub fn used(&self, owner: u64) -> u64 {
+        self.0.owner_key(&owner).map_or(0, |key| self.0.owner_used(key))
+    }
+}
+
 // SAFETY: whatever happens to the reference, the map is in what it refers to.
 unsafe impl MapHandle<Box<u64>, u64> for &Slots {
     fn map(&self) -> &SlotMap<Box<u64>, u64> {

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
-use rand::Rng;
+use crate::secrets;
 
 /// A claim check: whoever has it and is the owner may take the payload, once.
 ///
@@ -14,6 +14,13 @@ use rand::Rng;
 /// out, so that it does not get into logs. [`to_bytes`](Self::to_bytes) and [`as_u128`](Self::as_u128) are all of
 /// it, too. With the feature `uuid` it converts to and from `uuid::Uuid`; with `serde` it is a string where the
 /// format is for people, and bytes where it is not.
+///
+/// # Copies of the process
+///
+/// After a `fork()` parent and child issue different tickets, also from a stash and a thread that are older
+/// than the fork. Copies that are made without the C library's knowledge cannot be noticed: a raw `clone`
+/// system call, and a snapshot of a virtual machine that is started more than once. Such copies can issue the
+/// same tickets until their threads reseed, which each does after 4096 tickets.
 ///
 /// ```
 /// use cloakroom::Ticket;
@@ -42,9 +49,8 @@ impl Secret {
 
     #[inline]
     pub(crate) fn random() -> Self {
-        let mut rng = rand::rng();
-        let low = rng.next_u64();
-        Self([low as u32, (low >> 32) as u32, rng.next_u32() >> (32 - TOP_BITS)])
+        let [low, middle, high] = secrets::draw();
+        Self([low, middle, high >> (32 - TOP_BITS)])
     }
 
     /// 64 of the bits.

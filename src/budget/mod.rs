@@ -5,6 +5,7 @@
 
 mod acquire;
 mod drained;
+mod limit;
 mod permit;
 mod reclaim;
 mod semaphore;
@@ -18,6 +19,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use self::semaphore::Semaphore;
+#[cfg(not(target_family = "wasm"))]
 use crate::blocking::{self, Elapsed};
 use crate::error::{AcquireError, Refusal};
 use crate::maybe_owned::MaybeOwned;
@@ -28,8 +30,7 @@ pub use self::drained::Drained;
 pub use self::permit::Permit;
 use self::reclaim::Reclaimer;
 pub(crate) use self::reclaim::{Reclaim, retry_after_expiry};
-pub(crate) use self::semaphore::Tier;
-pub(crate) use self::state::MAX_LIMIT;
+pub(crate) use self::state::{MAX_LIMIT, Tier};
 pub use self::stats::BudgetStats;
 pub(crate) use self::wait_queue::QueueStats;
 
@@ -49,6 +50,22 @@ pub(crate) use self::wait_queue::QueueStats;
 ///
 /// A grant goes straight to the waiter at the head. If that waiter is a future that nobody polls any
 /// more and nobody drops (say, the loser of a `select!` that is kept around), the bytes stay with it.
+///
+/// # Memory ordering
+///
+/// As with a lock, what a thread did before a call is visible to a thread that got something because of
+/// it. These *happen before* those:
+///
+/// | before | after |
+/// |---|---|
+/// | a release: a permit's drop, [`shrink`](Permit::shrink) | an acquisition that uses its bytes, whether it waited or not |
+/// | all releases | [`drained`](Self::drained), [`drained_timeout`](Self::drained_timeout) |
+/// | the drop of a waiting future | the grant that it made way for |
+/// | [`close`](Self::close) | a refusal as [`Closed`](Refusal::Closed); [`is_closed`](Self::is_closed) if `true`; `drained` |
+/// | [`set_limit`](Self::set_limit) that raises the limit | an acquisition that fits because of it |
+///
+/// Numbers ([`used`](Self::used), [`limit`](Self::limit), [`waiting`](Self::waiting)) and other refusals
+/// order nothing. A permit of 0 bytes releases nothing.
 ///
 /// # Complexity
 ///
@@ -127,6 +144,12 @@ impl Budget {
         }
     }
 
+    /// As `try_acquire`, without reclaiming and without the numbers: runs no user code.
+    pub(crate) fn acquire_fast(&self, bytes: u64) -> Result<Permit<'_>, Refusal> {
+        let tier = self.semaphore.try_acquire(bytes)?;
+        Ok(Permit::new(&self.semaphore, bytes, tier))
+    }
+
     /// Takes `bytes`, waiting in line until they fit. Bound the wait with [`Acquire::until`].
     ///
     /// # Errors
@@ -179,6 +202,7 @@ impl Budget {
     ///
     /// As [`acquire`](Self::acquire), and [`TimedOut`](Refusal::TimedOut), or
     /// [`Full`](Refusal::Full) if the timeout is zero.
+    #[cfg(not(target_family = "wasm"))]
     pub fn acquire_timeout(
         &self,
         bytes: u64,
@@ -195,6 +219,7 @@ impl Budget {
     }
 
     /// Blocks this thread on a wait for this budget, and reclaims meanwhile.
+    #[cfg(not(target_family = "wasm"))]
     pub(crate) fn block_on<F: Future>(
         &self,
         timeout: Duration,
@@ -245,11 +270,15 @@ impl Budget {
     }
 
     /// Completes when the budget is closed *and* no permit holds anything: the second half of a graceful
-    /// shutdown. It waits for the [`close`](Self::close) too. Any number may wait.
+    /// shutdown. A permit of 0 bytes holds nothing, and is not waited for. It waits for the [`close`](Self::close) too. Any number may wait.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost by dropping it.
+    ///
+    /// # Memory ordering
+    ///
+    /// What was done before the close, and before each release, happens before what is done afterwards.
     ///
     /// # Examples
     ///
@@ -271,6 +300,7 @@ impl Budget {
 
     /// As [`drained`](Self::drained), blocking this thread for at most `timeout`. Returns whether it came
     /// to that.
+    #[cfg(not(target_family = "wasm"))]
     pub fn drained_timeout(&self, timeout: Duration) -> bool {
         self.block_on(timeout, |elapsed| blocking::completes(self.drained(), elapsed))
     }
@@ -306,6 +336,10 @@ impl Budget {
     }
 
     /// Whether it has been closed.
+    ///
+    /// # Memory ordering
+    ///
+    /// If it is `true`, what was done before the close is visible.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.semaphore.is_closed()

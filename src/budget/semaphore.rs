@@ -10,20 +10,12 @@ use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
+use super::limit::SharedLimit;
 use super::reclaim::{Reclaimer, Sleeper};
-use super::state::{MAX_LIMIT, Snapshot, State};
+use super::state::{MAX_LIMIT, Snapshot, State, Tier};
 use super::wait_queue::{Decision, Node, QueueStats, WaitOutcome, WaitQueue, WakeBatch};
 use crate::error::{AcquireError, Refusal};
 use crate::sync::{Mutex, MutexGuard, StatCounter, contain_panic};
-
-/// Where bytes are from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tier {
-    /// All of them were below the regular limit when they were charged.
-    Regular,
-    /// Some were above it, in the overflow.
-    Overflow,
-}
 
 /// The state of a budget.
 pub(super) struct Semaphore {
@@ -32,6 +24,8 @@ pub(super) struct Semaphore {
     /// Copies of what is in the queues, for those who do not lock. This one is never below the limit, so
     /// that what can fit is never called too large.
     limit: StatCounter,
+    /// The limit together with the state, for a refusal: its reason must have held at one moment.
+    shared_limit: SharedLimit,
     waiting: StatCounter,
     /// The least room there ever was, as if the limit had always been what it is: limit - room is the peak.
     min_room: StatCounter,
@@ -93,6 +87,7 @@ impl Semaphore {
             state: CachePadded::new(State::new(limit)),
             queues: Mutex::new(queues),
             limit: StatCounter::new(limit),
+            shared_limit: SharedLimit::new(limit),
             waiting: StatCounter::new(0),
             min_room: StatCounter::new(ordered(limit as i64)),
             abandoned: StatCounter::new(0),
@@ -106,7 +101,7 @@ impl Semaphore {
     pub(super) fn try_acquire(&self, bytes: u64) -> Result<Tier, Refusal> {
         match self.state.try_acquire(bytes) {
             Ok(after) => Ok(self.record_acquired(after)),
-            Err(found) => Err(self.why_refused(bytes, found)),
+            Err(found) => self.decide_refusal(bytes, found),
         }
     }
 
@@ -143,14 +138,42 @@ impl Semaphore {
         self.reclaimer.sleeper()
     }
 
+    /// Finds the reason, which must have held at one moment of the call: with the limit and the state of that
+    /// moment. Acquires the bytes if there is none any more.
     #[cold]
-    fn why_refused(&self, bytes: u64, found: Snapshot) -> Refusal {
-        if found.is_closed() {
-            Refusal::Closed
-        } else if bytes > self.limit.get() {
-            Refusal::TooLarge
-        } else {
-            Refusal::Full
+    fn decide_refusal(&self, bytes: u64, found: Snapshot) -> Result<Tier, Refusal> {
+        if !found.is_closed() && found.fits(bytes) {
+            // There is a waiter. What fits is not too large.
+            return Err(Refusal::Full);
+        }
+        loop {
+            // Observing synchronises with a close; the value found was read Relaxed.
+            let (now, limit) = self.shared_limit.read_with(|| self.state.observe());
+            if now.is_closed() {
+                return Err(Refusal::Closed);
+            }
+            let Some(limit) = limit else { return self.decide_locked(bytes) };
+            if bytes > limit {
+                return Err(Refusal::TooLarge);
+            }
+            if !now.admits(bytes) {
+                return Err(Refusal::Full);
+            }
+            if let Ok(after) = self.state.try_acquire(bytes) {
+                return Ok(self.record_acquired(after));
+            }
+        }
+    }
+
+    /// As `decide_refusal`, while the limit is moved: under the lock it stays.
+    #[cold]
+    fn decide_locked(&self, bytes: u64) -> Result<Tier, Refusal> {
+        let queues = self.queues.lock();
+        match self.state.try_acquire(bytes) {
+            Ok(after) => Ok(self.record_acquired(after)),
+            Err(_) if queues.closed => Err(Refusal::Closed),
+            Err(_) if bytes > queues.limit => Err(Refusal::TooLarge),
+            Err(_) => Err(Refusal::Full),
         }
     }
 
@@ -181,10 +204,8 @@ impl Semaphore {
                 Ok(after) => EnqueueResult::Granted(self.record_acquired(after)),
                 Err(_) => EnqueueResult::Refused(Refusal::QueueFull),
             }
-        } else if queues.waiters.is_empty() && self.state.set_queued().fits(bytes) {
-            // The flag first, then the check: a release that comes between sees the flag (invariant 5). If there
-            // is a waiter already, the flag is set.
-            EnqueueResult::Granted(self.record_acquired(self.state.grant(bytes, true)))
+        } else if let Some(after) = self.acquire_if_first(&queues, bytes) {
+            EnqueueResult::Granted(self.record_acquired(after))
         } else {
             // SAFETY: the caller's.
             unsafe { queues.waiters.enqueue(node, waker) };
@@ -195,6 +216,15 @@ impl Semaphore {
         // User code, so after the unlock; and a panic in it must not lose bytes that were just granted.
         contain_panic(|| drop(waker));
         joined
+    }
+
+    /// For a request that joins: takes the bytes if there is no waiter and they fit. `None`: `QUEUED` is set, so a
+    /// release that comes after this check takes the lock and grants (invariant 5).
+    fn acquire_if_first(&self, queues: &Queues, bytes: u64) -> Option<Snapshot> {
+        if !queues.waiters.is_empty() {
+            return None;
+        }
+        self.state.acquire_or_set_queued(bytes)
     }
 
     /// Takes the node out of the queues, and serves the next if it was the head. Returns its outcome, which
@@ -285,7 +315,7 @@ impl Semaphore {
                 Decision::Wait
             }
         });
-        if !more && closed && now.room() == limit as i64 {
+        if !more && closed && self.state.observe().room() == limit as i64 {
             more = queues.drains.grant_from_head(batch, |_, _| Decision::End(WaitOutcome::Granted));
         }
         if now.is_queued() && !queues.is_watched() {
@@ -302,7 +332,10 @@ impl Semaphore {
     pub(super) unsafe fn enqueue_drained(&self, node: Pin<&Node>, waker: Waker) -> bool {
         let mut queues = self.queues.lock();
         // As in a join: the flag first, then the look.
-        let drained = queues.closed && self.state.set_queued().room() == queues.limit as i64;
+        let drained = queues.closed && {
+            self.state.set_queued();
+            self.state.observe().room() == queues.limit as i64
+        };
         if !drained {
             // SAFETY: the caller's.
             unsafe { queues.drains.enqueue(node, waker) };
@@ -351,7 +384,7 @@ impl Semaphore {
         if limit < old {
             self.min_room.add(more);
         }
-        self.state.resize(old, limit);
+        self.shared_limit.set(limit, || self.state.resize(old, limit));
         if limit > old {
             self.min_room.add(more);
         }
@@ -381,7 +414,7 @@ impl Semaphore {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.state.load().is_closed()
+        self.state.observe().is_closed()
     }
 
     /// How long the queues may be, and how much all in it may ask for. Who is in it stays.

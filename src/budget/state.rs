@@ -17,6 +17,7 @@
 //! | flags clear, room >= n | `try_acquire(n)` | room - n |
 //! | any | `release(n)` | room + n; who finds `QUEUED` serves the line |
 //! | any, queue locked | `set_queued` | `QUEUED` |
+//! | no `QUEUED`, queue locked and empty | `acquire_or_set_queued(n)` | room - n if room >= n, else `QUEUED` |
 //! | `QUEUED`, queue locked | `grant(n, last)` | room - n, and not `QUEUED` if `last` |
 //! | `QUEUED`, queue locked and empty | `clear_queued` | not `QUEUED` |
 //! | any, queue locked | `close` | `CLOSED`, for good |
@@ -31,6 +32,15 @@
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::load_for_cas;
+
+/// Where bytes are from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// All of them were below the regular limit when they were charged.
+    Regular,
+    /// Some were above it, in the overflow.
+    Overflow,
+}
 
 /// Somebody is in the line: nobody may charge but who holds the queue's lock (invariant 2). Or, once it is
 /// closed, somebody waits for it to be empty. Either way who releases serves. Lowest bit, so that `grant`
@@ -70,7 +80,7 @@ impl Snapshot {
 
     /// Whether somebody who is not in the line may charge `bytes`.
     #[inline]
-    fn admits(self, bytes: u64) -> bool {
+    pub(crate) fn admits(self, bytes: u64) -> bool {
         self.0 & (QUEUED | CLOSED) == 0 && self.fits(bytes)
     }
 }
@@ -91,6 +101,13 @@ impl State {
     pub(crate) fn load(&self) -> Snapshot {
         // ORDERING: Relaxed [state.load]: a snapshot for decisions that are made again under the lock or by a CAS.
         Snapshot(self.0.load(Ordering::Relaxed))
+    }
+
+    /// As `load`; what was done before a release or a close that it sees happens before what is done next.
+    pub(crate) fn observe(&self) -> Snapshot {
+        // ORDERING: Acquire [state.observe] pairs with [state.release] and [state.close]: every change is a
+        // read-modify-write, so it synchronises with all releases up to the value that it reads.
+        Snapshot(self.0.load(Ordering::Acquire))
     }
 
     /// Takes `bytes` if they fit and nobody waits. Returns the value after, or the one that refused.
@@ -114,10 +131,26 @@ impl State {
         }
     }
 
+    /// Under the lock, the queue being empty: takes `bytes` if they fit, or else sets `QUEUED`. In one step, so that
+    /// no other thread sees the flag of a request that does not wait. Returns the value after, if it took them.
+    pub(crate) fn acquire_or_set_queued(&self, bytes: u64) -> Option<Snapshot> {
+        // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS.
+        let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
+        loop {
+            let fits = now.fits(bytes);
+            let after = if fits { now.0 - units(bytes) } else { now.0 | QUEUED };
+            // ORDERING: Acquire / Relaxed [state.acquire] pairs with [state.release], as in `try_acquire`.
+            match self.0.compare_exchange_weak(now.0, after, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return fits.then_some(Snapshot(after)),
+                Err(changed) => now = Snapshot(changed),
+            }
+        }
+    }
+
     /// Gives `bytes` back. The caller must serve the line if the value returned says `QUEUED`.
     #[inline]
     pub(crate) fn release(&self, bytes: u64) -> Snapshot {
-        // ORDERING: Release [state.release] pairs with [state.acquire] and [state.grant].
+        // ORDERING: Release [state.release] pairs with [state.acquire], [state.grant] and [state.observe].
         Snapshot(self.0.fetch_add(units(bytes), Ordering::Release))
     }
 
@@ -144,16 +177,17 @@ impl State {
 
     /// Under the lock.
     pub(crate) fn close(&self) {
-        // ORDERING: Relaxed [state.close]: no data comes with it; the line's own flag is under the lock.
-        self.0.fetch_or(CLOSED, Ordering::Relaxed);
+        // ORDERING: Release [state.close] pairs with [state.observe]: what was done before the close happens before
+        // what is done after a refusal because of it.
+        self.0.fetch_or(CLOSED, Ordering::Release);
     }
 
     /// Under the lock: moves the limit from `old` to `new`.
     pub(crate) fn resize(&self, old: u64, new: u64) {
         // Two's complement: a lower limit adds a negative number.
         let delta = units(new).wrapping_sub(units(old));
-        // ORDERING: Release [state.resize] pairs with [state.acquire] and [state.grant]: who uses the room of a
-        // raised limit also sees the copy of that limit, which `why_refused` reads.
+        // ORDERING: Release [state.resize] pairs with [state.acquire], [state.grant] and [state.observe]: what was
+        // done before the limit was raised happens before what is done with its room.
         self.0.fetch_add(delta, Ordering::Release);
     }
 }

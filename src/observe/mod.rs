@@ -62,7 +62,7 @@ pub enum Event {
         /// Their charges.
         bytes: u64,
     },
-    /// Entries were cleared.
+    /// Entries were cleared, or were left when the last handle was dropped.
     Cleared {
         /// How many.
         entries: usize,

@@ -11,6 +11,7 @@
 mod bounds;
 mod claimed;
 mod free_list;
+mod owner_hash;
 mod owner_quota;
 mod segments;
 mod slot;
@@ -18,12 +19,10 @@ mod sweep;
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 use std::mem::ManuallyDrop;
 
 use crossbeam_utils::CachePadded;
-use foldhash::fast::FixedState;
-use rand::Rng;
 
 #[cfg(not(cloakroom_loom))]
 use self::bounds::Bound;
@@ -35,6 +34,7 @@ pub(crate) use self::claimed::{ClaimedSlot, MapHandle};
 use self::free_list::FreeList;
 #[cfg(cloakroom_loom)]
 pub(crate) use self::free_list::{FreeList, Links};
+use self::owner_hash::OwnerHasher;
 pub(crate) use self::owner_quota::OwnerKey;
 use self::owner_quota::OwnerQuota;
 use self::segments::{INDEX_BITS, MAX_SLOTS, Segments};
@@ -56,7 +56,7 @@ const RESERVE: u64 = 1024;
 
 pub(crate) struct SlotMap<P, O> {
     shards: Box<[CachePadded<Shard<P, O>>]>,
-    hasher: FixedState,
+    hasher: OwnerHasher,
     /// If one owner may not hold all.
     owners: Option<OwnerQuota>,
 }
@@ -96,7 +96,10 @@ impl<P, O> SlotMap<P, O> {
         let shards = shards.next_power_of_two().min(MAX_SHARDS);
         Self {
             shards: (0..shards).map(|_| CachePadded::new(Shard::new())).collect(),
-            hasher: FixedState::with_seed(rand::rng().next_u64()),
+            hasher: match max_bytes_per_owner {
+                None => OwnerHasher::fast(),
+                Some(_) => OwnerHasher::strong(),
+            },
             owners: max_bytes_per_owner.map(OwnerQuota::new),
         }
     }
@@ -216,6 +219,21 @@ impl<P, O> SlotMap<P, O> {
         self.owners.as_ref().map_or(Ok(()), |owners| owners.charge(key, bytes))
     }
 
+    /// Charges the owner's account if `attempt` succeeds, as one step for all who look at the account.
+    ///
+    /// `attempt` runs under the account's lock, so it must not wait, wake, or run user code.
+    pub(crate) fn charge_owner_with<T, E>(
+        &self,
+        key: OwnerKey,
+        bytes: u64,
+        attempt: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Result<T, E>, u64> {
+        match &self.owners {
+            Some(owners) => owners.charge_with(key, bytes, attempt),
+            None => Ok(attempt()),
+        }
+    }
+
     /// Gives back what was charged and is no entry's.
     pub(crate) fn refund_owner(&self, key: OwnerKey, bytes: u64) {
         if let Some(owners) = &self.owners {
@@ -248,11 +266,10 @@ impl<P, O> SlotMap<P, O> {
         }
     }
 
-    /// The secret is random already: only the owner needs hashing, with the stash's key. The faster hash does:
-    /// the bits need to differ, not to be spread.
+    /// The secret is random already: only the owner needs hashing, with the stash's key.
     #[inline]
     fn fingerprint<Q: Hash + ?Sized>(&self, secret: Secret, owner: &Q) -> Fingerprint {
-        Fingerprint::new(self.hasher.hash_one(owner) ^ secret.low())
+        Fingerprint::new(self.hasher.hash(owner) ^ secret.low())
     }
 
     /// A slot for this thread alone: shard and index. A free one of its own shard if possible.

@@ -1,15 +1,23 @@
-//! The one door to atomics, cells, locks and parking: the real ones here, loom's under `--cfg loom`,
-//! and under `--cfg shuttle` some that switch tasks at every access.
+//! The one door to atomics, cells, locks and parking: the real ones here, loom's under `--cfg
+//! cloakroom_loom`, and under `--cfg cloakroom_shuttle` some that switch tasks at every access.
 //!
-//! No other file of the crate names `std::sync::atomic`, `parking_lot`, `event_listener`, `loom` or
-//! `shuttle`, so what is built with `--cfg loom` or `--cfg shuttle` explores the code that users run.
+//! No other file of the crate names `std::sync::atomic`, `parking_lot`, `loom` or
+//! `shuttle`, so what is built with one of these flags explores the code that users run.
+
+mod copies;
+
+pub(crate) use self::copies::{copies, count_copies};
 
 // Reference counts are `std`'s under loom too: they are not what the models are about, and loom would
 // multiply every model by the orders in which its threads drop their handles.
 pub(crate) use std::sync::Arc;
 
-#[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+#[cfg(all(target_has_atomic = "64", not(any(cloakroom_loom, cloakroom_shuttle))))]
 pub(crate) use std::sync::atomic;
+
+#[cfg(not(target_has_atomic = "64"))]
+#[path = "without_atomic_u64.rs"]
+pub(crate) mod atomic;
 
 #[cfg(cloakroom_loom)]
 pub(crate) use loom::sync::atomic;
@@ -141,40 +149,48 @@ pub(crate) fn load_for_cas(atomic: &atomic::AtomicU64, order: atomic::Ordering) 
     return atomic.fetch_or(0, order);
 }
 
+/// Atomics that no model explores.
+mod plain {
+    #[cfg(not(target_has_atomic = "64"))]
+    pub(super) use super::atomic::{AtomicU64, Ordering};
+    #[cfg(target_has_atomic = "64")]
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
 /// A number for people to read: an error's text, statistics. Nothing that the algorithms rest on is
 /// decided by one, so loom need not explore the values that it may have.
 #[derive(Debug, Default)]
-pub(crate) struct StatCounter(std::sync::atomic::AtomicU64);
+pub(crate) struct StatCounter(plain::AtomicU64);
 
 impl StatCounter {
     pub(crate) const fn new(value: u64) -> Self {
-        Self(std::sync::atomic::AtomicU64::new(value))
+        Self(plain::AtomicU64::new(value))
     }
 
     #[inline]
     pub(crate) fn get(&self) -> u64 {
         // ORDERING: Relaxed [stat.get]: a number for people.
-        self.0.load(std::sync::atomic::Ordering::Relaxed)
+        self.0.load(plain::Ordering::Relaxed)
     }
 
     #[inline]
     pub(crate) fn set(&self, value: u64) {
         // ORDERING: Relaxed [stat.set]: a number for people.
-        self.0.store(value, std::sync::atomic::Ordering::Relaxed);
+        self.0.store(value, plain::Ordering::Relaxed);
     }
 
     /// Makes it at most `value`.
     #[cold]
     pub(crate) fn lower(&self, value: u64) {
         // ORDERING: Relaxed [stat.lower]: a number for people.
-        self.0.fetch_min(value, std::sync::atomic::Ordering::Relaxed);
+        self.0.fetch_min(value, plain::Ordering::Relaxed);
     }
 
     /// Wraps around, so that it can be less.
     #[inline]
     pub(crate) fn add(&self, more: u64) {
         // ORDERING: Relaxed [stat.add]: a number for people.
-        self.0.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
+        self.0.fetch_add(more, plain::Ordering::Relaxed);
     }
 }
 
@@ -259,85 +275,7 @@ pub(crate) fn contain_panic(f: impl FnOnce()) {
     }
 }
 
-pub(crate) use parking::{Wait, with_thread_signal};
-
-mod parking {
-    use std::sync::Arc;
-    use std::task::Wake;
-    use std::time::Instant;
-
-    use event_listener::{Event, Listener, listener};
-
-    /// What a *thread* waits on, for the calls that block. Tasks never use it: `event_listener` wakes
-    /// while it holds its own lock, so it must not be given a waker that may call back. Shuttle knows
-    /// nothing of it: what it schedules must not block.
-    #[derive(Debug)]
-    pub(crate) struct ThreadSignal(Event);
-
-    impl ThreadSignal {
-        pub(crate) fn new() -> Self {
-            Self(Event::new())
-        }
-
-        /// Wakes every thread that waits on this signal.
-        pub(crate) fn notify(&self) {
-            self.0.notify(usize::MAX);
-        }
-
-        /// Waits for a `notify`, unless `check`, which runs while this thread listens already, says
-        /// otherwise. May also return early.
-        ///
-        /// Under loom there is no time: a deadline never comes.
-        pub(crate) fn wait_unless<R>(&self, check: impl FnOnce() -> Wait<R>) -> Option<R> {
-            listener!(self.0 => listener);
-            match check() {
-                Wait::Done(result) => return Some(result),
-                Wait::Again => {}
-                #[cfg(not(cloakroom_loom))]
-                Wait::Until(Some(deadline)) => drop(listener.wait_deadline(deadline)),
-                Wait::Until(_) => listener.wait(),
-            }
-            None
-        }
-    }
-
-    /// What a thread that could sleep does next.
-    pub(crate) enum Wait<R> {
-        /// Stops waiting, with a result.
-        Done(R),
-        /// Checks again at once.
-        Again,
-        /// Sleeps until it is notified, or until the instant.
-        Until(
-            #[cfg_attr(cloakroom_loom, allow(dead_code, reason = "there is no time"))]
-            Option<Instant>,
-        ),
-    }
-
-    impl Wake for ThreadSignal {
-        fn wake(self: Arc<Self>) {
-            self.notify();
-        }
-
-        fn wake_by_ref(self: &Arc<Self>) {
-            self.notify();
-        }
-    }
-
-    /// Calls `f` with this thread's signal. It is made once a thread, so that waiting allocates nothing.
-    pub(crate) fn with_thread_signal<R>(f: impl FnOnce(&Arc<ThreadSignal>) -> R) -> R {
-        #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
-        return f(&Arc::new(ThreadSignal::new()));
-        #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
-        {
-            thread_local! {
-                static SIGNAL: Arc<ThreadSignal> = Arc::new(ThreadSignal::new());
-            }
-            match SIGNAL.try_with(Arc::clone) {
-                Ok(signal) => f(&signal),
-                // The thread is going away and its locals with it.
-                Err(_) => f(&Arc::new(ThreadSignal::new())),
-            }
-        }
-    }
-}
+#[cfg(not(target_family = "wasm"))]
+mod parking;
+#[cfg(not(target_family = "wasm"))]
+pub(crate) use self::parking::{Wait, with_thread_signal};

@@ -7,7 +7,7 @@ use crate::support::{TTL, queue, ready, stash_of};
 /// A sweep goes in batches of some hundred; `gc` is all of them.
 #[test]
 fn gc_removes_all_that_has_expired_however_much_it_is() {
-    let (stash, clock) = stash_of::<String, u8>(100);
+    let (stash, clock) = stash_of::<String, u8>(5_005);
     let many = if cfg!(miri) { 20 } else { 5_000 };
     for _ in 0..many {
         let _ = stash.try_put(0, String::new()).unwrap();
@@ -46,7 +46,7 @@ fn every_reaper_ends_with_the_last_handle() {
 /// A reaper sweeps in batches, yields after each, and sleeps when nothing more is due.
 #[test]
 fn a_reaper_does_not_sleep_while_more_is_due() {
-    let (stash, clock) = stash_of::<String, u8>(100);
+    let (stash, clock) = stash_of::<String, u8>(5_005);
     let many = if cfg!(miri) { 20 } else { 5_000 };
     for _ in 0..many {
         let _ = stash.try_put(0, String::new()).unwrap();

@@ -18,6 +18,7 @@ mod claims;
 mod conformance;
 mod delivery;
 mod documented;
+mod ending_threads;
 mod expiry;
 #[cfg(feature = "http-body")]
 mod http_body;
@@ -37,3 +38,4 @@ mod stats_and_events;
 mod tickets;
 mod unsent;
 mod waiting;
+mod weigher;

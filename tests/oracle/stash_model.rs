@@ -95,7 +95,7 @@ impl ModelStash {
     }
 
     pub(super) fn charge_for(&self, size: u64) -> u64 {
-        size + self.settings.overhead
+        (size + self.settings.overhead).max(1)
     }
 
     /// Removes the live entries that are chosen, and then gives their bytes back all at once.

@@ -1,10 +1,9 @@
 //! Every atomic operation says its ordering and its label in a comment, the comment says what the code
 //! does, and the label stands in `docs/ordering.md`.
-#![cfg(not(cloakroom_loom))]
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+
+use crate::files::{files, name, read, root, without_tests};
 
 const ORDERINGS: [&str; 5] = ["Relaxed", "Acquire", "Release", "AcqRel", "SeqCst"];
 
@@ -13,14 +12,6 @@ const ORDERINGS: [&str; 5] = ["Relaxed", "Acquire", "Release", "AcqRel", "SeqCst
 enum Found {
     Comment { label: String, orderings: Vec<String> },
     Code { ordering: String },
-}
-
-fn sources(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries
-        .flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] })
-        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
-        .collect()
 }
 
 /// What `line` says about orderings, in the order in which it does.
@@ -54,11 +45,10 @@ fn imports_an_ordering(line: &str) -> bool {
 
 /// Checks one file's text; returns the labels that it uses.
 fn check(text: &str) -> Result<BTreeSet<String>, String> {
-    let (code, _tests) = text.split_once("#[cfg(all(test").unwrap_or((text, ""));
     let mut labels = BTreeSet::new();
     // What the last comment has said, and no code has done yet.
     let mut announced = Vec::new();
-    for (number, line) in code.lines().enumerate() {
+    for (number, line) in without_tests(text).lines().enumerate() {
         if imports_an_ordering(line) {
             return Err(format!("line {}: an ordering is written with its type", number + 1));
         }
@@ -91,14 +81,12 @@ fn check(text: &str) -> Result<BTreeSet<String>, String> {
 
 #[test]
 fn every_atomic_operation_is_explained_and_indexed() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let index = fs::read_to_string(root.join("docs/ordering.md")).unwrap();
+    let index = read(&root().join("docs/ordering.md"));
     let mut labels = BTreeSet::new();
-    for path in sources(&root.join("src")) {
-        let text = fs::read_to_string(&path).unwrap();
-        match check(&text) {
+    for path in files("src", &["rs"]) {
+        match check(&read(&path)) {
             Ok(found) => labels.extend(found),
-            Err(problem) => panic!("{}, {problem}", path.display()),
+            Err(problem) => panic!("{}, {problem}", name(&path)),
         }
     }
     assert!(labels.len() > 20, "the test finds the comments: {labels:?}");
@@ -108,7 +96,7 @@ fn every_atomic_operation_is_explained_and_indexed() {
 }
 
 #[test]
-fn the_check_notices() {
+fn the_check_notices_an_ordering_that_is_not_announced() {
     let good = "// ORDERING: Acquire / Relaxed [a.b] pairs.\nx.cas(1, 2, Ordering::Acquire,\nOrdering::Relaxed)";
     assert_eq!(check(good), Ok(BTreeSet::from(["a.b".to_owned()])));
     for bad in [
