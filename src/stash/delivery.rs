@@ -123,6 +123,7 @@ impl Parts {
     }
 
     /// Whether the end was reached. An empty payload's is reached when it is asked for.
+    #[cfg(feature = "http-body")]
     pub(crate) fn is_at_end(&self) -> bool {
         self.source.is_none()
     }
