@@ -3,6 +3,7 @@
 
 mod blocking;
 mod budget;
+mod cloakroom;
 mod clock;
 mod error;
 mod integrations;
@@ -17,6 +18,7 @@ mod sync;
 mod ticket;
 
 pub use budget::{Acquire, Budget, Drained, Permit};
+pub use cloakroom::{Cloakroom, CloakroomClaim, CloakroomReservation, Failure, Numbers, Rejected};
 pub use clock::{Clock, ManualClock};
 pub use error::{AcquireError, ConfigError, PutError, Refusal};
 #[cfg(feature = "http-body")]
