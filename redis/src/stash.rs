@@ -31,6 +31,9 @@ use crate::stats::stats;
 /// methods are those of [`Cloakroom`]. A `SharedStash` is a handle: cloning it is cheap. When the last one is
 /// dropped, its session ends.
 ///
+/// `clear` and `close` may be executed again after a connection broke. The number that they return is that of the last
+/// try, and so can be too low.
+///
 /// # Cancel safety
 ///
 /// Operations run on the keeper's thread. Dropping a future undoes its operation in the background: a put leaves the

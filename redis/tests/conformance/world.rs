@@ -16,15 +16,15 @@ pub(crate) type Owner = Arc<str>;
 /// What a scenario asks of its stash.
 #[derive(Clone, Copy)]
 pub(crate) struct Setup {
-    pub limit: u64,
-    pub ttl: Duration,
-    pub overhead: u64,
-    pub overflow: Option<(u64, Duration)>,
-    pub per_owner: u64,
-    pub max_waiting: usize,
-    pub max_waiting_bytes: u64,
+    pub(crate) limit: u64,
+    pub(crate) ttl: Duration,
+    pub(crate) overhead: u64,
+    pub(crate) overflow: Option<(u64, Duration)>,
+    pub(crate) per_owner: u64,
+    pub(crate) max_waiting: usize,
+    pub(crate) max_waiting_bytes: u64,
     /// Time goes by itself, and a reaper runs.
-    pub real_time: bool,
+    pub(crate) real_time: bool,
 }
 
 impl Default for Setup {

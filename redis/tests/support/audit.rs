@@ -9,15 +9,15 @@ type Bytes = Vec<u8>;
 /// What there is, as the audit saw it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Found {
-    pub used: u64,
-    pub limit: u64,
-    pub entries: usize,
-    pub claims: usize,
-    pub grants: usize,
+    pub(crate) used: u64,
+    pub(crate) limit: u64,
+    pub(crate) entries: usize,
+    pub(crate) claims: usize,
+    pub(crate) grants: usize,
     /// Bytes of each request, in the queue's order.
-    pub queue: Vec<u64>,
-    pub sessions: usize,
-    pub keys: BTreeSet<String>,
+    pub(crate) queue: Vec<u64>,
+    pub(crate) sessions: usize,
+    pub(crate) keys: BTreeSet<String>,
 }
 
 struct Entry {
@@ -56,8 +56,21 @@ pub(crate) fn audit(connection: &mut Connection, name: &str) -> Found {
     try_audit(connection, name).unwrap_or_else(|broken| panic!("the audit of {name}: {broken}"))
 }
 
-/// What there is, or which invariant does not hold.
+/// What there is, or which invariant does not hold. Looks again if a step came between.
 pub(crate) fn try_audit(connection: &mut Connection, name: &str) -> Result<Found, String> {
+    let key = format!("ck:{{{name}}}:m");
+    loop {
+        let before: Option<Bytes> = redis::cmd("GET").arg(&key).query(connection).unwrap();
+        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look(connection, name)));
+        // Every step writes the time into it.
+        let after: Option<Bytes> = redis::cmd("GET").arg(&key).query(connection).unwrap();
+        if before == after {
+            return found.unwrap_or_else(|_| Err("a record is missing or malformed".into()));
+        }
+    }
+}
+
+fn look(connection: &mut Connection, name: &str) -> Result<Found, String> {
     let prefix = format!("ck:{{{name}}}:");
     let all: Vec<Bytes> = redis::cmd("KEYS").arg("ck:*").query(connection).unwrap();
     let mine: BTreeSet<Bytes> =

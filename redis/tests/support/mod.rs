@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
 pub(crate) mod audit;
+pub(crate) mod proxy;
+pub(crate) mod replica;
 pub(crate) mod server;
 
 use std::future::Future;

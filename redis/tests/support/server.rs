@@ -18,8 +18,8 @@ pub(crate) fn program() -> String {
 pub(crate) struct Server {
     /// A shell that kills the engine when its input ends: also when the test is killed.
     guard: Option<Child>,
-    pub port: u16,
-    pub dir: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) dir: PathBuf,
     args: Vec<String>,
     password: Option<String>,
 }
