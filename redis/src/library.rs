@@ -61,6 +61,13 @@ impl Library {
         Self::standard()
     }
 
+    /// Returns the text that `FUNCTION LOAD` takes.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn functions_source(&self) -> String {
+        self.functions()
+    }
+
     pub(crate) fn functions(&self) -> String {
         let prefix = format!("{}_", self.name);
         format!(

@@ -12,6 +12,11 @@ end
 local function reap(S)
   local dead = call('ZRANGE', S.p .. 's', '-inf', int(S[CLOCK]), 'BYSCORE', 'LIMIT', 0, 1)[1]
   if not dead then return false end
+  if dead == S.me then
+    -- It is late and it is here: what it is about to join or to be granted must not be without a session.
+    call('ZADD', S.p .. 's', int(S[CLOCK] + S[LEASE]), dead)
+    return true
+  end
   call('HDEL', S.p .. 'f', dead)
   for _, kind in ipairs({'c:', 'g:', 'w:'}) do
     local key = S.p .. kind .. dead

@@ -30,6 +30,7 @@ local function begin(k, a)
   if not S then return nil, {'EMPTY', ''} end
   local why = fenced(S, a[1], a[2])
   if why then return nil, {why, ''} end
+  S.me = a[1]
   local notes = a[4]
   for at = 1, #notes, 17 do
     NOTES[string.sub(notes, at, at)](S, a[1], string.sub(notes, at + 1, at + 16))
@@ -126,6 +127,7 @@ steps.bye = function(k, a)
   local S, reply = begin(k, a)
   if not S then return reply end
   call('ZADD', S.p .. 's', 0, a[1])
+  S.me = nil
   tidy(S)
   return done(S, 'OK', '')
 end

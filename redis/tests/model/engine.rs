@@ -163,11 +163,11 @@ impl Engine {
                 self.held(sid).grants.insert(id, bytes);
                 "GRANTED"
             }
-            Op::Store { id, bytes, owner } => match self.held(sid).grants.get(&id) {
+            Op::Store { id, bytes, owner } => match self.held(sid).grants.get(&id).copied() {
                 None if self.entries.contains_key(&id) || request.again => "STORED",
                 None => "NONE",
-                Some(&have) if bytes > have => "LARGE",
-                Some(&have) => {
+                Some(have) if bytes > have => "LARGE",
+                Some(have) => {
                     self.held(sid).grants.remove(&id);
                     self.used -= have - bytes;
                     self.insert(id, bytes, owner);
@@ -222,14 +222,14 @@ impl Engine {
             Op::Beat => {
                 let lease = self.now + self.lease;
                 self.held(sid).lease = lease;
-                self.tidy();
+                self.tidy_for(Some(sid));
                 "OK"
             }
             Op::Clear => {
                 self.used -= self.entries.values().map(|entry| entry.bytes).sum::<u8>();
                 self.entries.clear();
                 self.epoch += 1;
-                self.tidy();
+                self.tidy_for(Some(sid));
                 "OK"
             }
             Op::Close => {
@@ -272,7 +272,7 @@ impl Engine {
             return Err("LARGE");
         }
         if !self.queue.is_empty() || !self.fits(bytes) {
-            self.tidy();
+            self.tidy_for(Some(sid));
             if !self.queue.is_empty() || !self.fits(bytes) {
                 if !wait {
                     return Err("FULL");
@@ -312,6 +312,11 @@ impl Engine {
     }
 
     pub(crate) fn tidy(&mut self) {
+        self.tidy_for(None);
+    }
+
+    /// A session that is late and calls is alive.
+    fn tidy_for(&mut self, me: Option<Sid>) {
         let now = self.now;
         let expired: u8 =
             self.entries.values().filter(|entry| entry.deadline <= now).map(|e| e.bytes).sum();
@@ -324,7 +329,11 @@ impl Engine {
             .map(|(&sid, _)| sid)
             .collect();
         for sid in dead {
-            self.reap(sid);
+            if me == Some(sid) {
+                self.held(sid).lease = now + self.lease;
+            } else {
+                self.reap(sid);
+            }
         }
         self.serve();
     }

@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use stateright::{Checker, Model, Property};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 
 use crate::engine::{Engine, Fault, Id, Op, Request, Sid, Status};
 
@@ -379,7 +379,8 @@ fn each_fault_of_the_protocol_is_noticed() {
         (Fault::NoServiceAfterLeave, '5'),
     ] {
         let protocol = Protocol { breaks: 1, faults: vec![fault], sizes: [2, 2], ..SOUND };
-        let checker = protocol.checker().threads(2).spawn_bfs().join();
+        let stop = HasDiscoveries::AnyFailures;
+        let checker = protocol.checker().finish_when(stop).threads(2).spawn_bfs().join();
         let broken: Vec<_> = checker.discoveries().into_keys().filter(|name| name.as_bytes()[0].is_ascii_digit()).collect();
         println!("{fault:?}: {broken:?} (expected {by})");
         assert!(!broken.is_empty(), "{fault:?} is not noticed");

@@ -189,7 +189,7 @@ fn look(connection: &mut Connection, name: &str) -> Result<Found, String> {
     ensure(
         queue.iter().map(|(member, _)| member).collect::<BTreeSet<_>>()
             == waiting.keys().collect::<BTreeSet<_>>(),
-        "I3: the queue and what waits differ".into(),
+        format!("I3: the queue and what waits differ: {queue:?}, {waiting:?}"),
     )?;
     let queue: Vec<u64> = queue.iter().map(|(member, _)| waiting[member]).collect();
     ensure(queue.len() as u64 == field(14), "I3: the number of waiters".into())?;

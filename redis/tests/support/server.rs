@@ -3,7 +3,7 @@
 use std::env;
 use std::fs;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ pub(crate) struct Server {
     pub(crate) dir: PathBuf,
     args: Vec<String>,
     password: Option<String>,
+    config: Option<PathBuf>,
 }
 
 /// A port that was free a moment ago. Each is handed out once per process.
@@ -39,6 +40,9 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
+/// Nothing is saved unless a test says so.
+const ENGINE: &[&str] = &["--save", "", "--enable-debug-command", "yes"];
+
 impl Server {
     pub(crate) fn start() -> Self {
         Self::with(&[])
@@ -54,7 +58,17 @@ impl Server {
         let args: Vec<String> = args.iter().map(|&arg| arg.into()).collect();
         let password =
             args.iter().position(|arg| arg == "--requirepass").map(|at| args[at + 1].clone());
-        let mut server = Self { guard: None, port, dir, args, password };
+        let mut server = Self { guard: None, port, dir, args, password, config: None };
+        server.boot();
+        server
+    }
+
+    /// Starts the same program as a sentinel.
+    pub(crate) fn sentinel(port: u16, config: &Path) -> Self {
+        let dir = config.parent().unwrap().to_owned();
+        let args = vec!["--sentinel".into()];
+        let config = Some(config.to_owned());
+        let mut server = Self { guard: None, port, dir, args, password: None, config };
         server.boot();
         server
     }
@@ -65,10 +79,14 @@ impl Server {
         let guard = Command::new("sh")
             .args(["-c", r#""$0" "$@" </dev/null & pid=$!; read _; kill -9 $pid; wait"#])
             .arg(program())
+            .args(&self.config)
             .args(["--port", &self.port.to_string(), "--bind", "127.0.0.1"])
             .arg("--dir")
             .arg(&self.dir)
-            .args(["--save", "", "--daemonize", "no", "--enable-debug-command", "yes"])
+            .args(if self.config.is_none() { ENGINE } else { &[] })
+            .arg("--pidfile")
+            .arg(self.dir.join("pid"))
+            .args(["--daemonize", "no"])
             .args(&self.args)
             .stdin(Stdio::piped())
             .stdout(log.try_clone().unwrap())
