@@ -54,10 +54,18 @@ impl Engine {
     }
 
     async fn info(&self, section: &str, field: &str) -> u64 {
-        let info: String =
-            redis::cmd("INFO").arg(section).query_async(&mut self.connection().await).await.unwrap();
+        let info: String = redis::cmd("INFO")
+            .arg(section)
+            .query_async(&mut self.connection().await)
+            .await
+            .unwrap();
         let line = info.lines().find_map(|line| line.strip_prefix(field)).unwrap_or("0");
-        line.trim_start_matches(':').split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
+        line.trim_start_matches(':')
+            .split(|c: char| !c.is_ascii_digit())
+            .next()
+            .unwrap()
+            .parse()
+            .unwrap()
     }
 }
 
@@ -104,7 +112,12 @@ impl Peer {
 }
 
 /// Rounds per second of `clients` tasks, and the median and the 99th percentile of one round.
-async fn rounds(peer: &Peer, clients: usize, size: usize, time: Duration) -> (f64, Duration, Duration) {
+async fn rounds(
+    peer: &Peer,
+    clients: usize,
+    size: usize,
+    time: Duration,
+) -> (f64, Duration, Duration) {
     let until = Instant::now() + time;
     let tasks: Vec<_> = (0..clients)
         .map(|client| {
@@ -156,7 +169,12 @@ async fn compare(engine: &Engine, label: &str, clients: usize, size: usize, time
 
 fn percentiles(mut took: Vec<Duration>) -> String {
     took.sort();
-    format!("p50 {:.2?}, p99 {:.2?}, of {}", took[took.len() / 2], took[took.len() * 99 / 100], took.len())
+    format!(
+        "p50 {:.2?}, p99 {:.2?}, of {}",
+        took[took.len() / 2],
+        took[took.len() * 99 / 100],
+        took.len()
+    )
 }
 
 async fn wake_up(engine: &Engine) -> String {
@@ -233,7 +251,8 @@ async fn sizes(engine: &Engine) {
     let empty = server_time(engine, &stash).await;
     let before = engine.info("memory", "used_memory:").await;
     let filler = stash.clone();
-    let count: u64 = std::env::var("ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
+    let count: u64 =
+        std::env::var("ENTRIES").ok().and_then(|n| n.parse().ok()).unwrap_or(1_000_000);
     let tasks: Vec<_> = (0..64)
         .map(|_| {
             let stash = filler.clone();
@@ -263,7 +282,9 @@ async fn main() {
     let seconds = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(2.0);
     let time = Duration::from_secs_f64(seconds);
     let engine = Engine::start();
-    println!("| # | what | clients | bytes | rounds/s | p50 | p99 | throughput / glue | latency / glue |");
+    println!(
+        "| # | what | clients | bytes | rounds/s | p50 | p99 | throughput / glue | latency / glue |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     compare(&engine, "R1", 1, 1 << 10, time).await;
     compare(&engine, "R2", 32, 1 << 10, time).await;
@@ -271,6 +292,9 @@ async fn main() {
     compare(&engine, "R3", 8, 1 << 20, time).await;
     println!("\n| # | what | measured |\n|---|---|---|");
     println!("| R4 | end of a claim until the waiter has stored | {} |", wake_up(&engine).await);
-    println!("| R5 | granted and stored after the deadline, no traffic | {} |", expiry(&engine).await);
+    println!(
+        "| R5 | granted and stored after the deadline, no traffic | {} |",
+        expiry(&engine).await
+    );
     sizes(&engine).await;
 }

@@ -55,6 +55,14 @@ struct Slot {
     redirect: Option<(String, u16)>,
 }
 
+impl Slot {
+    /// A new session, that the engine has not heard of.
+    fn succeed(&mut self) {
+        self.session = Arc::new(self.session.successor());
+        (self.greeted, self.generation) = (false, 0);
+    }
+}
+
 /// Why a step has no reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StepError {
@@ -200,9 +208,7 @@ impl Engine {
     ) -> Result<Arc<Link>, OpenError> {
         let (mut connection, pushes) = connect(node, self).await.map_err(open_error)?;
         if slot.session.has_ended() {
-            slot.session = Arc::new(Session::new());
-            slot.greeted = false;
-            slot.generation = 0;
+            slot.succeed();
         }
         loop {
             let session = Arc::clone(&slot.session);
@@ -243,15 +249,13 @@ impl Engine {
                 b"STALE" => {}
                 b"GONE" => {
                     session.end();
-                    slot.session = Arc::new(Session::new());
-                    (slot.greeted, slot.generation) = (false, 0);
+                    slot.succeed();
                 }
                 // The engine has lost everything, or the stash was never there.
                 b"EMPTY" => {
                     if slot.greeted {
                         session.end();
-                        slot.session = Arc::new(Session::new());
-                        (slot.greeted, slot.generation) = (false, 0);
+                        slot.succeed();
                     }
                     self.open_stash(&mut connection).await?;
                 }
@@ -437,6 +441,7 @@ impl Engine {
             let after = match result {
                 Ok(reply) => match reply.status() {
                     b"GONE" | b"EMPTY" => {
+                        link.session.return_notes(notes);
                         link.session.end();
                         After::Reconnect
                     }
@@ -591,8 +596,10 @@ impl Engine {
         // ORDERING: Relaxed. A hint for when to flush.
         let waiting = self.waiting.load(Ordering::Relaxed) > 0 || note != Note::Finished;
         let at = Instant::now() + if waiting { Duration::ZERO } else { Duration::from_millis(1) };
-        earlier(&mut self.flush_at.lock().unwrap(), at);
-        self.poke.notify_one();
+        // The keeper sleeps until the flush that is due already.
+        if earlier(&mut self.flush_at.lock().unwrap(), at) {
+            self.poke.notify_one();
+        }
     }
 
     /// Undoes a request of a session that may have ended.
@@ -622,8 +629,9 @@ impl Engine {
     }
 
     pub(crate) fn tick_at(&self, from_now: Duration) {
-        earlier(&mut self.tick_at.lock().unwrap(), Instant::now() + from_now);
-        self.poke.notify_one();
+        if earlier(&mut self.tick_at.lock().unwrap(), Instant::now() + from_now) {
+            self.poke.notify_one();
+        }
     }
 
     /// The next tick that is due, and the next flush.
@@ -658,10 +666,13 @@ impl Engine {
     }
 }
 
-fn earlier(slot: &mut Option<Instant>, at: Instant) {
-    if slot.is_none_or(|was| at < was) {
+/// Whether it is earlier than what was due.
+fn earlier(slot: &mut Option<Instant>, at: Instant) -> bool {
+    let is_earlier = slot.is_none_or(|was| at < was);
+    if is_earlier {
         *slot = Some(at);
     }
+    is_earlier
 }
 
 fn is_missing_library(error: &RedisError) -> bool {

@@ -55,6 +55,18 @@ impl Session {
         }
     }
 
+    /// Returns the session that follows this one. What was to be undone still is: an entry whose ticket nobody was
+    /// told outlives the session that stored it.
+    pub(crate) fn successor(&self) -> Self {
+        let next = Self::new();
+        for note in self.notes.lock().unwrap().chunks_exact(NOTE_LEN) {
+            if note[0] == Note::Undo as u8 {
+                next.notes.lock().unwrap().extend_from_slice(note);
+            }
+        }
+        next
+    }
+
     pub(crate) fn has_ended(&self) -> bool {
         // ORDERING: Relaxed. A flag alone: what a step may do is decided by the engine's fence.
         self.ended.load(Ordering::Relaxed)
@@ -148,6 +160,17 @@ mod tests {
         }
         let expected: Vec<u8> = (0..100).chain([200]).collect();
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn what_is_to_be_undone_outlives_its_session() {
+        let session = Session::new();
+        session.push_note(Note::Back, &[1; 16]);
+        session.push_note(Note::Undo, &[2; 16]);
+        session.push_note(Note::Finished, &[3; 16]);
+        let next = session.successor();
+        assert_ne!(next.id, session.id);
+        assert_eq!(next.take_notes(), [&[b'U'][..], &[2; 16]].concat());
     }
 
     #[test]

@@ -139,7 +139,10 @@ async fn with_replicas_nothing_acknowledged_is_lost_or_delivered_twice() {
 async fn without_a_replica_replicas_refuse() {
     let primary = Server::start();
     let open = |durability| {
-        builder(&primary.url(), "f").patience(Duration::from_millis(400)).durability(durability).open()
+        builder(&primary.url(), "f")
+            .patience(Duration::from_millis(400))
+            .durability(durability)
+            .open()
     };
     let plain = open(Durability::Primary).await.unwrap();
     let strict = open(Durability::Replicas(1)).await.unwrap();
@@ -209,7 +212,8 @@ fn cluster() -> Vec<Server> {
         cli(node, &["CLUSTER", "MEET", "127.0.0.1", &nodes[0].port.to_string()]);
     }
     let began = Instant::now();
-    while !nodes.iter().all(|node| node.run::<String>("CLUSTER INFO").contains("cluster_state:ok")) {
+    while !nodes.iter().all(|node| node.run::<String>("CLUSTER INFO").contains("cluster_state:ok"))
+    {
         assert!(began.elapsed() < Duration::from_secs(20), "the cluster does not form");
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -325,7 +329,8 @@ struct Sentinel {
 impl Sentinel {
     fn watch(primary: u16) -> Option<Self> {
         let port = free_port();
-        let dir = std::env::temp_dir().join(format!("cloakroom-redis-{}-{port}", std::process::id()));
+        let dir =
+            std::env::temp_dir().join(format!("cloakroom-redis-{}-{port}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let config = dir.join("sentinel.conf");
         std::fs::write(

@@ -214,7 +214,11 @@ async fn a_large_payload_passes_a_link_that_breaks_every_few_chunks() {
     let server = Server::start();
     let proxy = Proxy::to(server.port);
     let open = |url: String| async move {
-        builder(&url, "large").max_bytes(64 << 20).response_timeout(Duration::from_secs(2)).open().await
+        builder(&url, "large")
+            .max_bytes(64 << 20)
+            .response_timeout(Duration::from_secs(2))
+            .open()
+            .await
     };
     let stash = open(proxy.url()).await.unwrap();
     let other = open(server.url()).await.unwrap();

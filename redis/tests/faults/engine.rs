@@ -162,7 +162,10 @@ async fn bad_settings_are_refused_before_anything_is_stored() {
     assert_eq!(setting(open("x").max_bytes(u64::MAX).open().await.unwrap_err()), "max_bytes");
     assert_eq!(setting(open("x").ttl(Duration::ZERO).open().await.unwrap_err()), "ttl");
     assert_eq!(setting(open("x").ttl(Duration::MAX).open().await.unwrap_err()), "ttl");
-    assert_eq!(setting(open("x").overflow(1, Duration::ZERO).open().await.unwrap_err()), "overflow");
+    assert_eq!(
+        setting(open("x").overflow(1, Duration::ZERO).open().await.unwrap_err()),
+        "overflow"
+    );
     assert_eq!(setting(open("x").beat(Duration::from_secs(9)).open().await.unwrap_err()), "beat");
     assert_eq!(setting(builder("nonsense", "x").open().await.unwrap_err()), "url");
     assert_eq!(server.run::<Vec<String>>("KEYS *"), Vec::<String>::new());

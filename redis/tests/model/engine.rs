@@ -55,7 +55,6 @@ pub(crate) enum Fault {
     NoFence,
     TakePutsBack,
     RetryIsNew,
-    FirstFit,
     NoServiceAfterLeave,
 }
 
@@ -354,16 +353,13 @@ impl Engine {
         if self.has(Fault::NoServiceAfterLeave) {
             return;
         }
-        let mut at = 0;
-        while let Some(&(sid, id, bytes)) = self.queue.get(at) {
+        while let Some(&(sid, id, bytes)) = self.queue.first() {
             if self.closed || bytes > self.limit {
-                self.queue.remove(at);
+                self.queue.remove(0);
             } else if self.fits(bytes) {
-                self.queue.remove(at);
+                self.queue.remove(0);
                 self.used += bytes;
                 self.held(sid).grants.insert(id, bytes);
-            } else if self.has(Fault::FirstFit) {
-                at += 1;
             } else {
                 return;
             }

@@ -99,7 +99,8 @@ impl Protocol {
 
     /// Notes who joined and who was granted in a step.
     fn observe(before: &Engine, state: &mut State) {
-        let waits = |engine: &Engine, id: Id| engine.queue.iter().any(|&(_, waiter, _)| waiter == id);
+        let waits =
+            |engine: &Engine, id: Id| engine.queue.iter().any(|&(_, waiter, _)| waiter == id);
         for id in 0..TICKETS as u8 {
             if !waits(before, id) && waits(&state.engine, id) {
                 state.joined.push(id);
@@ -282,16 +283,20 @@ impl Model for Protocol {
 
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
-            Property::always("1: the limit holds, and used is what is charged", |model: &Protocol, state: &State| {
-                state.engine.used == state.engine.sum() && state.engine.used <= model.limit
-            }),
+            Property::always(
+                "1: the limit holds, and used is what is charged",
+                |model: &Protocol, state: &State| {
+                    state.engine.used == state.engine.sum() && state.engine.used <= model.limit
+                },
+            ),
             Property::always("2: granted in the order of joining", |_, state: &State| {
                 let mut places: BTreeMap<Id, usize> = BTreeMap::new();
                 for (place, &id) in state.joined.iter().enumerate() {
                     places.entry(id).or_insert(place);
                 }
                 // Those that left are skipped; those that wait must not have been overtaken.
-                let granted: Vec<usize> = state.granted.iter().filter_map(|id| places.get(id).copied()).collect();
+                let granted: Vec<usize> =
+                    state.granted.iter().filter_map(|id| places.get(id).copied()).collect();
                 let in_order = granted.windows(2).all(|pair| pair[0] < pair[1]);
                 let overtaken = state.engine.queue.iter().any(|&(_, id, _)| {
                     granted.iter().any(|&place| places.get(&id).is_some_and(|&mine| place > mine))
@@ -299,34 +304,51 @@ impl Model for Protocol {
                 in_order && !overtaken
             }),
             Property::always("4: granted and joined at most once", |_, state: &State| {
-                let once = |ids: &[Id]| (0..TICKETS as u8).all(|id| ids.iter().filter(|&&other| other == id).count() <= 1);
+                let once = |ids: &[Id]| {
+                    (0..TICKETS as u8)
+                        .all(|id| ids.iter().filter(|&&other| other == id).count() <= 1)
+                };
                 once(&state.granted) && once(&state.joined)
             }),
             Property::always("5: no head that fits is left waiting", |_, state: &State| {
-                state.engine.queue.first().is_none_or(|&(_, _, bytes)| !(state.engine.used + bytes <= state.engine.limit))
+                state
+                    .engine
+                    .queue
+                    .first()
+                    .is_none_or(|&(_, _, bytes)| state.engine.used + bytes > state.engine.limit)
             }),
             Property::always("7: delivered at most once", |_, state: &State| {
                 state.delivered.iter().all(|&times| times <= 1)
             }),
-            Property::always("8: what a ticket was told for is there until delivered, expired, cleared or finished", |_, state: &State| {
-                (0..TICKETS).all(|t| {
-                    let id = t as Id;
-                    !state.told[t]
-                        || state.delivered[t] > 0
-                        || state.engine.entries.contains_key(&id)
-                        || state.engine.sessions.values().any(|held| held.claims.values().any(|claim| claim.ticket == id))
-                        || state.expired
-                        || state.cleared
-                        || state.deaths > 0
-                })
-            }),
+            Property::always(
+                "8: what a ticket was told for is there until delivered, expired, cleared or finished",
+                |_, state: &State| {
+                    (0..TICKETS).all(|t| {
+                        let id = t as Id;
+                        !state.told[t]
+                            || state.delivered[t] > 0
+                            || state.engine.entries.contains_key(&id)
+                            || state
+                                .engine
+                                .sessions
+                                .values()
+                                .any(|held| held.claims.values().any(|claim| claim.ticket == id))
+                            || state.expired
+                            || state.cleared
+                            || state.deaths > 0
+                    })
+                },
+            ),
             Property::sometimes("both are delivered", |_, state: &State| state.delivered == [1, 1]),
             Property::sometimes("a waiter is stored", |_, state: &State| {
                 state.granted.first().is_some_and(|&id| state.told[id as usize])
             }),
-            Property::sometimes("a waiter is granted after a death", |model: &Protocol, state: &State| {
-                model.deaths == 0 || (state.deaths > 0 && !state.granted.is_empty())
-            }),
+            Property::sometimes(
+                "a waiter is granted after a death",
+                |model: &Protocol, state: &State| {
+                    model.deaths == 0 || (state.deaths > 0 && !state.granted.is_empty())
+                },
+            ),
         ]
     }
 }
@@ -340,7 +362,11 @@ fn broken(protocol: Protocol) -> (usize, Vec<&'static str>) {
         .filter(|name| name.as_bytes()[0].is_ascii_digit())
         .collect();
     // What must be possible was seen, so the properties do not hold for want of anything happening.
-    let seen = checker.discoveries().into_keys().filter(|name| !name.as_bytes()[0].is_ascii_digit()).count();
+    let seen = checker
+        .discoveries()
+        .into_keys()
+        .filter(|name| !name.as_bytes()[0].is_ascii_digit())
+        .count();
     assert_eq!(seen, 3, "something that should happen never does");
     (checker.unique_state_count(), broken)
 }
@@ -381,7 +407,11 @@ fn each_fault_of_the_protocol_is_noticed() {
         let protocol = Protocol { breaks: 1, faults: vec![fault], sizes: [2, 2], ..SOUND };
         let stop = HasDiscoveries::AnyFailures;
         let checker = protocol.checker().finish_when(stop).threads(2).spawn_bfs().join();
-        let broken: Vec<_> = checker.discoveries().into_keys().filter(|name| name.as_bytes()[0].is_ascii_digit()).collect();
+        let broken: Vec<_> = checker
+            .discoveries()
+            .into_keys()
+            .filter(|name| name.as_bytes()[0].is_ascii_digit())
+            .collect();
         println!("{fault:?}: {broken:?} (expected {by})");
         assert!(!broken.is_empty(), "{fault:?} is not noticed");
     }

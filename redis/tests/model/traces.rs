@@ -22,7 +22,8 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: u8) -> u8 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 33) % u64::from(sides)) as u8
     }
 
@@ -91,7 +92,10 @@ impl Real<'_> {
             Op::Store { id: request, bytes, owner: of } => {
                 let payload = vec![b'x'; *bytes as usize];
                 let size = number(*bytes);
-                ("store", vec![id(*request).to_vec(), owner(*of), text(""), size, text("0"), payload])
+                (
+                    "store",
+                    vec![id(*request).to_vec(), owner(*of), text(""), size, text("0"), payload],
+                )
             }
             Op::GiveUp { id: request } => ("give_up", vec![id(*request).to_vec(), text("0")]),
             Op::Shrink { id: request, bytes } => {
@@ -119,12 +123,8 @@ impl Real<'_> {
             Op::Limit { bytes } => ("limit", vec![number(*bytes)]),
             Op::Bye => ("bye", vec![]),
         };
-        let head = [
-            sid(request.sid).into_bytes(),
-            number(request.generation),
-            flag(request.again),
-            notes,
-        ];
+        let head =
+            [sid(request.sid).into_bytes(), number(request.generation), flag(request.again), notes];
         let args: Vec<Vec<u8>> = head.into_iter().chain(rest).collect();
         self.call(name, &args).map(|(status, _)| status)
     }
@@ -136,7 +136,9 @@ fn random_op(dice: &mut Dice, session: u8, model: &Engine) -> Op {
     let any = match model.entries.len() {
         0 => own,
         // Mostly a ticket that is good.
-        count if dice.chance(80) => *model.entries.keys().nth(dice.roll(count as u8) as usize).unwrap(),
+        count if dice.chance(80) => {
+            *model.entries.keys().nth(dice.roll(count as u8) as usize).unwrap()
+        }
         _ => dice.roll(SESSIONS) * 10 + dice.roll(3),
     };
     let claim = 100 + session * 10 + dice.roll(3);
@@ -151,8 +153,7 @@ fn random_op(dice: &mut Dice, session: u8, model: &Engine) -> Op {
                     && held.claims.values().all(|claim| claim.ticket != id)
             })
     };
-    let unclaimed =
-        |id: u8| model.sessions.values().all(|held| !held.claims.contains_key(&id));
+    let unclaimed = |id: u8| model.sessions.values().all(|held| !held.claims.contains_key(&id));
     match dice.roll(24) {
         0..=4 if free(own) => Op::Put { id: own, bytes, owner, wait: dice.chance(70) },
         5..=6 if free(own) => Op::Admit { id: own, bytes, wait: dice.chance(70) },
@@ -166,6 +167,7 @@ fn random_op(dice: &mut Dice, session: u8, model: &Engine) -> Op {
         19 => Op::Back { id: claim },
         20 => Op::Undo { id: own },
         21 if dice.chance(60) => Op::Clear,
+        22 if dice.chance(4) => Op::Close,
         22 => Op::Limit { bytes: LIMIT - dice.roll(3) },
         23 if dice.chance(10) => Op::Bye,
         _ => Op::Beat,
@@ -211,11 +213,9 @@ fn trace(server: &Server, library: &str, seed: u64, steps: usize) -> Result<(), 
         }
         let request = match &last {
             // A retry, over the same connection or a newer one.
-            Some(request) if dice.chance(20) => Request {
-                again: true,
-                generation: generations[&request.sid],
-                ..request.clone()
-            },
+            Some(request) if dice.chance(20) => {
+                Request { again: true, generation: generations[&request.sid], ..request.clone() }
+            }
             // A first try that arrives late.
             Some(request) if dice.chance(10) => request.clone(),
             _ => Request {
@@ -289,29 +289,81 @@ fn the_library_does_what_the_model_does() {
 const FAULTS: &[(&str, &str, &str)] = &[
     ("nofence", "if g ~= generation then return 'STALE' end", ""),
     ("reapopen", "  call('HDEL', S.p .. 'f', dead)\n", ""),
-    ("takeback", "end_claim(S, dead, id, string.sub(c, 1, 1) == 'f')", "end_claim(S, dead, id, false)"),
-    ("finished", "end_claim(S, dead, id, string.sub(c, 1, 1) == 'f')", "end_claim(S, dead, id, true)"),
-    ("overtake", "over_quota(S, owner, n) or S[WAITING] > 0 or not tier(S, n)", "over_quota(S, owner, n) or not tier(S, n)"),
-    ("lifo", "local member = call('ZRANGE', S.p .. 'q', 0, 0)[1]\n    local sid, rid", "local member = call('ZRANGE', S.p .. 'q', -1, -1)[1]\n    local sid, rid"),
-    ("noserve", "local function done(S, status, id, ...)\n  serve(S)", "local function done(S, status, id, ...)"),
-    ("early", "'BYSCORE', 'LIMIT', 0, S.left)\n  if #due", "'BYSCORE', 'LIMIT', 1, S.left)\n  if #due"),
-    ("expiredtake", "  if deadline <= S[CLOCK] then\n    free_entry(S, ticket, v)\n    S[EXPIRED]", "  if deadline < 0 then\n    free_entry(S, ticket, v)\n    S[EXPIRED]"),
+    (
+        "takeback",
+        "end_claim(S, dead, id, string.sub(c, 1, 1) == 'f')",
+        "end_claim(S, dead, id, false)",
+    ),
+    (
+        "finished",
+        "end_claim(S, dead, id, string.sub(c, 1, 1) == 'f')",
+        "end_claim(S, dead, id, true)",
+    ),
+    (
+        "overtake",
+        "over_quota(S, owner, n) or S[WAITING] > 0 or not tier(S, n)",
+        "over_quota(S, owner, n) or not tier(S, n)",
+    ),
+    (
+        "lifo",
+        "local member = call('ZRANGE', S.p .. 'q', 0, 0)[1]\n    local sid, rid",
+        "local member = call('ZRANGE', S.p .. 'q', -1, -1)[1]\n    local sid, rid",
+    ),
+    (
+        "noserve",
+        "local function done(S, status, id, ...)\n  serve(S)",
+        "local function done(S, status, id, ...)",
+    ),
+    (
+        "early",
+        "'BYSCORE', 'LIMIT', 0, S.left)\n  if #due",
+        "'BYSCORE', 'LIMIT', 1, S.left)\n  if #due",
+    ),
+    (
+        "expiredtake",
+        "  if deadline <= S[CLOCK] then\n    free_entry(S, ticket, v)\n    S[EXPIRED]",
+        "  if deadline < 0 then\n    free_entry(S, ticket, v)\n    S[EXPIRED]",
+    ),
     ("anyowner", "if of ~= owner then return done(S, 'NONE', cid) end", ""),
     ("doubleput", "    reply = earlier(S, sid, ticket)\n", ""),
     ("doubleadmit", "    reply = earlier(S, sid, rid)\n", ""),
     ("doubleclaim", "    local c = call('HGET', claims, cid)\n", "    local c = nil\n"),
     ("leak", "    free_chunks(S, rid, chunks_of(S, n))\n    refund(S, n, owner)\n", ""),
     ("leakqueue", "  S[WAITING_BYTES] = S[WAITING_BYTES] - n\n", ""),
-    ("keepsplit", "  S[USED] = S[USED] - (have - n)\n  account(S, was, -have)", "  account(S, was, -have)"),
+    (
+        "keepsplit",
+        "  S[USED] = S[USED] - (have - n)\n  account(S, was, -have)",
+        "  account(S, was, -have)",
+    ),
     ("large", "  if n > have then\n    S[REFUSED_LARGE]", "  if false then\n    S[REFUSED_LARGE]"),
     ("epoch", "elseif epoch ~= S[EPOCH] then", "elseif false then"),
-    ("deadback", "elseif deadline <= S[CLOCK] then\n    S[EXPIRED]", "elseif false then\n    S[EXPIRED]"),
-    ("noundo", "    call('HDEL', S.p .. 't', rid)\n    call('ZREM', S.p .. 'd', rid)\n    free_entry(S, rid, v)\n", ""),
-    ("grantlost", "  local g = call('HGET', S.p .. 'g:' .. a[1], a[5])\n  if g then return done", "  local g = nil\n  if g then return done"),
-    ("lease", "  call('ZADD', S.p .. 's', int(S[CLOCK] + S[LEASE]), a[1])\n  tidy(S)\n  probe(S)", "  tidy(S)\n  probe(S)"),
+    (
+        "deadback",
+        "elseif deadline <= S[CLOCK] then\n    S[EXPIRED]",
+        "elseif false then\n    S[EXPIRED]",
+    ),
+    (
+        "noundo",
+        "    call('HDEL', S.p .. 't', rid)\n    call('ZREM', S.p .. 'd', rid)\n    free_entry(S, rid, v)\n",
+        "",
+    ),
+    (
+        "grantlost",
+        "  local g = call('HGET', S.p .. 'g:' .. a[1], a[5])\n  if g then return done",
+        "  local g = nil\n  if g then return done",
+    ),
+    (
+        "lease",
+        "  call('ZADD', S.p .. 's', int(S[CLOCK] + S[LEASE]), a[1])\n  tidy(S)\n  probe(S)",
+        "  tidy(S)\n  probe(S)",
+    ),
     ("selfreap", "  if dead == S.me then\n", "  if false then\n"),
     ("staysdead", "  if not g and a[3] ~= '1' then return {'GONE', ''} end\n", ""),
-    ("oldhello", "  if g and tonumber(g) > tonumber(a[2]) then return {'STALE', ''} end\n", "  if g then a[2] = g end\n"),
+    (
+        "oldhello",
+        "  if g and tonumber(g) > tonumber(a[2]) then return {'STALE', ''} end\n",
+        "  if g then a[2] = g end\n",
+    ),
     ("clearonly", "    call('RENAME', S.p .. 'd', S.p .. 'y')\n", ""),
 ];
 

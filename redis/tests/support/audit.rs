@@ -61,7 +61,8 @@ pub(crate) fn try_audit(connection: &mut Connection, name: &str) -> Result<Found
     let key = format!("ck:{{{name}}}:m");
     loop {
         let before: Option<Bytes> = redis::cmd("GET").arg(&key).query(connection).unwrap();
-        let found = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look(connection, name)));
+        let found =
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| look(connection, name)));
         // Every step writes the time into it.
         let after: Option<Bytes> = redis::cmd("GET").arg(&key).query(connection).unwrap();
         if before == after {

@@ -45,11 +45,8 @@ impl Proxy {
             .enable_all()
             .build()
             .unwrap();
-        let faults = Arc::new(Faults {
-            requests: NEVER.into(),
-            replies: NEVER.into(),
-            ..Faults::default()
-        });
+        let faults =
+            Arc::new(Faults { requests: NEVER.into(), replies: NEVER.into(), ..Faults::default() });
         let (epoch, watching) = watch::channel(0);
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         listener.set_nonblocking(true).unwrap();
