@@ -171,7 +171,7 @@ async fn an_old_primary_that_lives_on_takes_no_writes_with_min_replicas() {
             Err(error) => assert!(error.to_string().contains("NOREPLICAS"), "{error}"),
         }
     };
-    put(&stash, 10).await;
+    let _ = put(&stash, 10).await;
     replica.run::<()>("REPLICAOF NO ONE");
     let promoted = Instant::now();
     // What the old primary still accepts is lost when it is made a replica.
