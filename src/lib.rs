@@ -11,6 +11,7 @@ compile_error!("cloakroom needs 64-bit atomics, which this target does not have"
 #[cfg(not(target_family = "wasm"))]
 mod blocking;
 mod budget;
+mod cloakroom;
 mod clock;
 mod error;
 mod give_up;
@@ -28,6 +29,7 @@ mod sync;
 mod ticket;
 
 pub use budget::{Acquire, Budget, BudgetStats, Drained, Permit};
+pub use cloakroom::{Cloakroom, CloakroomClaim, CloakroomReservation, Failure, Numbers, Rejected};
 pub use clock::{Clock, ManualClock};
 pub use error::{AcquireError, ConfigError, PutError, Refusal};
 pub use give_up::{GiveUp, Never, Until};
