@@ -11,8 +11,8 @@ compile_error!("cloakroom needs 64-bit atomics, which this target does not have"
 #[cfg(not(target_family = "wasm"))]
 mod blocking;
 mod budget;
-mod cloakroom;
 mod clock;
+mod contract;
 mod error;
 mod give_up;
 mod integrations;
@@ -29,8 +29,8 @@ mod sync;
 mod ticket;
 
 pub use budget::{Acquire, Budget, BudgetStats, Drained, Permit};
-pub use cloakroom::{Cloakroom, CloakroomClaim, CloakroomReservation, Failure, Numbers, Rejected};
 pub use clock::{Clock, ManualClock};
+pub use contract::{Cloakroom, CloakroomClaim, CloakroomReservation, Failure, Numbers, Rejected};
 pub use error::{AcquireError, ConfigError, PutError, Refusal};
 pub use give_up::{GiveUp, Never, Until};
 #[cfg(feature = "http-body")]

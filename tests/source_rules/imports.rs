@@ -16,7 +16,8 @@ const TOP: [&str; 6] =
     ["stash/builder", "stash/claim", "stash/put", "stash/reaper", "stash/reserve", "stash/stats"];
 
 /// What is above even those: other ways to deliver a claim, and what integrates the crate.
-const ABOVE_TOP: [&str; 6] = [
+const ABOVE_TOP: [&str; 7] = [
+    "contract",
     "integrations",
     "loom_internals",
     "observe/metrics",
