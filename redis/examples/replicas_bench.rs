@@ -269,7 +269,7 @@ async fn sizes(engine: &Engine) {
     let entries = stash.stats().await.unwrap().entries;
     let used = engine.info("memory", "used_memory:").await - before;
     let full = server_time(engine, &stash).await;
-    println!("| R6 | server time per put + take, 0 entries | {empty:.1} µs |");
+    println!("| R6 | server time per step, acknowledgements included, 0 entries | {empty:.1} µs |");
     println!("| R6 | the same, {entries} entries | {full:.1} µs |");
     println!("| R7 | memory per 1 KiB entry beyond its payload | {} B |", used / entries - 1024);
     let began = Instant::now();
@@ -277,8 +277,53 @@ async fn sizes(engine: &Engine) {
     println!("| - | `clear` of them, until their bytes are free | {:.1?} |", began.elapsed());
 }
 
+/// A replica in a process of its own that holds everything is killed: until the next waiter has stored.
+async fn killed(engine: &Engine) -> String {
+    let mut took = Vec::new();
+    let stash = small(engine, "r8").await;
+    for _ in 0..15 {
+        let mut holder = Command::new(std::env::current_exe().unwrap())
+            .args(["hold", &engine.url])
+            .spawn()
+            .unwrap();
+        while stash.stats().await.unwrap().used_bytes == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let waiter = stash.clone();
+        let waiter = tokio::spawn(async move { waiter.put("o".into(), vec![0; 1000]).await });
+        while stash.stats().await.unwrap().waiting == 0 {}
+        let began = Instant::now();
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        let ticket = waiter.await.unwrap().unwrap();
+        took.push(began.elapsed());
+        stash.take(&ticket, &"o".into()).await.unwrap();
+        stash.stats().await.unwrap();
+    }
+    percentiles(took)
+}
+
+async fn hold(url: &str) {
+    let stash: Stash = SharedStash::builder()
+        .url(url)
+        .name("r8")
+        .max_bytes(1000)
+        .entry_overhead(0)
+        .ttl(Duration::from_secs(600))
+        .open()
+        .await
+        .unwrap();
+    let _room = stash.reserve(None, 1000).await.unwrap();
+    std::future::pending::<()>().await;
+}
+
 #[tokio::main]
 async fn main() {
+    if let [Some("hold"), Some(url)] =
+        [1, 2].map(|at| std::env::args().nth(at)).each_ref().map(Option::as_deref)
+    {
+        return hold(url).await;
+    }
     let seconds = std::env::args().nth(1).and_then(|arg| arg.parse().ok()).unwrap_or(2.0);
     let time = Duration::from_secs_f64(seconds);
     let engine = Engine::start();
@@ -295,6 +340,10 @@ async fn main() {
     println!(
         "| R5 | granted and stored after the deadline, no traffic | {} |",
         expiry(&engine).await
+    );
+    println!(
+        "| R8 | a holder is killed (-9) until the next has stored, grace 0.3 s | {} |",
+        killed(&engine).await
     );
     sizes(&engine).await;
 }
