@@ -12,6 +12,9 @@ compile_error!("cloakroom needs 64-bit atomics, which this target does not have"
 mod blocking;
 mod budget;
 mod clock;
+#[cfg(cloakroom_count)]
+#[doc(hidden)]
+pub mod count_internals;
 mod error;
 mod give_up;
 mod integrations;
