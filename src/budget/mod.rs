@@ -8,6 +8,7 @@ mod drained;
 mod lending;
 mod limit;
 mod permit;
+mod recall;
 mod reclaim;
 mod semaphore;
 mod share;

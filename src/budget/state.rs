@@ -26,7 +26,7 @@
 //! | `LENT`, room >= n + kept | `acquire_lent(n, kept)` | room - n |
 //! | `LENT`, queue locked | `end_lending(n)` | room + n, and not `LENT` |
 //!
-//! `LENT` excludes the other two flags. While it is set, the shares hold room too (`lending.rs`).
+//! `LENT` excludes the other two flags. While it is set, the shares hold room too (`recall.rs`).
 //!
 //! The argument why no wakeup is lost: a release and the setting of `QUEUED` are read-modify-writes of
 //! the same state, so one comes first. If the release does, whoever sets `QUEUED` sees its bytes in the
