@@ -118,8 +118,8 @@ impl Semaphore {
         #[cfg(cloakroom_lend)]
         self.lend();
         #[cfg(cloakroom_loom)]
-        if let Some(refused) = self.refuse_by_an_old_value(bytes) {
-            return Err(refused);
+        if let Some(decided) = self.refuse_by_an_old_value(bytes) {
+            return decided;
         }
         match self.state.try_acquire(bytes, || self.record_contention()) {
             Ok(after) => Ok(self.record_acquired(after)),
@@ -131,12 +131,12 @@ impl Semaphore {
     /// Under loom the first read of the state is an RMW, which finds the newest value. So a model of lending asks
     /// with a load before, which may find an old one, as users' loads may.
     #[cfg(cloakroom_loom)]
-    fn refuse_by_an_old_value(&self, bytes: u64) -> Option<Refusal> {
+    fn refuse_by_an_old_value(&self, bytes: u64) -> Option<Result<Tier, Refusal>> {
         if !self.lending.is_fixed() {
             return None;
         }
         let found = self.state.load();
-        found.refuses(bytes).then(|| self.decide_refusal(bytes, found).err())?
+        found.refuses(bytes).then(|| self.decide_refusal(bytes, found))
     }
 
     /// `after`: the state's value after a charge. Says where the bytes are from.
