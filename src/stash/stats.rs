@@ -83,7 +83,8 @@ pub struct Stats {
     pub used_bytes: u64,
     /// The most bytes that were charged at once. What others charge while
     /// [`set_max_bytes`](Stash::set_max_bytes) moves the limit can leave it off for good, by as much as the
-    /// limit moved.
+    /// limit moved. While many threads use the stash at once, bytes are lent to them in batches, which count as
+    /// charged: this can then be too high by a 32nd of the limit. It is never too low for that.
     pub peak_bytes: u64,
     /// The limit, without the overflow.
     pub max_bytes: u64,
