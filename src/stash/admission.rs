@@ -98,7 +98,7 @@ impl<'a, P, O> Request<'a, P, O> {
     }
 
     /// Admits the request immediately, or refuses it. Expired entries are no reason to refuse (invariant 9).
-    #[inline]
+    #[inline(always)]
     pub(super) fn attempt(&self) -> Result<Admitted<'a, P, O>, AcquireError> {
         match self.key {
             None => Ok(Admitted { permit: self.acquire()?, owner_charge: None }),
@@ -116,7 +116,7 @@ impl<'a, P, O> Request<'a, P, O> {
         Ok(Admitted { permit, owner_charge: Some(owner_charge) })
     }
 
-    #[inline]
+    #[inline(always)]
     fn acquire(&self) -> Result<Permit<'a>, AcquireError> {
         match &self.inner {
             MaybeOwned::Borrowed(inner) => inner.budget.try_acquire(self.charge),
@@ -183,7 +183,7 @@ impl<P, O> Inner<P, O> {
 
 impl<P, O: Hash> Inner<P, O> {
     /// Stores what has been admitted. Fails only if there are no slots left.
-    #[inline]
+    #[inline(always)]
     pub(super) fn store(
         &self,
         admitted: Admitted<'_, P, O>,
