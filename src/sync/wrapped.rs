@@ -75,6 +75,7 @@ macro_rules! wrap {
     };
 }
 
+wrap!(AtomicBool, bool);
 wrap!(AtomicU8, u8);
 wrap!(AtomicU64, u64);
 wrap!(AtomicPtr<T>, *mut T);
