@@ -1,11 +1,11 @@
-//! What each owner holds, if there is a limit to it.
+//! Counts what each owner holds, if that is limited.
 //!
-//! Accounts are by 62 bits of the owner's keyed hash: the table needs no owner of its own, and a removal
-//! finds the account from the slot alone, without a call to user code. An account disappears with its last
-//! byte.
+//! The key of a quota is 62 bits of the owner's keyed hash: the table stores no owners, and a removal finds
+//! the quota from the slot alone, without calling user code. An owner's count is removed from the table with
+//! its last byte.
 //!
-//! The table is behind locks, by hash, that are held for one look-up and nothing else: without the limit
-//! there is no table, and put and take are lock-free.
+//! The table is behind locks, sharded by hash, that are held for one look-up and nothing else. Without the
+//! limit there is no table, and put and take are lock-free.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,15 +16,16 @@ use foldhash::fast::RandomState;
 
 use crate::sync::Mutex;
 
-/// Whose account it is.
+/// Identifies one owner's quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OwnerKey(pub(super) u64);
 
 const SHARDS: usize = if cfg!(cloakroom_loom) { 1 } else { 16 };
 
-/// The keys are a keyed hash already, which nobody outside can choose: any hash spreads them.
+/// Counts bytes by owner. The keys are a keyed hash that no client can choose: any hash spreads them.
 type Accounts = HashMap<OwnerKey, u64, RandomState>;
 
+/// Limits the bytes of each owner.
 pub(super) struct OwnerQuota {
     limit: u64,
     shards: Box<[CachePadded<Mutex<Accounts>>]>,
@@ -40,19 +41,25 @@ impl OwnerQuota {
         self.limit
     }
 
-    /// The low bits are the phase's.
+    /// Returns the shard of the key. Its lowest two bits are the phase's.
     #[cfg_attr(cloakroom_loom, allow(clippy::modulo_one, reason = "there is one under loom"))]
     fn shard(&self, key: OwnerKey) -> &Mutex<Accounts> {
         &self.shards[(key.0 >> 2) as usize % SHARDS]
     }
 
-    /// Charges the account, or says what is in it.
+    /// Charges the quota, or returns what the owner holds.
     pub(super) fn charge(&self, key: OwnerKey, bytes: u64) -> Result<(), u64> {
         self.charge_with(key, bytes, || Ok::<_, Infallible>(())).map(|_| ())
     }
 
-    /// Charges the account if `attempt` succeeds, or says what is in it. Nobody sees the account charged for
-    /// an attempt that fails. It runs under the account's lock: it must be short, and no user code.
+    /// Charges the quota if `attempt` succeeds, or returns what the owner holds.
+    ///
+    /// No other call sees the quota charged for an attempt that fails. `attempt` runs under the quota's lock:
+    /// it must be short, and must not run user code.
+    ///
+    /// # Errors
+    ///
+    /// Returns what the owner holds if the charge would exceed the limit. `attempt` is not called then.
     pub(super) fn charge_with<T, E>(
         &self,
         key: OwnerKey,
@@ -69,7 +76,7 @@ impl OwnerQuota {
             return Err(used);
         };
         let attempted = attempt();
-        // An account that is empty would never be removed.
+        // An empty count would never be removed.
         if attempted.is_ok() && sum > 0 {
             account.insert_entry(sum);
         }
@@ -90,7 +97,7 @@ impl OwnerQuota {
         self.shard(key).lock().get(&key).copied().unwrap_or(0)
     }
 
-    /// How many accounts there are.
+    /// Counts the owners that hold anything.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
