@@ -412,7 +412,7 @@ fn check_ttl(setting: &'static str, ttl: Duration) -> Result<(), ConfigError> {
         return Err(ConfigError::new(setting, "its ttl is zero: entries would never be there"));
     }
     if ttl.as_nanos() > u128::from(MAX_TTL) {
-        let problem = format!("{ttl:?} is more than 73 years, which bounds cannot count");
+        let problem = format!("{ttl:?} is more than 73 years, which deadlines cannot count");
         return Err(ConfigError::new(setting, problem));
     }
     Ok(())

@@ -1,15 +1,16 @@
-//! The one door to atomics, cells, locks and parking: the real ones here, loom's under `--cfg
-//! cloakroom_loom`, and under `--cfg cloakroom_shuttle` some that switch tasks at every access.
+//! Provides atomics, cells, locks and parking to the rest of the crate.
 //!
-//! No other file of the crate names `std::sync::atomic`, `parking_lot`, `loom` or
-//! `shuttle`, so what is built with one of these flags explores the code that users run.
+//! They are the real ones by default, loom's under `--cfg cloakroom_loom`, and under `--cfg
+//! cloakroom_shuttle` atomics that switch tasks at every access. No other file of the crate names
+//! `std::sync::atomic`, `parking_lot`, `loom` or `shuttle`, so a build with one of these flags explores the
+//! code that users run.
 
 mod copies;
 
 pub(crate) use self::copies::{copies, count_copies};
 
-// Reference counts are `std`'s under loom too: they are not what the models are about, and loom would
-// multiply every model by the orders in which its threads drop their handles.
+// Reference counts are `std`'s under loom too: the models do not check them, and loom would multiply every
+// model by the orders in which its threads drop their handles.
 pub(crate) use std::sync::Arc;
 
 #[cfg(all(target_has_atomic = "64", not(any(cloakroom_loom, cloakroom_shuttle))))]
@@ -22,15 +23,17 @@ pub(crate) mod atomic;
 #[cfg(cloakroom_loom)]
 pub(crate) use loom::sync::atomic;
 
-/// `std`'s atomics with a scheduling point before each access. Shuttle's own are not valid when all their
-/// bytes are zero, as fresh slots are. Neither knows weak orderings: memory is sequentially consistent.
+/// Adds a scheduling point before each access of `std`'s atomics.
+///
+/// Shuttle's own atomics are not valid when all their bytes are zero, as those of a new slot are. Neither
+/// explores weak orderings: memory is sequentially consistent.
 #[cfg(cloakroom_shuttle)]
 pub(crate) mod atomic {
     use std::sync::atomic;
     pub(crate) use std::sync::atomic::Ordering;
 
     fn switch() {
-        // Not `yield_now`, which tells the scheduler that this task has nothing to do.
+        // Not `yield_now`, which tells the scheduler that this task cannot make progress.
         // ORDERING: SeqCst [shuttle.switch]: shuttle knows no other; nothing is read.
         shuttle::sync::atomic::AtomicBool::new(false).load(Ordering::SeqCst);
     }
@@ -112,7 +115,7 @@ pub(crate) use cell::UnsafeCell;
 
 #[cfg(not(cloakroom_loom))]
 mod cell {
-    /// `std`'s cell with loom's interface: access by closure, so that loom can see when it ends.
+    /// Wraps `std`'s cell in loom's interface: access by closure, so that loom can see when it ends.
     #[derive(Debug, Default)]
     #[repr(transparent)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -134,12 +137,12 @@ mod cell {
     }
 }
 
-/// The first read of a compare-exchange loop, which the exchange checks: a stale one costs a round.
+/// Loads the value that a compare-exchange loop starts from: a stale one costs one more round.
 ///
-/// Under loom it is an RMW. Loom skips interleavings that cannot differ, and for that remembers, of each
-/// atomic, who accessed it *last*: a thread that loads and then changes a value hides the change from
-/// another's earlier load, and the interleaving in which the change comes first is never explored. (A put
-/// against a sweep, with one bound between them, was explored in a single execution.) An RMW hides
+/// Under loom it is an RMW. Loom skips interleavings that cannot differ, and for that records, for each
+/// atomic, which thread accessed it *last*. A thread that loads and then changes a value hides the change
+/// from another's earlier load, and the interleaving in which the change comes first is never explored. (A
+/// put against a sweep, with one bound between them, was explored in a single execution.) An RMW hides
 /// nothing.
 #[inline(always)]
 pub(crate) fn load_for_cas(atomic: &atomic::AtomicU64, order: atomic::Ordering) -> u64 {
@@ -149,7 +152,7 @@ pub(crate) fn load_for_cas(atomic: &atomic::AtomicU64, order: atomic::Ordering) 
     return atomic.fetch_or(0, order);
 }
 
-/// Atomics that no model explores.
+/// Re-exports `std`'s atomics, which no model explores.
 mod plain {
     #[cfg(not(target_has_atomic = "64"))]
     pub(super) use super::atomic::{AtomicU64, Ordering};
@@ -157,8 +160,9 @@ mod plain {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
-/// A number for people to read: an error's text, statistics. Nothing that the algorithms rest on is
-/// decided by one, so loom need not explore the values that it may have.
+/// Holds a number for people to read: an error's text, statistics.
+///
+/// No decision of the algorithms rests on one, so loom need not explore the values that it may have.
 #[derive(Debug, Default)]
 pub(crate) struct StatCounter(plain::AtomicU64);
 
@@ -179,14 +183,14 @@ impl StatCounter {
         self.0.store(value, plain::Ordering::Relaxed);
     }
 
-    /// Makes it at most `value`.
+    /// Lowers the value to at most `value`.
     #[cold]
     pub(crate) fn lower(&self, value: u64) {
         // ORDERING: Relaxed [stat.lower]: a number for people.
         self.0.fetch_min(value, plain::Ordering::Relaxed);
     }
 
-    /// Wraps around, so that it can be less.
+    /// Adds `more`, and wraps around on overflow.
     #[inline]
     pub(crate) fn add(&self, more: u64) {
         // ORDERING: Relaxed [stat.add]: a number for people.
@@ -194,7 +198,7 @@ impl StatCounter {
     }
 }
 
-/// A mutex whose `lock` needs no unwrap: no user code ever runs under it, so it is never poisoned.
+/// Locks without an `unwrap`: no user code runs under the lock, so it is never poisoned.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(
     #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))] parking_lot::Mutex<T>,
@@ -228,9 +232,9 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A number for this thread, small and mostly its own, to spread threads over shards.
+/// Returns a number for this thread, small and mostly its own, to spread threads over shards.
 ///
-/// Under loom and shuttle every thread has the same, so that they meet.
+/// Under loom and shuttle every thread has the same number, so that they meet.
 #[inline]
 pub(crate) fn thread_number() -> usize {
     #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
@@ -254,11 +258,11 @@ pub(crate) fn thread_number() -> usize {
     }
 }
 
-/// Runs `f`, which is *somebody else's* code (another task's waker, the drop of another entry's
-/// payload), and keeps a panic in it from reaching this caller, who has nothing to do with it.
+/// Runs `f`, which is *another caller's* code, and contains a panic in it.
 ///
-/// The panic hook has reported the panic by then. Under loom and shuttle panics pass: they are how a model
-/// fails.
+/// It is another task's waker, or the drop of another caller's payload. This caller did not cause the panic,
+/// so it must not see it; the panic hook has reported it already. Under loom and shuttle panics pass: a model
+/// fails by panicking.
 #[inline]
 pub(crate) fn contain_panic(f: impl FnOnce()) {
     #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
