@@ -7,7 +7,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It does not fit now, or other requests wait and it was not allowed to wait.
+    /// It does not fit now, or other requests wait and it may not wait.
     Full,
     /// It exceeds the limit and can never fit.
     TooLarge,

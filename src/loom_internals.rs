@@ -81,9 +81,9 @@ impl Slots {
 
 /// Wraps a slot map whose owners have quotas, which are charged together with something else.
 #[derive(Debug)]
-pub struct OwnerAccounts(SlotMap<(), u64>);
+pub struct OwnerQuotas(SlotMap<(), u64>);
 
-impl OwnerAccounts {
+impl OwnerQuotas {
     /// Creates one in which each owner may hold `limit`.
     #[must_use]
     pub fn new(limit: u64) -> Self {
@@ -97,7 +97,7 @@ impl OwnerAccounts {
         bytes: u64,
         attempt: impl FnOnce() -> bool,
     ) -> Option<bool> {
-        let key = self.0.owner_key(&owner).expect("owners have accounts");
+        let key = self.0.owner_key(&owner).expect("owners have quotas");
         let attempt = || if attempt() { Ok(()) } else { Err(()) };
         let charged = self.0.charge_owner_with(key, bytes, attempt);
         charged.ok().map(|attempted| attempted.is_ok())
@@ -243,7 +243,9 @@ impl Tree {
     }
 }
 
-/// Wraps the time of the next sweep, for reapers and puts with a short time to live.
+/// Wraps the time of the next sweep.
+///
+/// Reapers and puts with a short time to live use it.
 #[derive(Debug)]
 pub struct Sweeper(NextSweep);
 

@@ -1,4 +1,4 @@
-//! Names where a payload is, in a ticket with the secret that proves the right to it.
+//! Names the slot of a payload, with a secret that proves the right to it.
 
 use std::error::Error;
 use std::fmt;

@@ -47,7 +47,9 @@ where
     P: Send + Sync + 'static,
     O: Send + 'static,
 {
-    /// Turns the claim into an HTTP body: delivered at its end, put back if it is dropped before.
+    /// Turns the claim into an HTTP body, which delivers it at its end.
+    ///
+    /// A body that is dropped before puts the payload back.
     ///
     /// Nothing is copied.
     ///

@@ -36,7 +36,9 @@ where
     P: Send + Sync + 'static,
     O: Send + 'static,
 {
-    /// Turns the claim into a stream of bytes: delivered at its end, put back if it is dropped before.
+    /// Turns the claim into a stream of bytes, which delivers it at its end.
+    ///
+    /// A stream that is dropped before puts the payload back.
     ///
     /// Nothing is copied.
     ///
@@ -66,7 +68,9 @@ where
         ClaimStream { parts: Parts::new(self) }
     }
 
-    /// Turns the claim into a stream of the payload's items, cloned: messages for tonic, for example.
+    /// Turns the claim into a stream of the payload's items, cloned.
+    ///
+    /// The items can be messages for tonic, for example.
     ///
     /// It is delivered at its end, put back if it is dropped before. Where a `Result` is expected, `map(Ok)`
     /// makes one.

@@ -34,7 +34,7 @@ use crate::sync::load_for_cas;
 /// Nanoseconds on the stash's clock.
 pub(crate) type Nanos = u64;
 
-/// Is later than any deadline.
+/// The time that is later than any deadline.
 pub(crate) const NEVER: Nanos = SWEEPING - 1;
 /// Marks a bound that a sweep is between step 1 and step 3 of. The highest bit, above all deadlines.
 const SWEEPING: u64 = 1 << 63;
@@ -84,7 +84,9 @@ impl Bound {
         }
     }
 
-    /// Performs sweep's step 1 if the bound is due, and step 2 on the level above in any case.
+    /// Performs sweep's step 1 if the bound is due, and the level above's step 2.
+    ///
+    /// It is an RMW in any case, even if the value stays the same.
     ///
     /// It is an RMW even if the value stays the same.
     fn visit(&self, now: Nanos) -> Visit {

@@ -1,4 +1,4 @@
-//! Claims a slot from outside: the entry stays in the slot while it is being delivered.
+//! Claims a slot: the entry stays in it while it is being delivered.
 
 use std::borrow::Borrow;
 use std::marker::PhantomData;

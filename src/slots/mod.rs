@@ -81,7 +81,7 @@ pub(crate) struct RemovedEntry<P, O> {
     pub(crate) charge: u64,
 }
 
-/// A slot that this thread guards: its shard, its index in the shard, and its guard.
+/// Names a slot that this thread guards: its shard, its index in the shard, its guard.
 type GuardedSlot<'a, P, O> = (&'a Shard<P, O>, u32, SlotGuard<'a, P, O>);
 
 /// Says what a removal by ticket found.
@@ -92,10 +92,12 @@ pub(crate) enum Removed<P, O> {
 }
 
 impl<P, O> SlotMap<P, O> {
-    /// The size of one slot: an entry's memory without what its payload and owner point at.
+    /// The size of a slot: an entry's memory without what payload and owner point at.
     pub(crate) const ENTRY_BYTES: u64 = size_of::<Slot<P, O>>() as u64;
 
-    /// Creates an empty map with `shards` shards, rounded up to a power of two, 64 at most.
+    /// Creates an empty map.
+    ///
+    /// `shards` is rounded up to a power of two, 64 at most.
     pub(crate) fn new(shards: usize, max_bytes_per_owner: Option<u64>) -> Self {
         let shards = shards.next_power_of_two().min(MAX_SHARDS);
         Self {
@@ -256,7 +258,9 @@ impl<P, O> SlotMap<P, O> {
         self.owners.as_ref().map_or(Ok(()), |owners| owners.charge(key, bytes))
     }
 
-    /// Charges the owner's quota if `attempt` succeeds, as one step for all calls that read the quota.
+    /// Charges the owner's quota if `attempt` succeeds.
+    ///
+    /// It is one step for all calls that read the quota.
     ///
     /// `attempt` runs under the quota's lock, so it must not wait, wake, or run user code.
     pub(crate) fn charge_owner_with<T, E>(
@@ -310,7 +314,9 @@ impl<P, O> SlotMap<P, O> {
         Fingerprint::new(self.hasher.hash(owner) ^ secret.low())
     }
 
-    /// Allocates a slot for this thread alone, from the thread's own shard if possible: shard and index.
+    /// Allocates a slot for this thread alone: shard and index.
+    ///
+    /// It is a free slot of the thread's own shard if possible.
     #[inline]
     fn allocate(&self) -> Option<(usize, u32)> {
         let own = thread_number() & (self.shards.len() - 1);

@@ -23,17 +23,17 @@ pub(crate) struct OwnerKey(pub(super) u64);
 const SHARDS: usize = if cfg!(cloakroom_loom) { 1 } else { 16 };
 
 /// Counts bytes by owner. The keys are a keyed hash that no client can choose: any hash spreads them.
-type Accounts = HashMap<OwnerKey, u64, RandomState>;
+type Usage = HashMap<OwnerKey, u64, RandomState>;
 
 /// Limits the bytes of each owner.
 pub(super) struct OwnerQuota {
     limit: u64,
-    shards: Box<[CachePadded<Mutex<Accounts>>]>,
+    shards: Box<[CachePadded<Mutex<Usage>>]>,
 }
 
 impl OwnerQuota {
     pub(super) fn new(limit: u64) -> Self {
-        let shard = || CachePadded::new(Mutex::new(Accounts::default()));
+        let shard = || CachePadded::new(Mutex::new(Usage::default()));
         Self { limit, shards: (0..SHARDS).map(|_| shard()).collect() }
     }
 
@@ -43,7 +43,7 @@ impl OwnerQuota {
 
     /// Returns the shard of the key. Its lowest two bits are the phase's.
     #[cfg_attr(cloakroom_loom, allow(clippy::modulo_one, reason = "there is one under loom"))]
-    fn shard(&self, key: OwnerKey) -> &Mutex<Accounts> {
+    fn shard(&self, key: OwnerKey) -> &Mutex<Usage> {
         &self.shards[(key.0 >> 2) as usize % SHARDS]
     }
 
@@ -66,10 +66,10 @@ impl OwnerQuota {
         bytes: u64,
         attempt: impl FnOnce() -> Result<T, E>,
     ) -> Result<Result<T, E>, u64> {
-        let mut accounts = self.shard(key).lock();
-        let account = accounts.entry(key);
-        let used = match &account {
-            Entry::Occupied(account) => *account.get(),
+        let mut usage = self.shard(key).lock();
+        let entry = usage.entry(key);
+        let used = match &entry {
+            Entry::Occupied(entry) => *entry.get(),
             Entry::Vacant(_) => 0,
         };
         let Some(sum) = used.checked_add(bytes).filter(|sum| *sum <= self.limit) else {
@@ -78,17 +78,17 @@ impl OwnerQuota {
         let attempted = attempt();
         // An empty count would never be removed.
         if attempted.is_ok() && sum > 0 {
-            account.insert_entry(sum);
+            entry.insert_entry(sum);
         }
         Ok(attempted)
     }
 
     pub(super) fn release(&self, key: OwnerKey, bytes: u64) {
-        let mut accounts = self.shard(key).lock();
-        if let Entry::Occupied(mut account) = accounts.entry(key) {
-            *account.get_mut() -= bytes;
-            if *account.get() == 0 {
-                account.remove();
+        let mut usage = self.shard(key).lock();
+        if let Entry::Occupied(mut entry) = usage.entry(key) {
+            *entry.get_mut() -= bytes;
+            if *entry.get() == 0 {
+                entry.remove();
             }
         }
     }
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(owners.charge_with(key, 7, || Err::<(), _>("full")), Ok(Err("full")));
         assert_eq!((owners.used(key), owners.len()), (0, 0));
         assert_eq!(owners.charge_with(key, 7, || Ok::<_, ()>("granted")), Ok(Ok("granted")));
-        let not_asked = || -> Result<(), ()> { unreachable!("there is no room in the account") };
+        let not_asked = || -> Result<(), ()> { unreachable!("the quota has no room") };
         assert_eq!(owners.charge_with(key, 4, not_asked), Err(7));
         assert_eq!(owners.charge_with(key, 3, || Err::<(), _>(())), Ok(Err(())));
         assert_eq!(owners.used(key), 7);

@@ -1,4 +1,4 @@
-//! Allocates a shard's slots in segments that grow, never move, and are freed with the stash.
+//! Allocates slots in segments that grow, never move, and are freed with the stash.
 //!
 //! There are sixteen segments of each size, so that about a sixteenth of the slots is allocated ahead of
 //! need: 16 segments of 16 slots, 16 of 32, and so on. With `x = index + 256`, the segment and the offset are
@@ -332,7 +332,7 @@ mod tests {
             segments.grow(index);
             let (slot, [block, _]) = segments.location(index).unwrap();
             let number = locate(index).0;
-            // ORDERING: Relaxed [segment.last]: nobody else is here.
+            // ORDERING: Relaxed [segment.last]: no other thread is here.
             let slots =
                 NonNull::new(segments.pointer(number).unwrap().load(Ordering::Relaxed)).unwrap();
             // SAFETY: installed.

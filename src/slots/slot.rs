@@ -1,4 +1,4 @@
-//! One slot: a state machine in one atomic `state`, and the cell that it guards.
+//! Guards one entry: a state machine in one atomic `state`, and the cell with the entry.
 //!
 //! | phase | cell | may touch the cell | transitions |
 //! |---|---|---|---|
@@ -32,13 +32,17 @@ const LIVE: u64 = 1;
 const BUSY: u64 = 2;
 const CLAIMED: u64 = 3;
 const PHASE: u64 = 3;
-/// Marks a claimed slot as doomed, in a bit above the phase: a claimed slot has no fingerprint there.
+/// Marks a claimed slot as doomed, in a bit above the phase.
+///
+/// A claimed slot has no fingerprint there.
 const DOOMED: u64 = CLAIMED | 4;
 
-/// Marks a deadline, in a bit above all deadlines: renewing the entry keeps its time to live capped.
+/// Marks a deadline as capped, in a bit above all deadlines.
+///
+/// The entry's time to live stays capped when it is renewed.
 pub(crate) const CAPPED: Nanos = 1 << 63;
 
-/// The `state` of a live slot, for a given mixture of secret and owner.
+/// Equals the `state` of a live slot, for a given mixture of secret and owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint(u64);
 
@@ -73,7 +77,7 @@ pub(super) struct Entry<P, O> {
     pub(super) payload: P,
 }
 
-/// Holds one entry at a time, and the state that says which thread may touch it.
+/// Holds one entry at a time, and says which thread may touch it.
 pub(super) struct Slot<P, O> {
     state: AtomicU64,
     deadline: AtomicU64,
@@ -86,7 +90,9 @@ pub(super) struct Slot<P, O> {
 // entry in it is only ever moved in, moved out, or read by the thread that has guarded or claimed it.
 unsafe impl<P: Send, O: Send> Sync for Slot<P, O> {}
 
-/// Owns the slot's entry: this thread alone may touch it, until it restores or vacates the slot.
+/// Owns the slot's entry until this thread restores or vacates the slot.
+///
+/// No other thread may touch the entry.
 pub(super) struct SlotGuard<'a, P, O> {
     slot: &'a Slot<P, O>,
     fingerprint: Fingerprint,
@@ -217,7 +223,7 @@ impl<P, O> Slot<P, O> {
     /// # Safety
     /// The caller has claimed the slot, and does not end the claim while the reference lives.
     pub(super) unsafe fn claimed(&self) -> &Entry<P, O> {
-        // SAFETY: claimed, so there is an entry and nobody else touches it.
+        // SAFETY: claimed, so there is an entry and no other thread touches it.
         self.cell.with(|cell| unsafe { (*cell).assume_init_ref() })
     }
 

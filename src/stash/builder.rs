@@ -382,10 +382,10 @@ impl<P, O, W> Builder<P, O, W> {
             return wrong("entry_overhead", problem);
         }
         match max_bytes_per_owner {
-            Some(0) => wrong("max_bytes_per_owner", "is zero: nobody could put anything".into()),
+            Some(0) => wrong("max_bytes_per_owner", "is zero: no owner could put anything".into()),
             Some(bytes) if bytes < entry_overhead => {
                 let problem = format!(
-                    "{bytes} is less than entry_overhead, {entry_overhead}: nobody could put anything"
+                    "{bytes} is less than entry_overhead, {entry_overhead}: no owner could put anything"
                 );
                 wrong("max_bytes_per_owner", problem)
             }

@@ -134,7 +134,9 @@ impl<P, O> Claim<P, O> {
         self.ticket
     }
 
-    /// Returns the claim's charge in bytes: the payload's size when it was put, and the entry overhead.
+    /// Returns the claim's charge in bytes.
+    ///
+    /// It is the payload's size when it was put, and the entry overhead.
     #[must_use]
     pub fn charge(&self) -> u64 {
         self.slot().charge()
@@ -221,7 +223,9 @@ impl<P, O> Claim<P, O> {
         self.return_it()
     }
 
-    /// Puts the payload back, with a new time to live, if the options have one: see [`renew`](Self::renew).
+    /// Puts the payload back, with the options' new time to live, if they have one.
+    ///
+    /// See [`renew`](Self::renew).
     ///
     /// # Examples
     ///
@@ -260,7 +264,9 @@ impl<P, O> Claim<P, O> {
     }
 }
 
-/// Puts the entry back if ticket or owner differ, or if the owner's `Eq`, which is user code, panics.
+/// Puts the entry back if ticket or owner differ, or if the owner's `Eq` panics.
+///
+/// `Eq` is user code.
 ///
 /// The entry does not count as claimed while this holds it.
 struct Found<P, O>(Option<ClaimedSlot<Stash<P, O>, P, O>>);
@@ -271,7 +277,7 @@ impl<P, O> Drop for Found<P, O> {
     }
 }
 
-/// Makes the entry live again, or removes it if its deadline has passed or it was cleared meanwhile.
+/// Makes the entry live again, or removes it if it has expired or was cleared meanwhile.
 fn give_back<P, O>(slot: ClaimedSlot<Stash<P, O>, P, O>) -> Option<Stash<P, O>> {
     let (mut now, bytes, deadline) = (0, slot.charge(), slot.deadline());
     // The clock is user code, and this may be a drop while another panic unwinds: if the clock fails, the

@@ -1,4 +1,4 @@
-//! Removes what has expired: on demand, and for sleepers that look when the next deadline comes.
+//! Removes expired entries: on demand, and for sleepers, at the next deadline.
 //!
 //! A sleeper is a reaper, or a thread that blocks on the stash. It sleeps until the earliest deadline that its
 //! sweep left, and never longer than one time to live. So a put need not wake it: an entry that the sweep did
@@ -25,7 +25,7 @@ use crate::budget::Reclaim;
 use crate::observe::Event;
 use crate::slots::Nanos;
 
-/// When a sleeper sweeps again.
+/// Says when a sleeper sweeps again.
 pub(super) struct Plan {
     pub(super) until: Nanos,
     pub(super) wait: Duration,
@@ -47,7 +47,7 @@ impl<P, O> Inner<P, O> {
         (entries, next)
     }
 
-    /// One sweep of a sleeper.
+    /// Sweeps once, for a sleeper.
     pub(super) fn sweep_and_plan(&self) -> Plan {
         self.alarms.next_sweep.begin();
         let now = self.now();
@@ -60,7 +60,7 @@ impl<P, O> Inner<P, O> {
         Plan { until, wait: Duration::from_nanos(wait), removed }
     }
 
-    /// Whether to sweep before the planned time: something expires sooner.
+    /// Returns whether to sweep before the planned time: an entry expires sooner.
     pub(super) fn is_due_earlier(&self, plan: &Plan) -> bool {
         self.alarms.next_sweep.get() < plan.until
     }

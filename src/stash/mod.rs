@@ -1,4 +1,4 @@
-//! The stash: joins a budget and a slot map behind one handle.
+//! Joins a budget and a slot map behind one handle: the stash.
 //!
 //! This file has the handle and the operations that need no waiting: take, sweep, clear, close, counts.
 //! `shared.rs` has what all handles share. `admission.rs` decides whether a request gets its bytes,
@@ -313,7 +313,7 @@ impl<P, O> Stash<P, O> {
 }
 
 impl<P, O> Stash<P, O> {
-    /// Takes the payload out and releases its bytes, if the ticket is good for this owner.
+    /// Takes the payload out and releases its bytes, if the ticket is good for `owner`.
     ///
     /// To keep the bytes charged until the payload is delivered, and to be able to put it back, use
     /// [`claim`](Self::claim).

@@ -1,4 +1,4 @@
-//! Expiry without traffic: a driver that sweeps when the next deadline comes (`expiry.rs`).
+//! Expires entries without traffic: sweeps when the next deadline comes (`expiry.rs`).
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -61,7 +61,7 @@ impl<P, O> Reaper<P, O> {
         Some(self.stash.upgrade()?.sweep_and_plan())
     }
 
-    /// Registers `waker` for a sweep before the planned time, or for the end of the stash.
+    /// Registers `waker` for an earlier sweep, or for the end of the stash.
     ///
     /// Returns whether one of them has come already.
     fn is_called(&self, plan: &Plan, waker: &Waker) -> bool {

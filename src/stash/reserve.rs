@@ -23,7 +23,7 @@ use crate::sync::Arc;
 use crate::ticket::Ticket;
 
 impl<P, O> Stash<P, O> {
-    /// Reserves room for a payload of `bytes`, waiting in the wait queue until there is room.
+    /// Reserves room for a payload of `bytes`, waiting until there is room.
     ///
     /// Bound the wait with [`Reserve::until`]. A reservation is charged. So a producer has its room before it
     /// starts, and memory is bounded while others wait.
@@ -49,7 +49,7 @@ impl<P, O> Stash<P, O> {
     /// async fn answer(stash: &Stash<Vec<u8>>) -> Result<Ticket, AcquireError> {
     ///     let room = stash.reserve(64 << 10).await?;
     ///     let result = run_query().await;
-    ///     // What was reserved and is not needed goes to the next in line.
+    ///     // Reserved room that the result does not need goes to the next waiter.
     ///     Ok(room.put("alice".into(), result).expect("no query gives more than 64 KiB"))
     /// }
     /// ```
@@ -212,7 +212,7 @@ pub struct Reservation<P, O> {
     /// The largest payload that it may store, and the entry overhead.
     charge: u64,
     tier: Tier,
-    /// The owner's quota that is charged as much, if it was made for an owner and owners have quotas.
+    /// The owner's quota that is charged as much, if it was made for an owner.
     key: Option<OwnerKey>,
 }
 

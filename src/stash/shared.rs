@@ -1,4 +1,4 @@
-//! Shares one state among all handles, and joins the budget and the slots in each operation.
+//! Joins the budget and the slots in each operation, for all handles.
 //!
 //! A put acquires, then stores; a take removes, then releases. Between the two steps the bytes belong to the
 //! call, and its permit releases them if the call fails or panics.
@@ -75,7 +75,9 @@ impl<P, O> Inner<P, O> {
         PutError::new(payload, self.record_refusal(refusal))
     }
 
-    /// Drops an undeliverable entry, then releases its bytes: they are in use until it is dropped.
+    /// Drops an undeliverable entry, then releases its bytes.
+    ///
+    /// In this order: the bytes are in use until it is dropped.
     pub(super) fn discard(&self, gone: RemovedEntry<P, O>) {
         let RemovedEntry { payload, owner, charge } = gone;
         contain_panic(|| drop(owner));

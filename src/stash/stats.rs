@@ -59,7 +59,9 @@ impl<P, O> Stash<P, O> {
     }
 }
 
-/// Reports how a stash is doing, from [`Stash::stats`]: numbers of now, and counters since it was built.
+/// Reports how a stash is doing, from [`Stash::stats`]: its current numbers and its counters.
+///
+/// The counters start when the stash is built.
 ///
 /// Each number is exact when no call uses the stash. The numbers are read one at a time, so under concurrency
 /// they may disagree by what happened during the call. There are two exceptions. The wait queue's four

@@ -57,7 +57,7 @@ fn register() -> bool {
     unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) == 0 }
 }
 
-/// Returns whether copies are counted: on these systems processes are not copied, or report no copies.
+/// Returns whether copies are counted, on systems that make no copies or report none.
 #[cfg(not(all(
     any(
         target_vendor = "apple",

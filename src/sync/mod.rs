@@ -115,7 +115,7 @@ pub(crate) use cell::UnsafeCell;
 
 #[cfg(not(cloakroom_loom))]
 mod cell {
-    /// Wraps `std`'s cell in loom's interface: access by closure, so that loom can see when it ends.
+    /// Wraps `std`'s cell in loom's interface: loom can see when an access ends.
     #[derive(Debug, Default)]
     #[repr(transparent)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -137,7 +137,9 @@ mod cell {
     }
 }
 
-/// Loads the value that a compare-exchange loop starts from: a stale one costs one more round.
+/// Loads the value that a compare-exchange loop starts from.
+///
+/// A stale value costs one more round.
 ///
 /// Under loom it is an RMW. Loom skips interleavings that cannot differ, and for that records, for each
 /// atomic, which thread accessed it *last*. A thread that loads and then changes a value hides the change
@@ -198,7 +200,7 @@ impl StatCounter {
     }
 }
 
-/// Locks without an `unwrap`: no user code runs under the lock, so it is never poisoned.
+/// Locks without an `unwrap`: no user code runs under it, so it is never poisoned.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(
     #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))] parking_lot::Mutex<T>,
@@ -232,7 +234,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Returns a number for this thread, small and mostly its own, to spread threads over shards.
+/// Returns a small number that is mostly this thread's own, to spread threads over shards.
 ///
 /// Under loom and shuttle every thread has the same number, so that they meet.
 #[inline]

@@ -79,8 +79,10 @@ mod signal {
 
     use super::Wait;
 
-    /// `event_listener` wakes while it holds its own lock, so it is never given a task's waker, which may call
-    /// back.
+    /// Wakes threads, through an `event_listener::Event`.
+    ///
+    /// `event_listener` wakes while it holds its own lock, so it is never given a task's waker, which may
+    /// call back.
     #[derive(Debug)]
     pub(super) struct Signal(Event);
 
