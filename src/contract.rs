@@ -241,7 +241,9 @@ pub trait Cloakroom<P, O>: Clone + Send + Sync + 'static {
     }
 }
 
-/// Holds a payload that is being delivered: still charged, and put back when it is dropped.
+/// Holds a payload that is being delivered, and puts it back when dropped.
+///
+/// It stays charged meanwhile.
 pub trait CloakroomClaim<P>: Send + Sized + 'static {
     /// Returns the payload.
     fn payload(&self) -> &P;
@@ -253,7 +255,7 @@ pub trait CloakroomClaim<P>: Send + Sized + 'static {
     fn put_back(self) -> impl Future<Output = ()> + Send;
 }
 
-/// Holds room for a payload that is not produced yet, and releases it when it is dropped.
+/// Holds room for a payload that is not produced yet, and releases it when dropped.
 pub trait CloakroomReservation<P, O>: Send + Sized + 'static {
     /// Returns the size of the largest payload that fits, in bytes.
     fn bytes(&self) -> u64;

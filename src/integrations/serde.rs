@@ -10,7 +10,9 @@ use crate::budget::BudgetStats;
 use crate::stash::{Refused, Stats};
 use crate::ticket::Ticket;
 
-/// Writes a string in human-readable formats such as JSON, and 16 bytes in others such as postcard.
+/// Writes a string in human-readable formats, and 16 bytes in others.
+///
+/// JSON is human-readable, for example; postcard is not.
 ///
 /// # Examples
 ///

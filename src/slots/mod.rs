@@ -81,7 +81,7 @@ pub(crate) struct RemovedEntry<P, O> {
     pub(crate) charge: u64,
 }
 
-/// Names a slot that this thread guards: its shard, its index in the shard, its guard.
+/// Names a slot that this thread guards: its shard, its index there, its guard.
 type GuardedSlot<'a, P, O> = (&'a Shard<P, O>, u32, SlotGuard<'a, P, O>);
 
 /// Says what a removal by ticket found.

@@ -1,4 +1,4 @@
-//! Guards one entry: a state machine in one atomic `state`, and the cell with the entry.
+//! Guards one entry with a state machine in one atomic `state`.
 //!
 //! | phase | cell | may touch the cell | transitions |
 //! |---|---|---|---|

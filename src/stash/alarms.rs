@@ -74,13 +74,16 @@ impl Alarms {
 
     /// Registers `waker` to wake the sleeper, once.
     pub(super) fn watch(&self, sleeper: usize, waker: &Waker) {
-        // Cloned before the lock is taken, and the old one dropped after: user code.
+        // The wakers are user code: the new one is cloned before the lock is taken, and the old one is
+        // dropped after.
         let waker = waker.clone();
         let old = self.sleepers.lock().wakers[sleeper].replace(waker);
         drop(old);
     }
 
-    /// Removes the sleeper and wakes another, which sweeps and so learns what this one had planned.
+    /// Removes the sleeper and wakes another.
+    ///
+    /// The other sweeps, and so learns what this one had planned.
     pub(super) fn leave(&self, sleeper: usize) {
         let (own, next) = {
             let mut sleepers = self.sleepers.lock();
@@ -88,7 +91,7 @@ impl Alarms {
             sleepers.vacant.push(sleeper);
             (own, sleepers.wakers.iter_mut().find_map(Option::take))
         };
-        // A sleeper that plans meanwhile sweeps again, and without any no put needs to wake.
+        // A sleeper that plans meanwhile sweeps again. Without sleepers, no put needs to wake one.
         self.next_sweep.notify_earlier(0);
         drop(own);
         if let Some(waker) = next {

@@ -277,7 +277,7 @@ impl<P, O> Drop for Found<P, O> {
     }
 }
 
-/// Makes the entry live again, or removes it if it has expired or was cleared meanwhile.
+/// Makes the entry live again, or removes it if it expired or was cleared meanwhile.
 fn give_back<P, O>(slot: ClaimedSlot<Stash<P, O>, P, O>) -> Option<Stash<P, O>> {
     let (mut now, bytes, deadline) = (0, slot.charge(), slot.deadline());
     // The clock is user code, and this may be a drop while another panic unwinds: if the clock fails, the

@@ -240,7 +240,9 @@ impl std::fmt::Debug for Parts {
     }
 }
 
-/// Gives out a payload's items one by one, as clones: the payload can still be put back.
+/// Gives out a payload's items one by one, as clones.
+///
+/// So the payload can still be put back.
 #[cfg(feature = "stream")]
 pub(crate) struct Items<T> {
     source: Option<Box<dyn ItemSource<T>>>,
@@ -297,7 +299,7 @@ impl<T> Items<T> {
     }
 }
 
-/// Finishes the claim if all items were handed out, even if the end was not asked for.
+/// Finishes the claim if all items were handed out, whether or not the end was asked for.
 ///
 /// A payload without items is finished only if its end was asked for.
 #[cfg(feature = "stream")]

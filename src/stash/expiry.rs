@@ -52,10 +52,11 @@ impl<P, O> Inner<P, O> {
         self.alarms.next_sweep.begin();
         let now = self.now();
         let (removed, next) = self.expire_batch(now);
-        // From the start of the sweep on; but the sweep and the user code that it ran have taken their time.
+        // Counted from the start of the sweep: the sweep and the user code that it ran have taken some of the
+        // time.
         let until = self.alarms.next_sweep.plan(next.min(now.saturating_add(self.ttl)));
         let wait = until.saturating_sub(self.now());
-        // Due, but nothing to remove: another thread is removing it. Not so short as to spin.
+        // An entry is due, but none could be removed: another thread is removing it. Not so short as to spin.
         let wait = if removed == 0 && until <= now { wait.max(1_000_000) } else { wait };
         Plan { until, wait: Duration::from_nanos(wait), removed }
     }
@@ -76,7 +77,7 @@ impl<P: Send, O: Send> Reclaim for Inner<P, O> {
     }
 
     fn reclaim_before_sleep(&self, sleeper: usize, waker: &Waker) -> Duration {
-        // Before the sweep: what appears after it finds the waker.
+        // Registered before the sweep: a deadline that appears after it finds the waker.
         self.alarms.watch(sleeper, waker);
         let plan = self.sweep_and_plan();
         if plan.removed > 0 || self.is_due_earlier(&plan) { Duration::ZERO } else { plan.wait }

@@ -141,6 +141,10 @@ impl<P, O: Eq + Hash> Stash<P, O> {
     ///
     /// As [`put`](Self::put), and [`TimedOut`](Refusal::TimedOut), or [`Full`](Refusal::Full) if the
     /// timeout is zero.
+    ///
+    /// # Fairness
+    ///
+    /// As [`put`](Self::put): in the same wait queue.
     #[cfg(not(target_family = "wasm"))]
     pub fn put_timeout(
         &self,

@@ -91,6 +91,10 @@ impl<P, O> Stash<P, O> {
     ///
     /// As [`reserve`](Self::reserve), and [`TimedOut`](Refusal::TimedOut), or [`Full`](Refusal::Full) if
     /// the timeout is zero.
+    ///
+    /// # Fairness
+    ///
+    /// As [`reserve`](Self::reserve): in the same wait queue.
     #[cfg(not(target_family = "wasm"))]
     pub fn reserve_timeout(
         &self,
