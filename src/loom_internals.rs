@@ -49,9 +49,9 @@ impl Slots {
     /// Claims an entry, whatever the time.
     #[must_use]
     pub fn claim(&self, ticket: Ticket, owner: u64) -> Option<Claimed<'_>> {
-        let held = SlotMap::claim(self, ticket, &owner)?;
-        assert!(held.is_for(ticket, &owner), "the fingerprint is another's");
-        Some(Claimed(held))
+        let claimed = SlotMap::claim(self, ticket, &owner)?;
+        assert!(claimed.is_for(ticket, &owner), "the fingerprint is another's");
+        Some(Claimed(claimed))
     }
 
     /// Sweeps once.

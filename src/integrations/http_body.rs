@@ -36,7 +36,6 @@ use crate::stash::{Chunks, Claim, Parts};
 /// Bytes that are still in the server's and the system's buffers when a client goes away cannot be told from
 /// bytes that have arrived: with a payload that fits in them (some hundred KiB), a client that went away may
 /// count as served.
-/// went away may count as served.
 #[must_use = "a body that is dropped puts its payload back"]
 pub struct ClaimBody {
     parts: Parts,

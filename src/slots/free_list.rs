@@ -16,9 +16,12 @@
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::load_for_cas;
 
+/// The bits of an index + 1: one more than an index needs.
 const INDEX_BITS: u32 = 27;
 const INDEX: u64 = (1 << INDEX_BITS) - 1;
 const TAG_STEP: u64 = 1 << INDEX_BITS;
+/// Masks a count of pops: the tag wraps there.
+pub(crate) const POPS_MASK: u64 = u64::MAX >> INDEX_BITS;
 
 /// Holds the head of a stack of free slots.
 #[derive(Debug)]

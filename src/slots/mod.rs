@@ -33,6 +33,7 @@ pub(crate) use self::bounds::{NEVER, Nanos};
 pub(crate) use self::claimed::{ClaimedSlot, MapHandle};
 #[cfg(not(cloakroom_loom))]
 use self::free_list::FreeList;
+pub(crate) use self::free_list::POPS_MASK;
 #[cfg(cloakroom_loom)]
 pub(crate) use self::free_list::{FreeList, Links};
 use self::owner_hash::OwnerHasher;
@@ -52,7 +53,7 @@ use crate::ticket::{Secret, Ticket};
 /// It is a quarter of what the clock can count, so deadlines do not overflow for as long again.
 pub(crate) const MAX_TTL: Nanos = 1 << 61;
 /// The number of shards that the ticket's location bits beyond the index can name.
-const MAX_SHARDS: usize = 1 << (32 - 26);
+const MAX_SHARDS: usize = 1 << (u32::BITS - INDEX_BITS);
 /// A shard may have this many slots, whatever the others have.
 const RESERVE: u64 = 1024;
 

@@ -1,6 +1,7 @@
 //! Counts events as they happen; `stats.rs` reads the counts.
 
 use crate::error::Refusal;
+use crate::slots::POPS_MASK;
 use crate::sync::{Mutex, StatCounter};
 
 /// Counts refusals, waits, claims and removals. A put or a take that succeeds immediately adds nothing.
@@ -23,9 +24,6 @@ pub(super) struct Seen {
     inserted: Vec<(u64, u64)>,
     pub(super) delivered: u64,
 }
-
-/// Masks the bits of a shard's counter.
-const COUNTER: u64 = (1 << 37) - 1;
 
 impl Counters {
     pub(super) fn new() -> Self {
@@ -56,7 +54,7 @@ impl Seen {
                 self.inserted.push((0, 0));
             }
             let (seen, total) = &mut self.inserted[shard];
-            *total += counter.wrapping_sub(*seen) & COUNTER;
+            *total += counter.wrapping_sub(*seen) & POPS_MASK;
             *seen = counter;
             sum += *total;
         }

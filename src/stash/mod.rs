@@ -192,12 +192,12 @@ impl<P, O> Stash<P, O> {
     ///
     /// O(the most entries that were ever stored at once).
     pub fn clear(&self) -> usize {
-        let dead = self.inner.slots.clear();
-        let (count, bytes) = (dead.count(), dead.bytes());
+        let removed = self.inner.slots.clear();
+        let (count, bytes) = (removed.count(), removed.bytes());
         self.inner.counters.cleared.add(count as u64);
         // All at once, after the sweep: entries that waiters put with these bytes stay.
         self.budget().release(bytes);
-        drop(dead);
+        drop(removed);
         if count > 0 {
             self.inner.observe(|| Event::Cleared { entries: count, bytes });
         }
