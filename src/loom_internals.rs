@@ -1,9 +1,11 @@
 //! Exposes internals to the models. Exists under `--cfg cloakroom_loom` only.
 
+use crate::budget::{Budget, MODEL_BATCH, Permit, Returned, Share, Tier};
 use crate::slots::{
     Bound, ClaimedSlot, FreeList, Links, MapHandle, NEVER, Removed, RemovedBatch, SlotMap,
 };
 use crate::stash::NextSweep;
+use crate::sync::MODEL_SHARE;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::ticket::Ticket;
 
@@ -328,4 +330,81 @@ impl Free {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Creates a budget that can lend to two shares, in batches of `batch`.
+///
+/// It lends if besides `overflow` at least `plenty` is free.
+#[must_use]
+pub fn lending(limit: u64, overflow: u64, batch: u64, plenty: u64) -> Budget {
+    Budget::with_lending(limit, overflow, batch, plenty)
+}
+
+/// Lets all later budgets of this model lend to two shares, in batches of `batch`.
+pub fn lend_in_batches(batch: u64) {
+    MODEL_BATCH.set(Some(batch));
+}
+
+/// Starts lending, if the budget allows it.
+pub fn lend(budget: &Budget) {
+    budget.lend();
+}
+
+/// Chooses the share that the calling thread uses.
+pub fn use_share(number: usize) {
+    MODEL_SHARE.with(|share| share.set(number));
+}
+
+/// Wraps one share, as if the state that it belongs to were `LENT`.
+pub struct OneShare(Share);
+
+impl Default for OneShare {
+    fn default() -> Self {
+        let share = Share::new();
+        share.resume();
+        Self(share)
+    }
+}
+
+impl OneShare {
+    /// Takes bytes; `false`: it has too few.
+    #[must_use]
+    pub fn try_acquire(&self, bytes: u64) -> bool {
+        self.0.try_acquire(bytes)
+    }
+
+    /// Releases bytes into the share; `false`: it would have more than `most`.
+    #[must_use]
+    pub fn release(&self, bytes: u64, most: u64) -> bool {
+        self.0.release(bytes, most) == Returned::Kept
+    }
+
+    /// Adds bytes, and returns what it had.
+    pub fn deposit(&self, bytes: u64) -> u64 {
+        self.0.deposit(bytes)
+    }
+
+    /// Takes out the bytes above `kept`.
+    #[must_use]
+    pub fn withdraw(&self, kept: u64) -> u64 {
+        self.0.withdraw(kept)
+    }
+
+    /// Takes out all bytes.
+    #[must_use]
+    pub fn recall(&self) -> u64 {
+        self.0.recall()
+    }
+}
+
+impl std::fmt::Debug for OneShare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("OneShare").field(&self.0.room()).finish()
+    }
+}
+
+/// Returns whether bytes of the permit were from the overflow when it was granted.
+#[must_use]
+pub fn is_overflow(permit: &Permit<'_>) -> bool {
+    permit.tier() == Tier::Overflow
 }

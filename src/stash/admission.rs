@@ -100,7 +100,7 @@ impl<'a, P, O> Request<'a, P, O> {
     }
 
     /// Admits the request immediately, or refuses it. Expired entries are no reason to refuse (invariant 9).
-    #[inline]
+    #[inline(always)]
     pub(super) fn attempt(&self) -> Result<Admitted<'a, P, O>, AcquireError> {
         match self.key {
             None => Ok(Admitted { permit: self.acquire()?, owner_charge: None }),
@@ -118,7 +118,7 @@ impl<'a, P, O> Request<'a, P, O> {
         Ok(Admitted { permit, owner_charge: Some(owner_charge) })
     }
 
-    #[inline]
+    #[inline(always)]
     fn acquire(&self) -> Result<Permit<'a>, AcquireError> {
         match &self.inner {
             MaybeOwned::Borrowed(inner) => inner.budget.try_acquire(self.charge),
@@ -190,7 +190,7 @@ impl<P, O: Hash> Inner<P, O> {
     /// # Errors
     ///
     /// Returns the payload and the refusal if no slot is left.
-    #[inline]
+    #[inline(always)]
     pub(super) fn store(
         &self,
         admitted: Admitted<'_, P, O>,

@@ -84,6 +84,9 @@ pub struct Stats {
     pub used_bytes: u64,
     /// The most bytes that were charged at once. It can stay wrong, by as much as the limit moved, if other
     /// calls charge while [`set_max_bytes`](Stash::set_max_bytes) moves the limit.
+    ///
+    /// While many threads use the stash, bytes are lent to them in batches, which count as charged. That can make
+    /// it too high by a 32nd of the limit, but not too low.
     pub peak_bytes: u64,
     /// The limit in bytes, without the overflow.
     pub max_bytes: u64,

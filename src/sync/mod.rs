@@ -12,8 +12,13 @@ pub(crate) use self::copies::{copies, count_copies};
 // Reference counts are `std`'s under loom too: the models do not check them, and loom would multiply every
 // model by the orders in which its threads drop their handles.
 pub(crate) use std::sync::Arc;
+// For values that are made once: models make them before they start threads.
+pub(crate) use std::sync::OnceLock;
 
-#[cfg(all(target_has_atomic = "64", not(any(cloakroom_loom, cloakroom_shuttle))))]
+#[cfg(all(
+    target_has_atomic = "64",
+    not(any(cloakroom_loom, cloakroom_shuttle, cloakroom_count))
+))]
 pub(crate) use std::sync::atomic;
 
 #[cfg(not(target_has_atomic = "64"))]
@@ -23,89 +28,12 @@ pub(crate) mod atomic;
 #[cfg(cloakroom_loom)]
 pub(crate) use loom::sync::atomic;
 
-/// Adds a scheduling point before each access of `std`'s atomics.
-///
-/// Shuttle's own atomics are not valid when all their bytes are zero, as those of a new slot are. Neither
-/// explores weak orderings: memory is sequentially consistent.
-#[cfg(cloakroom_shuttle)]
-pub(crate) mod atomic {
-    use std::sync::atomic;
-    pub(crate) use std::sync::atomic::Ordering;
+#[cfg(any(cloakroom_shuttle, cloakroom_count))]
+#[path = "wrapped.rs"]
+pub(crate) mod atomic;
 
-    fn switch() {
-        // Not `yield_now`, which tells the scheduler that this task cannot make progress.
-        // ORDERING: SeqCst [shuttle.switch]: shuttle knows no other; nothing is read.
-        shuttle::sync::atomic::AtomicBool::new(false).load(Ordering::SeqCst);
-    }
-
-    macro_rules! wrap {
-        ($name:ident $(<$t:ident>)?, $value:ty) => {
-            #[derive(Debug)]
-            #[repr(transparent)]
-            pub(crate) struct $name$(<$t>)?(atomic::$name$(<$t>)?);
-
-            #[allow(dead_code, reason = "all of them have all of these")]
-            impl$(<$t>)? $name$(<$t>)? {
-                pub(crate) const fn new(value: $value) -> Self {
-                    Self(atomic::$name::new(value))
-                }
-
-                pub(crate) fn load(&self, order: Ordering) -> $value {
-                    switch();
-                    self.0.load(order)
-                }
-
-                pub(crate) fn store(&self, value: $value, order: Ordering) {
-                    switch();
-                    self.0.store(value, order);
-                }
-
-                pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
-                    switch();
-                    self.0.swap(value, order)
-                }
-
-                pub(crate) fn compare_exchange(
-                    &self,
-                    current: $value,
-                    new: $value,
-                    success: Ordering,
-                    failure: Ordering,
-                ) -> Result<$value, $value> {
-                    switch();
-                    self.0.compare_exchange(current, new, success, failure)
-                }
-
-                pub(crate) fn compare_exchange_weak(
-                    &self,
-                    current: $value,
-                    new: $value,
-                    success: Ordering,
-                    failure: Ordering,
-                ) -> Result<$value, $value> {
-                    self.compare_exchange(current, new, success, failure)
-                }
-            }
-        };
-    }
-
-    wrap!(AtomicU8, u8);
-    wrap!(AtomicU64, u64);
-    wrap!(AtomicPtr<T>, *mut T);
-
-    macro_rules! fetch {
-        ($($method:ident),*) => {
-            impl AtomicU64 {
-                $(pub(crate) fn $method(&self, value: u64, order: Ordering) -> u64 {
-                    switch();
-                    self.0.$method(value, order)
-                })*
-            }
-        };
-    }
-
-    fetch!(fetch_add, fetch_sub, fetch_or, fetch_and, fetch_min);
-}
+#[cfg(cloakroom_count)]
+pub(crate) mod writes;
 
 #[cfg(cloakroom_loom)]
 pub(crate) use loom::cell::UnsafeCell;
@@ -132,6 +60,8 @@ mod cell {
 
         #[inline(always)]
         pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            #[cfg(cloakroom_count)]
+            super::writes::record(self);
             f(self.0.get())
         }
     }
@@ -181,6 +111,8 @@ impl StatCounter {
 
     #[inline]
     pub(crate) fn set(&self, value: u64) {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
         // ORDERING: Relaxed [stat.set]: a number for people.
         self.0.store(value, plain::Ordering::Relaxed);
     }
@@ -188,6 +120,8 @@ impl StatCounter {
     /// Lowers the value to at most `value`.
     #[cold]
     pub(crate) fn lower(&self, value: u64) {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
         // ORDERING: Relaxed [stat.lower]: a number for people.
         self.0.fetch_min(value, plain::Ordering::Relaxed);
     }
@@ -195,6 +129,8 @@ impl StatCounter {
     /// Adds `more`, and wraps around on overflow.
     #[inline]
     pub(crate) fn add(&self, more: u64) {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
         // ORDERING: Relaxed [stat.add]: a number for people.
         self.0.fetch_add(more, plain::Ordering::Relaxed);
     }
@@ -227,10 +163,23 @@ impl<T> Mutex<T> {
 
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
         #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
         return self.0.lock();
         #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
         return self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    }
+
+    /// Locks it unless somebody else holds it.
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
+        #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+        return self.0.try_lock();
+        #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
+        return self.0.try_lock().ok();
     }
 }
 
@@ -258,6 +207,28 @@ pub(crate) fn thread_number() -> usize {
             number.get()
         })
     }
+}
+
+/// Returns the number that selects the calling thread's share of a budget. Models choose it.
+#[inline]
+pub(crate) fn share_number() -> usize {
+    #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+    return thread_number();
+    #[cfg(cloakroom_loom)]
+    return MODEL_SHARE.with(std::cell::Cell::get);
+    #[cfg(cloakroom_shuttle)]
+    return usize::from(shuttle::current::me());
+}
+
+#[cfg(cloakroom_loom)]
+loom::thread_local! {
+    pub(crate) static MODEL_SHARE: std::cell::Cell<usize> = std::cell::Cell::new(0);
+}
+
+/// Returns how many processors this program may use.
+pub(crate) fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// Runs `f`, which is *another caller's* code, and contains a panic in it.
