@@ -66,7 +66,7 @@ pub(super) enum Observed {
     /// Another thread guards it, and frees it or puts it back. If it is put back, the deadline is the
     /// entry's. If not, a wrong deadline makes a sweep neither miss an entry nor remove one.
     Busy(Nanos),
-    /// A claimer has it, and frees it or puts it back as if it were new.
+    /// A claimer has it, and frees it or puts it back as a new entry.
     Claimed,
 }
 

@@ -158,7 +158,7 @@ impl<P, O> Inner<P, O> {
         })
     }
 
-    /// Attempts again while expired entries can be removed: none of them is a reason to refuse.
+    /// Attempts again while expired entries can be removed: they are no reason to refuse.
     fn retry<T>(&self, attempt: impl Fn() -> Result<T, AcquireError>) -> Result<T, AcquireError> {
         let is_lack_of_room =
             |refusal: &AcquireError| matches!(refusal.reason, Refusal::Full | Refusal::OwnerFull);

@@ -299,7 +299,7 @@ impl<T> Items<T> {
     }
 }
 
-/// Finishes the claim if all items were handed out, whether or not the end was asked for.
+/// Finishes the claim if all items were handed out, even without a call for the end.
 ///
 /// A payload without items is finished only if its end was asked for.
 #[cfg(feature = "stream")]
