@@ -92,7 +92,7 @@ fn l2_three_threads_never_charge_more_than_the_limit() {
 }
 
 #[test]
-fn l3_nobody_overtakes_the_line() {
+fn l3_no_request_overtakes_the_queue() {
     model(|| {
         let budget = Budget::new(2);
         let (p, q) = (hold(&budget, 1), hold(&budget, 1));
@@ -312,7 +312,7 @@ fn l11_a_joiner_that_fits_refuses_nobody() {
 }
 
 #[test]
-fn l12_who_joins_late_never_overtakes() {
+fn l12_a_late_joiner_never_overtakes() {
     model(|| {
         let budget = Budget::new(2);
         let (p, q) = (hold(&budget, 1), hold(&budget, 1));
@@ -443,7 +443,7 @@ fn l16_joined_or_closed_and_never_reopened() {
 
 /// There is never room, so whoever has not been refused at once is sent away by the close.
 #[test]
-fn l16_who_joins_while_it_closes_is_sent_away() {
+fn l16_a_joiner_during_a_close_is_refused() {
     model(|| {
         let budget = Budget::new(1);
         let p = hold(&budget, 1);
@@ -465,7 +465,7 @@ fn l16_who_joins_while_it_closes_is_sent_away() {
 }
 
 #[test]
-fn l16_close_wakes_all_who_wait() {
+fn l16_close_wakes_all_waiters() {
     model(|| {
         let budget = Budget::new(1);
         let p = hold(&budget, 1);
@@ -552,7 +552,7 @@ fn l17_no_charge_takes_effect_under_a_limit_that_it_did_not_see() {
 }
 
 #[test]
-fn l17_a_request_that_a_lowered_limit_makes_too_large_is_sent_away() {
+fn l17_a_request_that_a_lowered_limit_makes_too_large_is_refused() {
     model(|| {
         let budget = Budget::new(2);
         let p = hold(&budget, 1);

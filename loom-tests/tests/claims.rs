@@ -151,7 +151,7 @@ fn s6_a_slot_is_reused_when_its_claim_is_delivered() {
 
 /// Two clears, and a claim that delivers: a doomed entry is the claimer's all the same.
 #[test]
-fn s6_what_is_claimed_is_delivered_whoever_clears() {
+fn s6_a_claimed_entry_is_delivered_despite_clears() {
     model(|| {
         let slots = slots();
         let ticket = slots.insert(ALICE, 7, LATE);

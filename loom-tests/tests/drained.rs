@@ -27,7 +27,7 @@ fn has_drained(outcome: Result<(), Waiter<()>>) {
 }
 
 #[test]
-fn l20_the_last_release_wakes_who_waits_for_it() {
+fn l20_the_last_release_wakes_drained() {
     model(|| {
         let budget = Budget::new(2);
         let releasers =
@@ -44,7 +44,7 @@ fn l20_the_last_release_wakes_who_waits_for_it() {
 }
 
 #[test]
-fn l20_closing_what_is_empty_wakes_who_waits_for_it() {
+fn l20_closing_an_empty_budget_wakes_drained() {
     model(|| {
         let budget = Budget::new(1);
         let closer = {

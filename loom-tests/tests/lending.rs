@@ -206,7 +206,7 @@ fn l21_releases_to_shares_wake_the_head() {
 
 /// The waiter needs a byte that a share has, and one that is being released to it.
 #[test]
-fn l21_who_joins_finds_what_is_lent() {
+fn l21_a_joiner_finds_what_is_lent() {
     model(|| {
         let budget = lent(3, 1);
         let p = hold_on(1, &budget, 1);
@@ -220,7 +220,7 @@ fn l21_who_joins_finds_what_is_lent() {
 
 /// Lending begins between the attempt and the joining.
 #[test]
-fn l21_who_joins_recalls_what_was_lent_since() {
+fn l21_a_joiner_recalls_what_was_lent_since() {
     model(|| {
         let budget = lending(2, 0, 1, 0);
         let p = hold(&budget, 1);

@@ -10,7 +10,7 @@ use loom_tests::{Boxed, CountingWaker, Waiter, acquire, hold, model, poll, settl
 
 /// Where one may wait: one of two joiners waits, or is granted, before the other has a place.
 #[test]
-fn l19_no_more_wait_than_may() {
+fn l19_no_more_wait_than_the_bound_allows() {
     model(|| {
         let budget = Budget::new(1);
         budget.set_max_waiting(1);
@@ -44,7 +44,7 @@ fn l19_no_more_wait_than_may() {
 /// Where nobody may wait: who was refused has left no trace. Some bytes stay held, so no release comes to
 /// put right what it left.
 #[test]
-fn l19_a_refused_joiner_leaves_no_line() {
+fn l19_a_refused_joiner_leaves_no_queue() {
     model(|| {
         let budget = Budget::new(3);
         budget.set_max_waiting_bytes(0);

@@ -131,19 +131,19 @@ fn a_reaper_and_a_put(now: u64) {
 }
 
 #[test]
-fn r1_a_reaper_finds_an_entry_or_hears_of_it() {
+fn r1_a_reaper_finds_an_entry_or_is_woken() {
     model(|| a_reaper_and_a_put(NOW));
 }
 
 #[test]
-fn r1_a_reaper_plans_for_an_entry_or_hears_of_it() {
+fn r1_a_reaper_plans_for_an_entry_or_is_woken() {
     model(|| a_reaper_and_a_put(0));
 }
 
 /// What the bounds say is only read, and the next look has been lowered before: the reaper that takes note of
 /// that sees the bounds lowered, or else the next look says it all.
 #[test]
-fn r1_who_begins_sees_the_bounds_of_who_hurried_before() {
+fn r1_a_sweeper_sees_the_bounds_lowered_before() {
     model(|| {
         let look = Arc::new(Sweeper::default());
         look.begin();

@@ -367,7 +367,7 @@ fn s6_a_stash_drains_when_its_last_claim_is_done() {
 
 /// Two reservations that nobody used: who waits for the room of both is woken once.
 #[test]
-fn e2_a_reservation_that_is_dropped_serves_the_line() {
+fn e2_a_dropped_reservation_grants_the_waiter() {
     model(|| {
         let now = Now::default();
         let stash = stash(2, &now);
@@ -385,7 +385,7 @@ fn e2_a_reservation_that_is_dropped_serves_the_line() {
 
 /// What a reservation does not need goes to the line: of three bytes, one is used, and two are given back.
 #[test]
-fn e2_what_a_reservation_does_not_need_serves_the_line() {
+fn e2_bytes_that_a_reservation_does_not_need_grant_waiters() {
     model(|| {
         let now = Now::default();
         let stash = stash(3, &now);
@@ -438,7 +438,7 @@ fn e3_an_owner_never_holds_more_than_its_share() {
 
 /// Room for one, of two owners; and one entry goes while they come.
 #[test]
-fn e3_who_is_refused_owes_nothing() {
+fn e3_a_refused_owner_is_charged_nothing() {
     model(|| {
         let now = Now::default();
         let stash = stash_with_accounts(1, 1, &now);
