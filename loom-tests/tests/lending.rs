@@ -113,7 +113,7 @@ fn l21_nobody_is_refused_during_a_recall() {
     });
 }
 
-/// The permit was released where room is lent by then, and its thread asks for the bytes again: it must not be
+/// The permit was released where room has been lent meanwhile, and its thread asks for the bytes again: it must not be
 /// refused by what the state was before.
 #[test]
 fn l21_nobody_is_refused_by_what_was_before() {
@@ -268,7 +268,7 @@ fn l21_a_surplus_on_its_way_is_found() {
     });
 }
 
-/// A is in line all the time, so nobody gets anything by a share, which is lent again only afterwards.
+/// A waits all the time, so no thread acquires from a share, which is lent again only afterwards.
 #[test]
 fn l21_nobody_overtakes_by_a_share() {
     model(|| {
@@ -292,7 +292,7 @@ fn l21_nobody_overtakes_by_a_share() {
     });
 }
 
-/// Whoever knows that somebody waits is refused, whatever its share had.
+/// A thread that knows of a waiter is refused, whatever its share had.
 #[test]
 fn l21_nobody_overtakes_whom_it_can_know_of() {
     model(|| {
@@ -361,7 +361,7 @@ fn l21_a_waker_that_lends_is_one_more_interleaving() {
     });
 }
 
-/// Whoever knows that the limit is one does not hold two, whatever its share had.
+/// A thread that knows that the limit is one does not hold two, whatever its share had.
 #[test]
 fn l21_a_lowered_limit_is_never_passed() {
     model(|| {
@@ -458,7 +458,7 @@ fn l21_the_last_release_to_a_share_drains() {
     });
 }
 
-/// One byte of three is overflow: who has all three has it, and nobody who is granted less beside nobody.
+/// One byte of three is overflow: a holder of all three has it, and a sole holder of less does not.
 #[test]
 fn l21_a_tier_is_exact() {
     model(|| {
