@@ -26,7 +26,7 @@ fn queued(budget: &Budget, bytes: u64) -> Waiter<loom_tests::Acquired> {
     Waiter::queued(acquire(budget, bytes), CountingWaker::new())
 }
 
-/// For when all has been released: the waiter was granted at once, or woken for it.
+/// For when all has been released: the waiter was granted immediately, or woken for it.
 fn granted(outcome: Result<loom_tests::Acquired, Waiter<loom_tests::Acquired>>) -> Permit<'static> {
     outcome.unwrap_or_else(Waiter::woken_once).unwrap()
 }

@@ -55,7 +55,7 @@ fn l15_take_gc_and_clear_of_one_entry_remove_it_once() {
     });
 }
 
-/// An owner who hashes like every other: only the comparison tells them apart.
+/// An owner with the hash of every other: only the comparison tells them apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Alike(u8);
 
