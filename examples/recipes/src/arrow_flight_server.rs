@@ -81,22 +81,25 @@ async fn query(rows: i64) -> RecordBatch {
 impl FlightService for Flight {
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<FlightInfo> {
         let user = user(request.metadata())?;
-        let rows: i64 = str::from_utf8(&request.get_ref().cmd)
+        let rows: u32 = str::from_utf8(&request.get_ref().cmd)
             .ok()
             .and_then(|it| it.parse().ok())
             .ok_or_else(|| Status::invalid_argument("the command is a number of rows"))?;
         // Room first: while it waits, a request holds no memory. What is not needed is given back.
-        let estimate = 4_096 + 8 * rows.unsigned_abs();
+        let estimate = 4_096 + 8 * u64::from(rows);
         let bound = sleep(Duration::from_secs(5));
         let room = self.0.reserve_for(&user, estimate).timeout(bound).await.map_err(refusal)?;
-        let batch = query(rows).await;
+        let batch = query(rows.into()).await;
         let schema = batch.schema();
         let messages = batches_to_flight_data(&schema, [&batch])
             .map_err(|error| Status::internal(error.to_string()))?;
         let ticket = room.put(user, messages).map_err(|it| refusal(*it.details()))?;
         let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(ticket.to_bytes().to_vec()));
-        let info = FlightInfo::new().with_endpoint(endpoint).with_total_records(rows);
-        let info = info.try_with_schema(&schema);
+        let info = FlightInfo::new()
+            .with_descriptor(request.into_inner()) // which C++ and Python clients insist on
+            .with_endpoint(endpoint)
+            .with_total_records(rows.into())
+            .try_with_schema(&schema);
         Ok(Response::new(info.map_err(|error| Status::internal(error.to_string()))?))
     }
 

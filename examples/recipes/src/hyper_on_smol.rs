@@ -60,7 +60,11 @@ async fn connection(
     let mut connection =
         pin!(http1::Builder::new().serve_connection(FuturesIo::new(socket), service));
     let stopped = async { stop.recv().await.is_err() };
-    if or(stopped, async { connection.as_mut().await.is_err() && false }).await {
+    let ended = async {
+        let _ = connection.as_mut().await;
+        false
+    };
+    if or(stopped, ended).await {
         connection.as_mut().graceful_shutdown();
         let _ = connection.await;
     }
