@@ -40,6 +40,8 @@ pub use give_up::{GiveUp, Never, Until};
 pub use integrations::ClaimBody;
 #[cfg(feature = "stream")]
 pub use integrations::{ClaimItems, ClaimStream};
+#[cfg(feature = "tower")]
+pub use integrations::{PermitBody, RequestBytesFuture, RequestBytesLayer, RequestBytesService};
 #[cfg(feature = "metrics")]
 pub use observe::MetricsObserver;
 #[cfg(feature = "tracing")]

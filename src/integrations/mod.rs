@@ -6,6 +6,8 @@ mod http_body;
 mod serde;
 #[cfg(feature = "stream")]
 mod stream;
+#[cfg(feature = "tower")]
+mod tower;
 #[cfg(feature = "uuid")]
 mod uuid;
 
@@ -13,6 +15,8 @@ mod uuid;
 pub use self::http_body::ClaimBody;
 #[cfg(feature = "stream")]
 pub use self::stream::{ClaimItems, ClaimStream};
+#[cfg(feature = "tower")]
+pub use self::tower::{PermitBody, RequestBytesFuture, RequestBytesLayer, RequestBytesService};
 
 /// The largest part that is handed to a server at once.
 ///

@@ -36,6 +36,8 @@ mod reserve;
 mod shutdown;
 mod stats_and_events;
 mod tickets;
+#[cfg(feature = "tower")]
+mod tower;
 mod unsent;
 mod waiting;
 mod weigher;
