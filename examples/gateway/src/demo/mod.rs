@@ -9,6 +9,7 @@ mod jam;
 mod noisy_owner;
 mod progress;
 mod report;
+mod several_gateways;
 mod stage;
 mod verdict;
 
@@ -60,6 +61,7 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     failures += within_limit("broken download", broken_download::run()).await;
     failures += within_limit("noisy owner", noisy_owner::run()).await;
     failures += within_limit("shutdown", graceful_shutdown::run()).await;
+    failures += within_limit("several gateways", several_gateways::run()).await;
     if failures == 0 {
         println!(
             "The demo succeeded: nothing lost, wrong, run twice or for nothing, left over or over the \
