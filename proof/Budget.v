@@ -1,0 +1,351 @@
+(** The budget's protocol as a transition system: any number of threads, waiters, requests of any size, and
+    batches of any size. Each step is one atomic operation on the state, or what the holder of the lock does
+    between two such operations; its label is the one that docs/proof.md and the comments in src/ use. *)
+Require Import Base.
+
+(** * The state *)
+
+(** The packed word, one atomic. *)
+Record word := Word { room : Z; queued : bool; closed : bool }.
+
+(** How a waiter's time in the queue ended. [Drained] is for those that wait for the budget to be empty. *)
+Inductive outcome := Granted | Closed | TooLarge | Left | Drained.
+
+Inductive refusal := Full | RefusedClosed | RefusedTooLarge | QueueFull.
+
+(** Which future gives up, and what it does with bytes that were granted before: dropped, it releases them; if
+    what it gives up for has completed, the grant wins. *)
+Inductive how := Drop | Until.
+
+(** Calls that take the lock, before they have it. *)
+Inductive call :=
+| Serve | Join (w : nat) | Leave (w : nat) (h : how) | Resize (limit : Z) | Close
+| JoinDrains (w : nat) | LeaveDrains (w : nat).
+
+(** Where a thread stands without the lock. [Locked] is the thread that has it. *)
+Inductive pc :=
+| Idle
+| Locked
+| Load (n : Z)                               (* about to read the word, for a charge of n *)
+| Cas (n : Z) (v : word)                     (* it read v, which admits n *)
+| Release (n : Z)                            (* it has n bytes, which it is about to give back *)
+| Want (c : call)                            (* about to lock *)
+| Wake (batch : list nat) (more : bool).     (* about to wake the batch; then, if [more], to serve again *)
+
+(** Where the holder of the lock stands. [v] is what it read last; [b] the wakers that it has moved out. *)
+Inductive crit :=
+| AtJ2 (w : nat) | AtJ3 (w : nat) | AtJ4 (w : nat) (v : word) | AtJ5 (w : nat)
+| AtL2 (w : nat) (h : how) | AtL3 (w : nat)
+| AtS2 (b : list nat)                        (* about to read the word *)
+| AtS3 (v : word) (b : list nat)             (* about to judge the head *)
+| AtS4 (w : nat) (e : outcome) (v : word) (b : list nat)
+| AtS5 (w : nat) (e : outcome) (v : word) (b : list nat)
+| AtS6 (v : word) (b : list nat) (more : bool)
+| AtS6c (v : word) (b : list nat) (more : bool)
+| AtS7 (b : list nat) (more : bool)
+| AtZ2 (limit : Z)
+| AtK2 | AtK3
+| AtD2 (w : nat) | AtD3 (w : nat) (v : word)
+| AtE2 (w : nat) | AtE3
+| Exit (p : pc).                             (* about to unlock, and to go on at [p] *)
+
+(** A waiter, as its owner (the future) knows it. [Passed]: it completed without having joined. *)
+Inductive phase := Fresh | Passed | Trying (t : nat) | Waiting | Leaving (t : nat) | Draining | DLeaving (t : nat) | Done.
+
+Record state := State {
+  wd : word;
+  lock : option (nat * crit);
+  queue : list nat;                          (* under the lock, as the next four *)
+  drains : list nat;
+  limit : Z;
+  shut : bool;
+  ending : nat -> option outcome;            (* one atomic for each waiter *)
+  pcs : nat -> pc;
+  phases : nat -> phase;
+  (* What only the theorems see. *)
+  held : Z;                                  (* bytes of all permits that exist *)
+  woken : nat -> Z;                          (* how often each waiter's waker was called *)
+  order : list nat;                          (* all that ever joined, in the order of joining *)
+  gone : nat -> bool;                        (* unlinked *)
+  grants : list nat                          (* all that were granted from the queue, in that order *)
+}.
+
+Definition set_wd s v := State v (lock s) (queue s) (drains s) (limit s) (shut s) (ending s) (pcs s) (phases s) (held s) (woken s) (order s) (gone s) (grants s).
+Definition set_lock s v := State (wd s) v (queue s) (drains s) (limit s) (shut s) (ending s) (pcs s) (phases s) (held s) (woken s) (order s) (gone s) (grants s).
+Definition set_queue s v := State (wd s) (lock s) v (drains s) (limit s) (shut s) (ending s) (pcs s) (phases s) (held s) (woken s) (order s) (gone s) (grants s).
+Definition set_drains s v := State (wd s) (lock s) (queue s) v (limit s) (shut s) (ending s) (pcs s) (phases s) (held s) (woken s) (order s) (gone s) (grants s).
+Definition set_limit s v := State (wd s) (lock s) (queue s) (drains s) v (shut s) (ending s) (pcs s) (phases s) (held s) (woken s) (order s) (gone s) (grants s).
+Definition set_shut s v := State (wd s) (lock s) (queue s) (drains s) (limit s) v (ending s) (pcs s) (phases s) (held s) (woken s) (order s) (gone s) (grants s).
+Definition set_ending s w v := State (wd s) (lock s) (queue s) (drains s) (limit s) (shut s) (upd (ending s) w v) (pcs s) (phases s) (held s) (woken s) (order s) (gone s) (grants s).
+Definition set_pc s t v := State (wd s) (lock s) (queue s) (drains s) (limit s) (shut s) (ending s) (upd (pcs s) t v) (phases s) (held s) (woken s) (order s) (gone s) (grants s).
+Definition set_phase s w v := State (wd s) (lock s) (queue s) (drains s) (limit s) (shut s) (ending s) (pcs s) (upd (phases s) w v) (held s) (woken s) (order s) (gone s) (grants s).
+Definition set_held s v := State (wd s) (lock s) (queue s) (drains s) (limit s) (shut s) (ending s) (pcs s) (phases s) v (woken s) (order s) (gone s) (grants s).
+Definition set_woken s w := State (wd s) (lock s) (queue s) (drains s) (limit s) (shut s) (ending s) (pcs s) (phases s) (held s) (upd (woken s) w (woken s w + 1)) (order s) (gone s) (grants s).
+Definition set_order s v := State (wd s) (lock s) (queue s) (drains s) (limit s) (shut s) (ending s) (pcs s) (phases s) (held s) (woken s) v (gone s) (grants s).
+Definition set_gone s w := State (wd s) (lock s) (queue s) (drains s) (limit s) (shut s) (ending s) (pcs s) (phases s) (held s) (woken s) (order s) (upd (gone s) w true) (grants s).
+Definition set_grants s v := State (wd s) (lock s) (queue s) (drains s) (limit s) (shut s) (ending s) (pcs s) (phases s) (held s) (woken s) (order s) (gone s) v.
+
+Definition add_room v n := Word (room v + n) (queued v) (closed v).
+Definition set_queued v q := Word (room v) q (closed v).
+Definition set_closed v := Word (room v) (queued v) true.
+
+(** The holder of the lock goes on at [c]. *)
+Definition goto s t c := set_lock s (Some (t, c)).
+
+(** Whether one that is not in the queue may charge n, by a value of the word. *)
+Definition admits n v := queued v = false /\ closed v = false /\ n <= room v.
+
+(** Why a charge was refused. The limit is not asked: a copy of it decides between [Full] and too large, and
+    nothing rests on that copy. *)
+Definition why v := if closed v then RefusedClosed else Full.
+
+(** Whether [QUEUED] has a reason to be set. *)
+Definition is_watched (q d : list nat) (shut : bool) : bool :=
+  match q, d with [], [] => false | [], _ => shut | _, _ => true end.
+Definition watched s := is_watched (queue s) (drains s) (shut s).
+
+Definition start c :=
+  match c with
+  | Serve => AtS2 []
+  | Join w => AtJ2 w
+  | Leave w h => AtL2 w h
+  | Resize l => AtZ2 l
+  | Close => AtK2
+  | JoinDrains w => AtD2 w
+  | LeaveDrains w => AtE2 w
+  end.
+
+(** * The steps *)
+
+(** Those of docs/proof.md. [Call]: what user code does between two calls. [Poll]: a future's owner looks at its
+    ending. The others carry a prime or a letter where one label has several outcomes. *)
+Inductive label :=
+| Call | Poll
+| C1 | C2 (r : refusal) | C3 (n : Z) | C3fail
+| R1 (n : Z)
+| Lock
+| J2 (r : refusal) | J2pass | J3 | J4 (w : nat) | J4wait | J4full | J5 (w : nat) | J5full
+| S2 | S3 (w : nat) | S3end (w : nat) (e : outcome) | S3wait | S3more | S4 | S5 (w : nat) (e : outcome)
+| S6drain (w : nat) | S6more | S6done | S6 | S7 | S8 (w : nat) | S8done
+| L2 (w : nat) (e : outcome) | L2pass | L3 (w : nat)
+| Z2 | K2 | K3 | D2 | D3 | E2 | E3
+| Unlock.
+
+Section Budget.
+(** How many threads and waiters there are, and what each waiter asks for. *)
+Variables (T W : nat) (need : nat -> Z).
+
+Inductive step (s : state) (t : nat) : label -> state -> Prop :=
+(* What user code may begin. *)
+| call_charge n :
+    pcs s t = Idle -> 0 <= n ->
+    step s t Call (set_pc s t (Load n))
+| call_release n :
+    pcs s t = Idle -> 0 <= n <= held s ->
+    step s t Call (set_pc (set_held s (held s - n)) t (Release n))
+| call_join w :
+    pcs s t = Idle -> (w < W)%nat -> phases s w = Fresh ->
+    step s t Call (set_pc (set_phase s w (Trying t)) t (Want (Join w)))
+| call_leave w h :
+    pcs s t = Idle -> (w < W)%nat -> phases s w = Waiting ->
+    step s t Call (set_pc (set_phase s w (Leaving t)) t (Want (Leave w h)))
+| call_resize l :
+    pcs s t = Idle -> 0 <= l ->
+    step s t Call (set_pc s t (Want (Resize l)))
+| call_close :
+    pcs s t = Idle ->
+    step s t Call (set_pc s t (Want Close))
+| call_join_drains w :
+    pcs s t = Idle -> (w < W)%nat -> phases s w = Fresh ->
+    step s t Call (set_pc (set_phase s w (Trying t)) t (Want (JoinDrains w)))
+| call_leave_drains w :
+    pcs s t = Idle -> (w < W)%nat -> phases s w = Draining ->
+    step s t Call (set_pc (set_phase s w (DLeaving t)) t (Want (LeaveDrains w)))
+| poll w e :
+    pcs s t = Idle -> (w < W)%nat -> phases s w = Waiting \/ phases s w = Draining ->
+    ending s w = Some e ->
+    step s t Poll (set_held (set_phase s w Done) (held s + match e with Granted => need w | _ => 0 end))
+(* charge(n) *)
+| c1 n :
+    pcs s t = Load n -> admits n (wd s) ->
+    step s t C1 (set_pc s t (Cas n (wd s)))
+| c2 n :
+    pcs s t = Load n -> ~ admits n (wd s) ->
+    step s t (C2 (why (wd s))) (set_pc s t Idle)
+| c3 n v :
+    pcs s t = Cas n v -> wd s = v ->
+    step s t (C3 n) (set_pc (set_held (set_wd s (add_room v (- n))) (held s + n)) t Idle)
+| c3_fail n v :
+    pcs s t = Cas n v ->
+    step s t C3fail (set_pc s t (Load n))
+(* release(n) *)
+| r1 n :
+    pcs s t = Release n ->
+    step s t (R1 n) (set_pc (set_wd s (add_room (wd s) n)) t (if queued (wd s) then Want Serve else Idle))
+(* The lock: S1, J1, L1, Z1, K1, D1, E1. *)
+| take_lock c :
+    pcs s t = Want c -> lock s = None ->
+    step s t Lock (set_pc (goto s t (start c)) t Locked)
+| unlock p :
+    lock s = Some (t, Exit p) ->
+    step s t Unlock (set_pc (set_lock s None) t p)
+(* join(w) *)
+| j2_closed w :
+    lock s = Some (t, AtJ2 w) -> shut s = true ->
+    step s t (J2 RefusedClosed) (goto (set_phase s w Passed) t (Exit Idle))
+| j2_too_large w :
+    lock s = Some (t, AtJ2 w) -> shut s = false -> limit s < need w ->
+    step s t (J2 RefusedTooLarge) (goto (set_phase s w Passed) t (Exit Idle))
+| j2_empty w :
+    lock s = Some (t, AtJ2 w) -> shut s = false -> need w <= limit s -> queue s = [] ->
+    step s t J2pass (goto s t (AtJ3 w))
+| j2_behind w :
+    lock s = Some (t, AtJ2 w) -> shut s = false -> need w <= limit s -> queue s <> [] ->
+    step s t J2pass (goto s t (AtJ5 w))
+| j3 w :
+    lock s = Some (t, AtJ3 w) ->
+    step s t J3 (goto (set_wd s (set_queued (wd s) true)) t (AtJ4 w (wd s)))
+| j4 w v :
+    lock s = Some (t, AtJ4 w v) -> need w <= room v ->
+    step s t (J4 w)
+      (goto (set_phase (set_held (set_wd s (set_queued (add_room (wd s) (- need w)) false))
+                                 (held s + need w)) w Passed) t (Exit Idle))
+| j4_wait w v :
+    lock s = Some (t, AtJ4 w v) -> room v < need w ->
+    step s t J4wait (goto s t (AtJ5 w))
+| j4_full w v :
+    lock s = Some (t, AtJ4 w v) -> room v < need w ->
+    step s t J4full (goto (set_phase (set_wd s (set_queued (wd s) false)) w Passed) t (Exit Idle))
+| j5 w :
+    lock s = Some (t, AtJ5 w) ->
+    step s t (J5 w)
+      (goto (set_phase (set_order (set_queue s (queue s ++ [w])) (order s ++ [w])) w Waiting) t (Exit Idle))
+| j5_full w :
+    lock s = Some (t, AtJ5 w) -> queue s <> [] ->
+    step s t J5full (goto (set_phase s w Passed) t (Exit Idle))
+(* serve() *)
+| s2 b :
+    lock s = Some (t, AtS2 b) ->
+    step s t S2 (goto s t (AtS3 (wd s) b))
+| s3_closed w q v b :
+    lock s = Some (t, AtS3 v b) -> queue s = w :: q -> shut s = true ->
+    step s t (S3end w Closed) (goto s t (AtS4 w Closed v b))
+| s3_too_large w q v b :
+    lock s = Some (t, AtS3 v b) -> queue s = w :: q -> shut s = false -> limit s < need w ->
+    step s t (S3end w TooLarge) (goto s t (AtS4 w TooLarge v b))
+| s3_grant w q v b v' :
+    lock s = Some (t, AtS3 v b) -> queue s = w :: q -> shut s = false -> need w <= limit s ->
+    need w <= room v ->
+    v' = set_queued (add_room (wd s) (- need w)) (match q with [] => false | _ => queued (wd s) end) ->
+    step s t (S3 w) (goto (set_wd s v') t (AtS4 w Granted v' b))
+| s3_wait w q v b :
+    lock s = Some (t, AtS3 v b) -> queue s = w :: q -> shut s = false -> need w <= limit s ->
+    room v < need w ->
+    step s t S3wait (goto s t (AtS6 v b false))
+| s3_empty v b :
+    lock s = Some (t, AtS3 v b) -> queue s = [] ->
+    step s t S3wait (goto s t (AtS6 v b false))
+| s3_more v b :       (* The batch is full, whatever its size. *)
+    lock s = Some (t, AtS3 v b) -> queue s <> [] ->
+    step s t S3more (goto s t (AtS6c v b true))
+| s4 w e v b :
+    lock s = Some (t, AtS4 w e v b) ->
+    step s t S4
+      (goto (set_grants (set_gone (set_queue s (tl (queue s))) w)
+                        (match e with Granted => grants s ++ [w] | _ => grants s end))
+            t (AtS5 w e v (b ++ [w])))
+| s5 w e v b :
+    lock s = Some (t, AtS5 w e v b) ->
+    step s t (S5 w e) (goto (set_ending s w (Some e)) t (AtS3 v b))
+| s6_drain w d v b :
+    lock s = Some (t, AtS6 v b false) -> shut s = true -> room v = limit s -> drains s = w :: d ->
+    step s t (S6drain w)
+      (goto (set_ending (set_drains s d) w (Some Drained)) t (AtS6 v (b ++ [w]) false))
+| s6_more v b :
+    lock s = Some (t, AtS6 v b false) -> shut s = true -> room v = limit s -> drains s <> [] ->
+    step s t S6more (goto s t (AtS6c v b true))
+| s6_done v b :
+    lock s = Some (t, AtS6 v b false) -> shut s = false \/ room v <> limit s \/ drains s = [] ->
+    step s t S6done (goto s t (AtS6c v b false))
+| s6 v b m :
+    lock s = Some (t, AtS6c v b m) ->
+    step s t S6
+      (goto (set_wd s (set_queued (wd s) (if queued v && negb (watched s) then false else queued (wd s))))
+            t (AtS7 b m))
+| s7 b m :
+    lock s = Some (t, AtS7 b m) ->
+    step s t S7 (set_pc (set_lock s None) t (Wake b m))
+| s8 w b m :
+    pcs s t = Wake (w :: b) m ->
+    step s t (S8 w) (set_pc (set_woken s w) t (Wake b m))
+| s8_done m :
+    pcs s t = Wake [] m ->
+    step s t S8done (set_pc s t (if m then Want Serve else Idle))
+(* leave(w) *)
+| l2 w h e :
+    lock s = Some (t, AtL2 w h) -> ending s w = Some e ->
+    step s t (L2 w e)
+      (goto (set_held (set_phase s w Done) (held s + match e, h with Granted, Until => need w | _, _ => 0 end))
+            t (Exit (match e, h with Granted, Drop => Release (need w) | _, _ => Idle end)))
+| l2_pass w h :
+    lock s = Some (t, AtL2 w h) -> ending s w = None ->
+    step s t L2pass (goto s t (AtL3 w))
+| l3 w :
+    lock s = Some (t, AtL3 w) ->
+    step s t (L3 w)
+      (goto (set_phase (set_ending (set_gone (set_queue s (del w (queue s))) w) w (Some Left)) w Done) t
+            (match queue s with
+             | x :: _ => if Nat.eqb x w then AtS2 [] else Exit Idle
+             | [] => Exit Idle
+             end))
+(* set_limit(l) *)
+| z2 l :
+    lock s = Some (t, AtZ2 l) ->
+    step s t Z2 (goto (set_limit (set_wd s (add_room (wd s) (l - limit s))) l) t (AtS2 []))
+(* close() *)
+| k2 :
+    lock s = Some (t, AtK2) ->
+    step s t K2
+      (goto (set_shut (set_wd s (set_closed (wd s))) true) t
+            (match drains s with [] => AtS2 [] | _ => AtK3 end))
+| k3 :
+    lock s = Some (t, AtK3) ->
+    step s t K3 (goto (set_wd s (set_queued (wd s) true)) t (AtS2 []))
+(* drained() *)
+| d2_open w :
+    lock s = Some (t, AtD2 w) -> shut s = false ->
+    step s t D2 (goto (set_phase (set_drains s (drains s ++ [w])) w Draining) t (Exit Idle))
+| d2 w :
+    lock s = Some (t, AtD2 w) -> shut s = true ->
+    step s t D2 (goto (set_wd s (set_queued (wd s) true)) t (AtD3 w (wd s)))
+| d3_empty w v :
+    lock s = Some (t, AtD3 w v) -> room v = limit s ->
+    step s t D3
+      (goto (set_phase (set_wd s (set_queued (wd s) (queued (wd s) && watched s))) w Passed) t (Exit Idle))
+| d3_wait w v :
+    lock s = Some (t, AtD3 w v) -> room v <> limit s ->
+    step s t D3 (goto (set_phase (set_drains s (drains s ++ [w])) w Draining) t (Exit Idle))
+(* Its future is dropped. *)
+| e2_ended w e :
+    lock s = Some (t, AtE2 w) -> ending s w = Some e ->
+    step s t E2 (goto (set_phase s w Done) t AtE3)
+| e2 w :
+    lock s = Some (t, AtE2 w) -> ending s w = None ->
+    step s t E2
+      (goto (set_phase (set_ending (set_drains s (del w (drains s))) w (Some Left)) w Done) t AtE3)
+| e3 :
+    lock s = Some (t, AtE3) ->
+    step s t E3
+      (goto (set_wd s (set_queued (wd s) (if shut s && negb (watched s) then false else queued (wd s))))
+            t (Exit Idle)).
+
+(** A new budget. *)
+Definition init (l : Z) : state :=
+  State (Word l false false) None [] [] l false (fun _ => None) (fun _ => Idle) (fun _ => Fresh)
+        0 (fun _ => 0) [] (fun _ => false) [].
+
+Inductive reach : state -> Prop :=
+| reach_init l : 0 <= l -> reach (init l)
+| reach_step s t l s' : reach s -> (t < T)%nat -> step s t l s' -> reach s'.
+
+End Budget.
