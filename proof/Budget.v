@@ -124,7 +124,7 @@ Inductive label :=
 | C1 | C2 (r : refusal) | C3 (n : Z) | C3fail
 | R1 (n : Z)
 | Lock
-| J2 (r : refusal) | J2pass | J3 | J4 (w : nat) | J4wait | J4full | J5 (w : nat) | J5full
+| J2 (r : refusal) | J2c (w : nat) | J2pass | J3 | J4 (w : nat) | J4wait | J5 (w : nat)
 | S2 | S3 (w : nat) | S3end (w : nat) (e : outcome) | S3wait | S3more | S4 | S5 (w : nat) (e : outcome)
 | S6drain (w : nat) | S6more | S6done | S6 | S7 | S8 (w : nat) | S8done
 | L2 (w : nat) (e : outcome) | L2pass | L3 (w : nat)
@@ -196,6 +196,13 @@ Inductive step (s : state) (t : nat) : label -> state -> Prop :=
 | j2_too_large w :
     lock s = Some (t, AtJ2 w) -> shut s = false -> limit s < need w ->
     step s t (J2 RefusedTooLarge) (goto (set_phase s w Passed) t (Exit Idle))
+| j2_full w :         (* The bound on the queue, whatever it is. *)
+    lock s = Some (t, AtJ2 w) -> shut s = false -> need w <= limit s -> ~ admits (need w) (wd s) ->
+    step s t (J2 QueueFull) (goto (set_phase s w Passed) t (Exit Idle))
+| j2_at_once w :      (* The same, but the bytes have come meanwhile. *)
+    lock s = Some (t, AtJ2 w) -> shut s = false -> need w <= limit s -> admits (need w) (wd s) ->
+    step s t (J2c w)
+      (goto (set_phase (set_held (set_wd s (add_room (wd s) (- need w))) (held s + need w)) w Passed) t (Exit Idle))
 | j2_empty w :
     lock s = Some (t, AtJ2 w) -> shut s = false -> need w <= limit s -> queue s = [] ->
     step s t J2pass (goto s t (AtJ3 w))
@@ -213,16 +220,10 @@ Inductive step (s : state) (t : nat) : label -> state -> Prop :=
 | j4_wait w v :
     lock s = Some (t, AtJ4 w v) -> room v < need w ->
     step s t J4wait (goto s t (AtJ5 w))
-| j4_full w v :
-    lock s = Some (t, AtJ4 w v) -> room v < need w ->
-    step s t J4full (goto (set_phase (set_wd s (set_queued (wd s) false)) w Passed) t (Exit Idle))
 | j5 w :
     lock s = Some (t, AtJ5 w) ->
     step s t (J5 w)
       (goto (set_phase (set_order (set_queue s (queue s ++ [w])) (order s ++ [w])) w Waiting) t (Exit Idle))
-| j5_full w :
-    lock s = Some (t, AtJ5 w) -> queue s <> [] ->
-    step s t J5full (goto (set_phase s w Passed) t (Exit Idle))
 (* serve() *)
 | s2 b :
     lock s = Some (t, AtS2 b) ->
@@ -230,9 +231,13 @@ Inductive step (s : state) (t : nat) : label -> state -> Prop :=
 | s3_closed w q v b :
     lock s = Some (t, AtS3 v b) -> queue s = w :: q -> shut s = true ->
     step s t (S3end w Closed) (goto s t (AtS4 w Closed v b))
-| s3_too_large w q v b :
-    lock s = Some (t, AtS3 v b) -> queue s = w :: q -> shut s = false -> limit s < need w ->
+| s3_too_large w x q v b :
+    lock s = Some (t, AtS3 v b) -> queue s = w :: x :: q -> shut s = false -> limit s < need w ->
     step s t (S3end w TooLarge) (goto s t (AtS4 w TooLarge v b))
+| s3_too_large_last w v b :
+    lock s = Some (t, AtS3 v b) -> queue s = [w] -> shut s = false -> limit s < need w ->
+    step s t (S3end w TooLarge)
+      (goto (set_wd s (set_queued (wd s) false)) t (AtS4 w TooLarge (set_queued (wd s) false) b))
 | s3_grant w q v b v' :
     lock s = Some (t, AtS3 v b) -> queue s = w :: q -> shut s = false -> need w <= limit s ->
     need w <= room v ->

@@ -128,7 +128,7 @@ Definition Flag s :=
           (watched s = true -> q = true) /\ queued v = q
       | AtS4 _ e v _ =>
           (is_watched (tl (queue s)) (drains s) (shut s) = true -> q = true) /\ queued v = q /\
-          (e <> Granted -> q = true)
+          (e = Closed -> q = true)
       | AtK3 => shut s = true /\ (queue s <> [] -> q = true)
       | AtD3 _ _ => q = true /\ shut s = true
       | _ => q = watched s
@@ -504,6 +504,8 @@ Proof.
   - (* unlocked *)
     try specialize (K eq_refl); destruct K as [K' | K']; [now left | right]. apply coming_kept; [assumption |].
     destruct L as (-> & _). discriminate.
+  - (* J2c *)
+    destruct H3 as (Q & _). destruct (UF eq_refl Q) as (-> & _). now left.
   - (* J4 *) destruct F as (_ & -> & _). now left.
   - (* J5 *)
     try specialize (K eq_refl); destruct K as [K' | K']; [| now right]. destruct (queue s) as [| x q]; cbn.
@@ -546,6 +548,7 @@ Proof.
   - (* unlocked *)
     try specialize (K eq_refl); destruct K as [K' | K']; [now left | right]. apply coming_kept; [assumption |].
     destruct L as (-> & _). discriminate.
+  - (* J2c *) left. congruence.
   - (* J4 *) destruct F as (_ & _ & A). left. congruence.
   - (* S6, the drains do not go yet *)
     destruct F as (F & _). rewrite watched_cases in F.

@@ -36,7 +36,7 @@ Proof. intro R. exact (proj1 (i_bytes _ _ _ _ (inv_reach _ _ _ need_nonneg _ R))
 (** Exactness. What is charged changes by a grant, by what was asked for, and by a release, by what it had; by
     nothing else: no way of leaving, ending, resizing or closing changes it. *)
 Definition change l :=
-  match l with C3 n => n | J4 w | S3 w => need w | R1 n => - n | _ => 0 end.
+  match l with C3 n => n | J2c w | J4 w | S3 w => need w | R1 n => - n | _ => 0 end.
 
 Theorem charged_changes s t l s' :
   reach s -> (t < T)%nat -> step s t l s' -> charged s' = charged s + change l.
@@ -58,6 +58,7 @@ Proof.
   cases H; try lia.
   - known. lia.
   - known. lia.
+  - (* J2c *) match goal with X : admits _ _ |- _ => destruct X as (_ & _ & X); lia | _ => lia end.
   - known. cbn in *. destruct F as (F & _). destruct (S F). lia.
   - known. cbn in *. match goal with E : queue _ = _ |- _ => rewrite E in * end. destruct F as (F & _).
     destruct (S (F eq_refl)). lia.
@@ -94,23 +95,26 @@ Proof.
 Qed.
 
 (** Promise 2. Nobody overtakes: at a charge or a grant beside the queue, all that ever joined have gone, but
-    perhaps for one that has its bytes already and is being unlinked. *)
+    perhaps for one whose wait is over already and that is being unlinked. *)
 Theorem nobody_overtakes s t l s' :
-  reach s -> step s t l s' -> (exists n, l = C3 n) \/ (exists w, l = J4 w) ->
-  forall w, In w (order s) -> gone s w = true \/ exists t' v b, lock s = Some (t', AtS4 w Granted v b).
+  reach s -> step s t l s' -> (exists n, l = C3 n) \/ (exists w, l = J4 w \/ l = J2c w) ->
+  forall w, In w (order s) -> gone s w = true \/ exists t' e v b, lock s = Some (t', AtS4 w e v b).
 Proof.
   intros R H L w Hw. pose proof (inv_reach _ _ _ need_nonneg _ R) as I.
   pose proof (i_own _ _ _ _ I t) as O. pose proof (i_flag _ _ _ _ I) as (_ & F).
   pose proof (i_ending _ _ _ _ I) as (_ & _ & _ & _ & _ & EL). pose proof (i_queue _ _ _ _ I) as (_ & QE & _).
   destruct (gone s w) eqn:G; [now left | right].
   assert (In w (queue s)) as Hq by (rewrite QE; now apply in_still). clear QE. unfold watched, admits in *.
-  destruct L as [(n & ->) | (x & ->)]; cases H.
+  destruct L as [(n & ->) | (x & [-> | ->])]; cases H.
   - known. destruct O as (_ & Q & _). rewrite Q in F.
     destruct (queue s) as [| y q] eqn:E; [destruct Hq |].
     destruct (lock s) as [[t' []] |]; cbn in *; split_and; try (intuition discriminate).
-    destruct e; try (exfalso; intuition discriminate). destruct q as [| z q]; cbn in *; [| intuition discriminate].
-    destruct H as (q' & E'). injection E' as -> <-. destruct Hq as [-> | []]. eauto.
+    destruct q as [| z q]; cbn in *; [| intuition discriminate].
+    match goal with X : exists _, _ |- _ => destruct X as (q' & E'); injection E' as -> _ end.
+    destruct Hq as [-> | []]. do 4 eexists. reflexivity.
   - known. destruct F as (_ & Q & _). rewrite Q in Hq. destruct Hq.
+  - known. match goal with X : admits _ _ |- _ => destruct X as (X & _); rewrite X in F end.
+    destruct (queue s); [destruct Hq | discriminate].
 Qed.
 
 (** Promise 4. An ending is final. *)
@@ -213,8 +217,9 @@ Proof.
   destruct h; [left | right]; split; trivial; lia.
 Qed.
 
-(** A refusal as full is said only at a state in which the room is short, or somebody waits; or a thread in a
-    critical section has set the flag for a joiner, or has not cleared it yet after ending the last. *)
+(** A refusal as full is said only at a state in which the room is short, or somebody waits: in the queue; or
+    joining it, with the lock held; or leaving it as the last, with the lock held, in a call that has not returned
+    (that thread stands between L3 and S6, and clears the flag next). *)
 Definition between c :=
   match c with
   | AtJ4 _ _ | AtJ5 _ | AtS2 _ | AtS3 _ _ | AtS5 _ _ _ _ | AtS6 _ _ _ | AtS6c _ _ _ => true
@@ -243,8 +248,10 @@ Qed.
 (** A refusal by the queue's own rules is true when it is said, under the lock. *)
 Theorem refusals_of_a_join s t r s' :
   step s t (J2 r) s' ->
-  (r = RefusedClosed /\ shut s = true) \/ (r = RefusedTooLarge /\ exists w, lock s = Some (t, AtJ2 w) /\ limit s < need w).
-Proof. intro H. cases H; [left | right]; eauto. Qed.
+  r = RefusedClosed /\ shut s = true \/
+  exists w, lock s = Some (t, AtJ2 w) /\
+    (r = RefusedTooLarge /\ limit s < need w \/ r = QueueFull /\ ~ admits (need w) (wd s)).
+Proof. intro H. cases H; eauto 7. Qed.
 
 Theorem closed_is_true s t s' : reach s -> step s t (C2 RefusedClosed) s' -> shut s = true.
 Proof.

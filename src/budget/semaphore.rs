@@ -170,6 +170,7 @@ impl Semaphore {
     pub(super) unsafe fn enqueue(&self, node: Pin<&Node>, waker: Waker) -> EnqueueResult {
         let bytes = node.need();
         let mut queues = self.queues.lock();
+        // Step J2.
         let joined = if queues.closed {
             EnqueueResult::Refused(Refusal::Closed)
         } else if bytes > queues.limit {
@@ -182,10 +183,13 @@ impl Semaphore {
                 Err(_) => EnqueueResult::Refused(Refusal::QueueFull),
             }
         } else if queues.waiters.is_empty() && self.state.set_queued().fits(bytes) {
+            // Step J3.
             // The flag first, then the check: a release that comes between sees the flag (invariant 5). If there
             // is a waiter already, the flag is set.
+            // Step J4.
             EnqueueResult::Granted(self.record_acquired(self.state.grant(bytes, true)))
         } else {
+            // Step J5.
             // SAFETY: the caller's.
             unsafe { queues.waiters.enqueue(node, waker) };
             self.record_waiting(&queues);
@@ -256,7 +260,9 @@ impl Semaphore {
         loop {
             let more = self.grant_batch(&mut queues, &mut batch);
             self.record_waiting(&queues);
+            // Step S7.
             drop(queues);
+            // Step S8.
             batch.wake_all();
             if !more {
                 return;
@@ -267,6 +273,7 @@ impl Semaphore {
 
     /// One hold of the lock's worth of serving. Returns whether to go on after waking the batch.
     fn grant_batch(&self, queues: &mut Queues, batch: &mut WakeBatch) -> bool {
+        // Step S2.
         let mut now = self.state.load();
         let (closed, limit) = (queues.closed, queues.limit);
         let mut more = queues.waiters.grant_from_head(batch, |bytes, last| {
@@ -279,6 +286,7 @@ impl Semaphore {
                 }
                 Decision::End(WaitOutcome::TooLarge)
             } else if now.fits(bytes) {
+                // Step S3.
                 now = self.state.grant(bytes, last);
                 Decision::End(WaitOutcome::granted(self.record_acquired(now)))
             } else {
@@ -288,6 +296,7 @@ impl Semaphore {
         if !more && closed && now.room() == limit as i64 {
             more = queues.drains.grant_from_head(batch, |_, _| Decision::End(WaitOutcome::Granted));
         }
+        // Step S6.
         if now.is_queued() && !queues.is_watched() {
             self.state.clear_queued();
         }
@@ -301,8 +310,10 @@ impl Semaphore {
     /// [`Semaphore::remove_drained`] before it is freed, unless its outcome was seen.
     pub(super) unsafe fn enqueue_drained(&self, node: Pin<&Node>, waker: Waker) -> bool {
         let mut queues = self.queues.lock();
+        // Step D2.
         // As in a join: the flag first, then the look.
         let drained = queues.closed && self.state.set_queued().room() == queues.limit as i64;
+        // Step D3.
         if !drained {
             // SAFETY: the caller's.
             unsafe { queues.drains.enqueue(node, waker) };
@@ -320,8 +331,10 @@ impl Semaphore {
     /// The node was joined by [`Semaphore::enqueue_drained`].
     pub(super) unsafe fn remove_drained(&self, node: Pin<&Node>) {
         let mut queues = self.queues.lock();
+        // Step E2.
         // SAFETY: the caller's.
         let left = unsafe { queues.drains.remove(node) };
+        // Step E3.
         if queues.closed && !queues.is_watched() {
             self.state.clear_queued();
         }
@@ -331,8 +344,10 @@ impl Semaphore {
 
     pub(super) fn close(&self) -> usize {
         let mut queues = self.queues.lock();
+        // Step K2.
         self.state.close();
         if !queues.drains.is_empty() {
+            // Step K3.
             self.state.set_queued();
         }
         let waiting = if mem::replace(&mut queues.closed, true) { 0 } else { queues.waiters.len() };
@@ -351,6 +366,7 @@ impl Semaphore {
         if limit < old {
             self.min_room.add(more);
         }
+        // Step Z2.
         self.state.resize(old, limit);
         if limit > old {
             self.min_room.add(more);

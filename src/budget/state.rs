@@ -97,13 +97,16 @@ impl State {
     /// Lock-free.
     #[inline]
     pub(crate) fn try_acquire(&self, bytes: u64) -> Result<Snapshot, Snapshot> {
+        // Step C1.
         // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; a refusal by an old value is one that came
         // a little earlier.
         let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
         loop {
+            // Step C2.
             if !now.admits(bytes) {
                 return Err(now);
             }
+            // Step C3.
             // ORDERING: Acquire / Relaxed [state.acquire] pairs with [state.release]: what was done under
             // the released bytes happens before what is done under these.
             let after = now.0 - units(bytes);
@@ -117,6 +120,7 @@ impl State {
     /// Gives `bytes` back. The caller must serve the line if the value returned says `QUEUED`.
     #[inline]
     pub(crate) fn release(&self, bytes: u64) -> Snapshot {
+        // Step R1.
         // ORDERING: Release [state.release] pairs with [state.acquire] and [state.grant].
         Snapshot(self.0.fetch_add(units(bytes), Ordering::Release))
     }

@@ -118,6 +118,7 @@ impl<P, O> SlotMap<P, O> {
         // Late, so that a sweep seldom comes between the clock and the bounds; before a slot is touched,
         // because the clock is user code.
         let deadline = deadline().min(NEVER - 1);
+        // Step P1.
         let Some((number, index)) = self.allocate() else { return Err(payload) };
         let shard = &self.shards[number];
         let (slot, bounds) = shard.segments.location(index).expect("allocated");
@@ -181,6 +182,7 @@ impl<P, O> SlotMap<P, O> {
         // The owner's `Eq` is user code: the entry goes back if it says no (which takes a collision of
         // fingerprints), and if it panics.
         let guard = PutBack::new(shard, index, guard);
+        // Step T3.
         if !guard.guard.with(|entry| entry.secret == secret && entry.owner.borrow() == owner) {
             return None;
         }
