@@ -38,7 +38,7 @@ FAULTS = [
      "BudgetInv.v", "keep_bytes", "C3"),
     ("m09-first-fit", "Budget.v",
      "lock s = Some (t, AtS3 v b) -> queue s = w :: q -> shut s = false -> need w <= limit s ->\n    need w <= room v ->",
-     "lock s = Some (t, AtS3 v b) -> In w (queue s) -> shut s = false -> need w <= limit s ->\n    need w <= room v ->",
+     "lock s = Some (t, AtS3 v b) -> In w (queue s) -> tl (queue s) = q -> shut s = false -> need w <= limit s ->\n    need w <= room v ->",
      "BudgetInv.v", "keep_ending", "S3"),
     ("m12-the-flag-goes-while-others-wait", "Budget.v",
      "(match q with [] => false | _ => queued (wd s) end)", "false",
