@@ -1,4 +1,4 @@
-(** The invariant of the budget's protocol: what holds in every reachable state. Each clause is a definition of
+(** The invariant of the budget's protocol with lending: what holds in every reachable state. Each clause is a definition of
     its own, and has a lemma that every step keeps it. *)
 Require Import Base Budget.
 
@@ -9,25 +9,30 @@ Arguments still : simpl never.
 Arguments Z.add : simpl never.
 Arguments Z.sub : simpl never.
 Arguments Z.opp : simpl never.
+Arguments Nat.ltb : simpl never.
 
 Section Inv.
-Variables (T W : nat) (need : nat -> Z).
+Variables (T W : nat) (need : nat -> Z) (Sh : nat) (overflow : Z).
 
 (** * What a thread has, by where it stands *)
 
-Definition bytes_pc p := match p with Release n => n | _ => 0 end.
+Definition bytes_pc p := match p with Release n | ReleaseTo n _ | ReleaseCas n _ _ => n | _ => 0 end.
 Definition bytes_crit c :=
   match c with
   | AtS4 w Granted _ _ | AtS5 w Granted _ _ => need w
+  | AtR8 n _ | AtR9 n _ | AtR10 n _ => n
   | Exit p => bytes_pc p
   | _ => 0
   end.
+(** Room that the holder of the lock moves between the shares and the word. *)
+Definition moving_crit c := match c with AtK2 _ _ z => z | AtA10 _ b => b | AtR10 _ x => x | _ => 0 end.
+Definition moving (l : option (nat * crit)) := match l with Some (_, c) => moving_crit c | None => 0 end.
 Definition bytes_lock (l : option (nat * crit)) := match l with Some (_, c) => bytes_crit c | None => 0 end.
 
 Definition batch_pc p := match p with Wake b _ => b | _ => [] end.
 Definition batch_crit c :=
   match c with
-  | AtS2 b | AtS3 _ b | AtS4 _ _ _ b | AtS5 _ _ _ b | AtS6 _ b _ | AtS6c _ b _ | AtS7 b _ => b
+  | AtS2 b | AtS3 _ b | AtS4 _ _ _ b | AtS5 _ _ _ b | AtS6 _ b _ | AtS6d _ b | AtS7 _ b _ | AtS8 b _ => b
   | Exit p => batch_pc p
   | _ => []
   end.
@@ -61,8 +66,11 @@ Definition Lk s := match lock s with Some (t, _) => pcs s t = Locked /\ (t < T)%
 (** A thread in a call has what the call needs; a waiter has one owner. *)
 Definition Own s := forall t,
   match pcs s t with
-  | Load n | Release n => 0 <= n
+  | Load n | Reread n | Release n | Slow n | Want (Charge n) => 0 <= n
+  | Share n i | Try n i | ReleaseTo n i | ReleaseCas n i _ => 0 <= n /\ (i < Sh)%nat
+  | ShareCas n i a => 0 <= n <= a /\ (i < Sh)%nat
   | Cas n v => 0 <= n /\ admits n v
+  | SlowCas n v => 0 <= n /\ lent v = true /\ n + overflow <= room v
   | Want (Join w) | Want (JoinDrains w) => (w < W)%nat /\ phases s w = Trying t
   | Want (Leave w _) => (w < W)%nat /\ phases s w = Leaving t
   | Want (LeaveDrains w) => (w < W)%nat /\ phases s w = DLeaving t
@@ -73,11 +81,16 @@ Definition OwnLock s :=
   match lock s with
   | Some (t, c) =>
       match c with
-      | AtJ2 w | AtJ3 w | AtJ4 w _ | AtJ5 w | AtD2 w | AtD3 w _ => (w < W)%nat /\ phases s w = Trying t
+      | AtJ2 w | AtJ3 w | AtJ4 w | AtJ5 w | AtD2 w | AtD3 w | AtK1 (AJoin w) | AtK2 (AJoin w) _ _ =>
+          (w < W)%nat /\ phases s w = Trying t
+      | AtA15 n | AtA17 n | AtK1 (ACharge n) | AtK2 (ACharge n) _ _ => 0 <= n
+      | AtA9 n i | AtR8 n i | AtR9 n i => 0 <= n /\ (i < Sh)%nat
+      | AtA10 i b => 0 <= b /\ (i < Sh)%nat
+      | AtR10 n x => 0 <= n /\ 0 <= x
       | AtL2 w _ => (w < W)%nat /\ phases s w = Leaving t
       | AtL3 w => (w < W)%nat /\ phases s w = Leaving t /\ ending s w = None
       | AtE2 w => (w < W)%nat /\ phases s w = DLeaving t
-      | Exit p => match p with Idle => True | Release n => 0 <= n | _ => False end
+      | Exit p => match p with Idle => True | Release n | Slow n => 0 <= n | _ => False end
       | _ => True
       end
   | None => True
@@ -119,18 +132,17 @@ Definition Flag s :=
   | None => q = watched s
   | Some (_, c) =>
       match c with
-      | AtJ3 _ => q = false /\ queue s = [] /\ shut s = false
-      | AtJ4 _ _ => q = true /\ queue s = [] /\ shut s = false
+      | AtJ4 _ => q = false /\ queue s = [] /\ shut s = false
       | AtJ5 _ => q = true /\ shut s = false
       | AtS2 _ => watched s = true -> q = true
       | AtE3 => (watched s = true -> q = true) /\ (shut s = false -> q = watched s)
-      | AtS3 v _ | AtS5 _ _ v _ | AtS6 v _ _ | AtS6c v _ _ =>
+      | AtS3 v _ | AtS5 _ _ v _ | AtS6 v _ _ | AtS6d v _ | AtS7 v _ _ =>
           (watched s = true -> q = true) /\ queued v = q
       | AtS4 _ e v _ =>
           (is_watched (tl (queue s)) (drains s) (shut s) = true -> q = true) /\ queued v = q /\
           (e = Closed -> q = true)
-      | AtK3 => shut s = true /\ (queue s <> [] -> q = true)
-      | AtD3 _ _ => q = true /\ shut s = true
+      | AtX3 => shut s = true /\ (queue s <> [] -> q = true)
+      | AtD3 _ | AtD4 => q = true /\ shut s = true
       | _ => q = watched s
       end
   end.
@@ -138,7 +150,7 @@ Definition Flag s :=
 (** What the holder of the lock has read is what is there, or a releaser is on its way. *)
 Definition snapshot c :=
   match c with
-  | AtJ4 _ v | AtS3 v _ | AtS4 _ _ v _ | AtS5 _ _ v _ | AtS6 v _ _ | AtS6c v _ _ | AtD3 _ v => Some v
+  | AtS3 v _ | AtS4 _ _ v _ | AtS5 _ _ v _ => Some v
   | _ => None
   end.
 Definition Snap s :=
@@ -164,20 +176,21 @@ Definition settled (l : option (nat * crit)) :=
   match l with
   | Some (_, c) =>
       match c with
-      | AtS2 _ | AtS3 _ _ | AtS4 _ _ _ _ | AtS5 _ _ _ _ | AtK3 | AtS6c _ _ true | AtS7 _ true => false
+      | AtS2 _ | AtS3 _ _ | AtS4 _ _ _ _ | AtS5 _ _ _ _ | AtX3 | AtS7 _ _ true | AtS8 _ true => false
       | _ => true
       end
   | None => true
   end.
 Definition drained (l : option (nat * crit)) :=
-  settled l && match l with Some (_, AtS6 _ _ _) => false | _ => true end.
+  settled l && match l with Some (_, AtS6 _ _ _) | Some (_, AtS6d _ _) => false | _ => true end.
 Definition WakeHead s := settled (lock s) = true -> head_waits s \/ to_serve s.
 Definition WakeDrains s := drained (lock s) = true -> drains_wait s \/ to_serve s.
 
 (** What the holder of the lock has found out. *)
 Definition Found s :=
   match lock s with
-  | Some (_, AtJ3 w) | Some (_, AtJ4 w _) => shut s = false /\ need w <= limit s
+  | Some (_, AtJ3 w) | Some (_, AtJ4 w) =>
+      shut s = false /\ need w <= limit s
   | Some (_, AtJ5 w) =>
       shut s = false /\ need w <= limit s /\ (queue s = [] -> room (wd s) < need w \/ to_serve s)
   | Some (_, AtS6 _ _ m) => m = false
@@ -185,7 +198,27 @@ Definition Found s :=
   end.
 
 (** Every byte of the limit is room, or somebody's. *)
-Definition Bytes s := limit s = room (wd s) + charged s /\ 0 <= held s.
+Definition Bytes s :=
+  limit s = room (wd s) + sum (share s) Sh + moving (lock s) + charged s /\ 0 <= held s.
+
+(** While room is lent nobody waits, and the overflow is not lent. A share that is recalled is empty, and one that is
+    not says that the word is lent, but for what the holder of the lock is doing to them one by one. *)
+Definition Lent s :=
+  (lent (wd s) = true -> queue s = [] /\ queued (wd s) = false /\ shut s = false /\ overflow <= room (wd s)) /\
+  (forall i, 0 <= share s i /\ (recalled s i = true -> share s i = 0)) /\
+  (forall i, (i < Sh)%nat -> recalled s i = false -> lent (wd s) = true) /\
+  match lock s with
+  | Some (_, AtK2 _ j z) => lent (wd s) = true /\ 0 <= z /\ (j <= Sh)%nat /\ (forall i, (i < Sh)%nat -> recalled s i = (i <? j)%nat)
+  | Some (_, AtG4 j) => lent (wd s) = true /\ (j <= Sh)%nat /\ (forall i, (i < Sh)%nat -> recalled s i = negb (i <? j)%nat)
+  | Some (_, c) =>
+      (lent (wd s) = true -> forall i, (i < Sh)%nat -> recalled s i = false) /\
+      match c with
+      | AtJ2 _ | AtJ3 _ | AtJ4 _ | AtJ5 _ | AtA17 _ | AtZ2 _ | AtX2 => lent (wd s) = false
+      | AtA10 _ _ | AtR9 _ _ | AtR10 _ _ => lent (wd s) = true
+      | _ => True
+      end
+  | None => lent (wd s) = true -> forall i, (i < Sh)%nat -> recalled s i = false
+  end.
 
 (** Each waker that came in is in exactly one place. *)
 Definition entered s w := match phases s w with Fresh | Passed | Trying _ => 0 | _ => 1 end.
@@ -208,17 +241,21 @@ Definition Order s :=
 Record Inv s : Prop := {
   i_lk : Lk s; i_own : Own s; i_ownl : OwnLock s; i_queue : Queue s; i_ending : Ending s;
   i_drains : Drains s; i_flag : Flag s; i_snap : Snap s; i_head : WakeHead s; i_wdrains : WakeDrains s; i_found : Found s; i_bytes : Bytes s;
-  i_wakers : Wakers s; i_order : Order s
+  i_wakers : Wakers s; i_order : Order s; i_lent : Lent s
 }.
 
 (** * Each step keeps each clause *)
 
 Hypothesis need_nonneg : forall w, 0 <= need w.
+Hypothesis overflow_nonneg : 0 <= overflow.
 
 Ltac step_cases H := inversion H; subst; clear H; cbn in *.
+Ltac in_lock :=
+  match goal with |- context [lock ?s] => destruct (lock s) as [[? []] |] end; trivial;
+  try match goal with r : after |- _ => destruct r end; trivial.
 Ltac use_lock := match goal with H : lock _ = _ |- _ => rewrite H in * end.
 
-Lemma keep_lk s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> Lk s'.
+Lemma keep_lk s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Lk s'.
 Proof.
   intros Ht I H. pose proof (i_lk s I) as L. unfold Lk in *.
   step_cases H; trivial; try use_lock; cbn in *;
@@ -252,23 +289,24 @@ Ltac split_eqb :=
   | H : context [Nat.eqb ?a ?b] |- _ => destruct (Nat.eqb_spec a b); subst; cbn in *
   end.
 
-Lemma keep_own s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> Own s'.
+Lemma keep_own s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Own s'.
 Proof.
   intros Ht I H. pose proof (i_own s I) as O. pose proof (i_ownl s I) as OL. pose proof (i_lk s I) as L.
   unfold Own, OwnLock, Lk in *.
   intro t'. pose proof (O t') as O'. pose proof (O t) as Ot. clear O I.
   (step_cases H; try use_lock; try use_pc; cbn in *; trivial).
   all: try (unfold upd; destruct (Nat.eqb_spec t' t); [subst; cbn; split_goal; split_eqb; crush | ]).
-  all: try (destruct (pcs s t') as [ | | | | | [] | ] eqn:?; trivial; split_eqb; intuition congruence).
+  all: try (destruct (pcs s t') eqn:?; try match goal with c : call |- _ => destruct c end; trivial; split_eqb; intuition congruence).
 Qed.
 
-Lemma keep_ownl s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> OwnLock s'.
+Lemma keep_ownl s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> OwnLock s'.
 Proof.
   intros Ht I H. pose proof (i_own s I t) as O. pose proof (i_ownl s I) as OL. unfold OwnLock in *. clear I.
   step_cases H; try use_lock; try use_pc; cbn in *; trivial.
-  all: try solve [destruct (lock s) as [[t0 []] |]; trivial; split_eqb; intuition congruence].
+  all: try solve [in_lock; split_eqb; intuition congruence].
   all: try solve [split_goal; crush].
-  destruct c; cbn; trivial.
+  all: try match goal with r : after |- _ => destruct r; cbn in *; trivial; crush end.
+  all: try match goal with c : call |- _ => destruct c; cbn in *; trivial; crush end.
 Qed.
 
 Lemma in_order s w : Inv s -> In w (order s) -> alive s w \/ ending s w <> None.
@@ -297,7 +335,7 @@ Ltac each_waiter QA :=
   let w' := fresh "w" in intro w'; specialize (QA w'); split_eqb; rewrite_phase; cbn in *; try tauto
 with rewrite_phase := repeat match goal with H : phases _ _ = _ |- _ => rewrite H in * end.
 
-Lemma keep_queue s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> Queue s'.
+Lemma keep_queue s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Queue s'.
 Proof.
   intros Ht I H. pose proof (i_ownl s I) as OL. pose proof (i_own s I t) as O.
   pose proof (i_queue s I) as (QN & QE & QG & QA). unfold Queue, OwnLock, alive in *.
@@ -329,7 +367,7 @@ Proof.
     + intros x Hx. destruct (Nat.eq_dec x w) as [-> | Hn]; [assumption | rewrite upd_other in Hx by assumption; now apply QA].
 Qed.
 
-Lemma keep_ending s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> Ending s'.
+Lemma keep_ending s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Ending s'.
 Proof.
   intros Ht I H. pose proof (i_ownl s I) as OL. pose proof (i_own s I t) as O.
   pose proof (i_queue s I) as (QN & QE & QG & QA).
@@ -349,13 +387,14 @@ Proof.
   all: try solve [clear QS INO O OL D OUT QA QE QG E1 E3 ED EL E1 E2; each_waiter EO].
   all: try solve [clear QS INO O OL D OUT QA QE QG E1 E3 EO EL E1 E2; each_waiter ED].
   all: try solve [clear QS INO O OL D OUT QA QE QG E1 E2 E3 EO ED;
-    destruct (lock s) as [[? []] |]; trivial; split_eqb; rewrite_phase; tauto].
+    in_lock; split_eqb; rewrite_phase; tauto].
   all: try solve [intro w'; repeat match goal with Q : forall w : nat, _ |- _ => specialize (Q w') end;
     split_eqb; split_and; rewrite_phase; cbn in *; intuition congruence].
   all: try solve [eexists; eassumption].
+  all: try solve [match goal with c : call |- _ => now destruct c end].
+  all: try solve [match goal with r : after |- _ => now destruct r end].
   - (* Poll *)
-    clear QS INO D OUT QA QE QG E1 E2 E3 EO ED OL. destruct (lock s) as [[? []] |]; trivial. split_eqb; intuition congruence.
-  - now destruct c.
+    clear QS INO D OUT QA QE QG E1 E2 E3 EO ED OL. in_lock. split_eqb; intuition congruence.
   - (* J5 *)
     intros x Hx. apply in_app_or in Hx. destruct Hx as [Hx | [<- | []]]; [now apply E1 |].
     destruct OL as (L & P). split; [assumption |]. rewrite EO by now rewrite P. discriminate.
@@ -364,6 +403,7 @@ Proof.
     + destruct (E2 x Hx G). split; [assumption |]. split_eqb; trivial.
     + rewrite upd_same. split; [| trivial]. apply EO. now rewrite P.
   - destruct EL as ((q & Eq) & _). apply (QS w). rewrite Eq. now left.
+  - apply upd_same.
   - destruct EL as ((q & Eq) & _). destruct (QS w) as (A & B); [rewrite Eq; now left |]. now apply E2.
   - destruct EL as ((q & Eq) & _). destruct (QS w) as (A & B); [rewrite Eq; now left |]. now apply E2.
   - (* S5 *)
@@ -371,18 +411,18 @@ Proof.
     + destruct EL as (_ & _ & _ & A & _). now destruct (phases s w).
     + rewrite upd_other by assumption. now apply ED.
   - (* S6, the drains *)
-    assert (Hd : In w (drains s)) by (rewrite H3; now left). apply D in Hd. destruct Hd as (_ & N & P).
+    assert (Hd : In w (drains s)) by (rewrite H1; now left). apply D in Hd. destruct Hd as (_ & N & P).
     intros x Hx. destruct (E1 x Hx). split; [assumption |]. split_eqb; [| assumption].
     destruct (INO w Hx) as [A | A]; [now destruct (phases s w) | tauto].
-  - assert (Hd : In w (drains s)) by (rewrite H3; now left). apply D in Hd. destruct Hd as (_ & N & P).
+  - assert (Hd : In w (drains s)) by (rewrite H1; now left). apply D in Hd. destruct Hd as (_ & N & P).
     intros x Hx G. destruct (E2 x Hx G). split_eqb; [| tauto]. now destruct (phases s w).
-  - assert (Hd : In w (drains s)) by (rewrite H3; now left). apply D in Hd. destruct Hd as (_ & N & P).
+  - assert (Hd : In w (drains s)) by (rewrite H1; now left). apply D in Hd. destruct Hd as (_ & N & P).
     intros x Hx. split_eqb; [now destruct (phases s w) | now apply EO].
   - destruct (queue s); [trivial |]. now destruct (Nat.eqb n w).
   - now destruct (drains s).
 Qed.
 
-Lemma keep_drains s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> Drains s'.
+Lemma keep_drains s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Drains s'.
 Proof.
   intros Ht I H. pose proof (i_ownl s I) as OL. pose proof (i_own s I t) as O.
   pose proof (i_ending s I) as (E1 & _ & _ & _ & ED & EL).
@@ -399,8 +439,8 @@ Proof.
     destruct EL as (_ & _ & N & A & _). intro x. specialize (D x). split_eqb; [| assumption].
     destruct (phases s w); tauto || (split; [intuition congruence | intuition congruence]).
   - (* S6 *)
-    rewrite H3 in DN. now inversion DN.
-  - rewrite H3 in D, DN. inversion DN as [| ? ? DNw DN']. subst. intro x. specialize (D x). cbn in D.
+    rewrite H1 in DN. now inversion DN.
+  - rewrite H1 in D, DN. inversion DN as [| ? ? DNw DN']. subst. intro x. specialize (D x). cbn in D.
     split_eqb; intuition (congruence || auto).
   - (* D2 *)
     destruct OL as (_ & P). apply nodup_snoc; [assumption | apply OUT; now rewrite P].
@@ -422,11 +462,12 @@ Lemma watched_cases q d b :
   is_watched q d b = match q with [] => match d with [] => false | _ => b end | _ => true end.
 Proof. now destruct q, d. Qed.
 
-Lemma keep_flag s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> Flag s'.
+Lemma keep_flag s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Flag s'.
 Proof.
   intros Ht I H. pose proof (i_own s I t) as O. pose proof (i_flag s I) as (FC & F).
   pose proof (i_ending s I) as (_ & _ & _ & _ & _ & EL).
-  unfold Flag, Own, watched, admits in *. clear I.
+  pose proof (i_found s I) as FO. pose proof (i_lent s I) as (LE & _).
+  unfold Flag, Own, Found, watched, admits in *. clear I.
   step_cases H; try use_lock; try use_pc; cbn in *; unfold watched in *; cbn in *.
   all: try solve [repeat split; trivial; tauto].
   all: repeat match goal with H : queue _ = _ |- _ => rewrite H in * end.
@@ -435,8 +476,13 @@ Proof.
   all: try solve [split; [trivial |]; destruct (queue s) eqn:EQ, (drains s) eqn:ED, (shut s) eqn:ES, (queued (wd s)) eqn:EW;
     cbn in *; split_and; subst; cbn in *; trivial; intuition congruence].
   all: split; trivial.
-  - destruct c; cbn; trivial. intro A. destruct (queue s), (drains s); congruence.
-  - (* S6 *)
+  all: try solve [match goal with c : call |- _ => destruct c end; cbn; trivial; intro A; destruct (queue s), (drains s); congruence].
+  all: try solve [match goal with c : call |- _ => now destruct c end].
+  all: try solve [match goal with r : after |- _ => now destruct r end].
+  - (* S6, the drains *)
+    match goal with E : drains _ = _ |- _ => rewrite E in F end. destruct F as (F1 & F2). split; [| assumption].
+    intro A. apply F1. destruct (queue s); [| reflexivity]. now destruct d.
+  - (* S7 *)
     destruct F as (F1 & F2). rewrite F2.
     destruct (queued (wd s)), (queue s), (drains s), (shut s); cbn in *; intuition congruence.
   - (* L3 *)
@@ -460,16 +506,19 @@ Proof. intro. exists t. now rewrite upd_same. Qed.
 Ltac way :=
   first [ assumption | apply coming_new; reflexivity | apply coming_kept; [tauto | use_pc; cbn; first [discriminate | split_goal; (assumption || discriminate || reflexivity)]] ].
 
-Lemma keep_snap s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> Snap s'.
+Lemma keep_snap s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Snap s'.
 Proof.
   intros Ht I H. pose proof (i_own s I t) as O. pose proof (i_flag s I) as (FC & F).
+  pose proof (i_lent s I) as (LE & _ & _ & LC).
   pose proof (i_snap s I) as S. pose proof (i_lk s I) as L.
   unfold Snap, Own, watched, admits, to_serve, Lk in *. clear I.
   step_cases H; try use_lock; try use_pc; cbn in *; trivial.
   all: try (destruct (lock s) as [[t0 c0] |]; trivial; cbn in *; destruct (snapshot c0); trivial).
   all: try solve [intros Q; split_and; rewrite ?Q in *; try specialize (S eq_refl); split_and; try split;
     intros; first [congruence | lia | way]].
-  - now destruct c.
+  all: try solve [match goal with c : call |- _ => now destruct c end].
+  all: try solve [match goal with r : after |- _ => now destruct r end].
+  - (* A13 *) intro Q. destruct O as (_ & LT & _). destruct (LE LT) as (_ & Q' & _). congruence.
   - destruct (queue s); [exact Logic.I |]. now destruct (Nat.eqb n w).
   - now destruct (drains s).
 Qed.
@@ -484,9 +533,10 @@ Proof.
     intuition congruence.
 Qed.
 
-Lemma keep_head s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> WakeHead s'.
+Lemma keep_head s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> WakeHead s'.
 Proof.
   intros Ht I H. pose proof (unflagged s I) as UF. pose proof (i_own s I t) as O. pose proof (i_flag s I) as (FC & F).
+  pose proof (i_lent s I) as (LE & _ & _ & LC).
   pose proof (i_snap s I) as S. pose proof (i_head s I) as K. pose proof (i_found s I) as FO. pose proof (i_lk s I) as L.
   unfold WakeHead, Flag, Snap, Own, Found, watched, admits, to_serve, head_waits, Lk in *. clear I.
   step_cases H; try use_lock; try use_pc; cbn in *; trivial.
@@ -494,7 +544,10 @@ Proof.
   all: try (specialize (K ST)).
   all: try solve [tauto].
   all: try solve [destruct K as [K | K]; [left; exact K | right; way]].
-  - (* C3 *) destruct (UF ST) as (-> & _); [tauto | now left].
+  all: try solve [left; rewrite (proj1 (LE ltac:(tauto))); exact Logic.I].
+  all: try solve [match goal with A : admits _ _ |- _ =>
+    destruct A as (_ & A & _); left; rewrite (proj1 (UF eq_refl A)); exact Logic.I end].
+  - (* A4 *) destruct (UF ST) as (-> & _); [tauto | now left].
   - (* R1 *)
     destruct (queued (wd s)); [right; now apply coming_new |].
     destruct (UF ST eq_refl) as (-> & _). now left.
@@ -504,8 +557,6 @@ Proof.
   - (* unlocked *)
     try specialize (K eq_refl); destruct K as [K' | K']; [now left | right]. apply coming_kept; [assumption |].
     destruct L as (-> & _). discriminate.
-  - (* J2c *)
-    destruct H3 as (Q & _). destruct (UF eq_refl Q) as (-> & _). now left.
   - (* J4 *) destruct F as (_ & -> & _). now left.
   - (* J5 *)
     try specialize (K eq_refl); destruct K as [K' | K']; [| now right]. destruct (queue s) as [| x q]; cbn.
@@ -527,9 +578,10 @@ Proof.
     now destruct (drains s).
 Qed.
 
-Lemma keep_wdrains s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> WakeDrains s'.
+Lemma keep_wdrains s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> WakeDrains s'.
 Proof.
   intros Ht I H. pose proof (unflagged s I) as UF. pose proof (i_own s I t) as O. pose proof (i_flag s I) as (FC & F).
+  pose proof (i_lent s I) as (LE & _ & _ & LC).
   pose proof (i_snap s I) as S. pose proof (i_wdrains s I) as K. pose proof (i_found s I) as FO. pose proof (i_lk s I) as L.
   unfold WakeDrains, Flag, Snap, Own, Found, watched, admits, to_serve, drains_wait, Lk in *. clear I.
   assert (UF' : drained (lock s) = true -> queued (wd s) = false -> queue s = [] /\ (shut s = true -> drains s = [])).
@@ -539,7 +591,8 @@ Proof.
   all: try (specialize (K ST)).
   all: try solve [tauto].
   all: try solve [destruct K as [K | K]; [left; exact K | right; way]].
-  - (* R1 *)
+  all: try solve [match goal with A : admits _ _ |- _ => destruct A as (_ & _ & A & _); left; intros; congruence end].
+  - (* R5 *)
     destruct (queued (wd s)); [right; now apply coming_new |].
     destruct (UF' ST eq_refl) as (_ & D). left. intros A B. now apply D in A.
   - (* locked *)
@@ -548,15 +601,8 @@ Proof.
   - (* unlocked *)
     try specialize (K eq_refl); destruct K as [K' | K']; [now left | right]. apply coming_kept; [assumption |].
     destruct L as (-> & _). discriminate.
-  - (* J2c *) left. congruence.
-  - (* J4 *) destruct F as (_ & _ & A). left. congruence.
   - (* S6, the drains do not go yet *)
-    destruct F as (F & _). rewrite watched_cases in F.
-    destruct H1 as [A | [A | A]]; [left; congruence | | left; congruence].
-    destruct (Z.eq_dec (room (wd s)) (limit s)) as [E |]; [| now left].
-    destruct (shut s); [| left; discriminate]. destruct (drains s); [left; congruence |].
-    assert (Q : queued (wd s) = true) by (apply F; now destruct (queue s)).
-    destruct (S Q) as (S1 & S2). right. apply S2. lia.
+    match goal with X : _ \/ room _ <> _ |- _ => destruct X; left; congruence end.
   - (* S7 *)
     destruct m; [right; now apply coming_new |].
     try specialize (K eq_refl); destruct K as [K' | K']; [now left | right]. apply coming_kept; [assumption |].
@@ -564,37 +610,34 @@ Proof.
   - (* K2 *)
     now destruct (drains s).
   - (* D2 *) left. congruence.
-  - (* D3 *)
-    destruct F as (Q & SH). destruct (S Q) as (S1 & S2).
-    destruct (Z.eq_dec (room (wd s)) (limit s)) as [E |]; [right; apply S2; lia | now left].
   - (* E2 *)
     try specialize (K eq_refl); destruct K as [K' | K']; [left | now right].
     intros A B. apply K'; [assumption |]. intros E. now rewrite E in B.
 Qed.
 
-Lemma keep_found s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> Found s'.
+Lemma keep_found s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Found s'.
 Proof.
   intros Ht I H. pose proof (unflagged s I) as UF. pose proof (i_own s I t) as O. pose proof (i_flag s I) as (FC & F).
+  pose proof (i_lent s I) as (LE & _ & _ & LC).
   pose proof (i_snap s I) as S. pose proof (i_found s I) as FO. pose proof (i_lk s I) as L.
   unfold Found, Flag, Snap, Own, Found, watched, admits, to_serve, Lk in *. clear I.
   step_cases H; try use_lock; try use_pc; cbn in *; trivial.
   all: try tauto.
-  all: try solve [destruct (lock s) as [[t0 []] |]; trivial; cbn in *; split_and; trivial;
+  all: try solve [in_lock; cbn in *; split_and; trivial;
                   intro Q; match goal with H : queue _ = [] -> _ |- _ => destruct (H Q) end; [left; assumption | right; way]].
+  all: try solve [match goal with c : call |- _ => now destruct c end].
+  all: try solve [match goal with r : after |- _ => now destruct r end].
   - (* C3 *)
-    destruct (lock s) as [[t0 []] |]; trivial; cbn in *; destruct O as (_ & Q & _); split_and; congruence.
+    in_lock; cbn in *; split_and; congruence.
+  - (* A13 *) in_lock; cbn in *; split_and; congruence.
   - (* R1 *)
-    destruct (lock s) as [[t0 []] |]; trivial; cbn in *. destruct FO as (A & B & D), F as (Q & _).
+    in_lock; cbn in *. destruct FO as (A & B & D), F as (Q & _).
     repeat split; trivial. intros _. right. rewrite Q. now apply coming_new.
-  - now destruct c.
-  - (* J4 *)
-    destruct FO as (A & B), F as (Q & C & D). repeat split; trivial. intros _. destruct (S Q) as (S1 & S2).
-    destruct (Z_lt_dec (room v) (room (wd s))); [right; auto | left; lia].
   - destruct (queue s); [exact Logic.I |]. now destruct (Nat.eqb n w).
   - now destruct (drains s).
 Qed.
 
-Lemma keep_bytes s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> Bytes s'.
+Lemma keep_bytes s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Bytes s'.
 Proof.
   intros Ht I H. pose proof (i_own s I t) as O. pose proof (i_ownl s I) as OL. pose proof (i_bytes s I) as (B & B0).
   pose proof (i_ending s I) as (E1 & E2 & _ & EO & ED & EL). pose proof (i_lk s I) as L.
@@ -628,16 +671,22 @@ Proof.
        repeat match goal with E : ending _ _ = _ |- _ => rewrite E in * end; cbn in *.
   all: try (rewrite EO by trivial); try (rewrite EO in * by trivial).
   all: try solve [cbn; try destruct e; try destruct h; cbn in *; lia].
+  all: try solve [match goal with r : after |- _ => destruct r; cbn in *; lia end].
+  all: try match goal with
+    | |- context [sum (upd (share ?s0) ?i ?v) Sh] =>
+        rewrite (sum_change (share s0) (upd (share s0) i v) Sh i)
+          by first [assumption | tauto | intros; now rewrite upd_other]; rewrite upd_same; try lia
+    end.
   - (* Poll *)
     destruct e; try lia. destruct H2 as [P | P]; rewrite P in *; [lia |]. destruct ED as [A | A]; trivial; discriminate.
   - (* S5 *) destruct e, (phases s w); cbn in *; try tauto; lia.
   - (* S6, the drains *)
-    destruct D as (D & _). destruct D as (_ & -> & _); [rewrite H3; now left | lia].
+    destruct D as (D & _). destruct D as (_ & -> & _); [rewrite H1; now left | lia].
   - (* L3 *) destruct (queue s); cbn; [lia |]. destruct (Nat.eqb n w); cbn; lia.
   - (* K2 *) destruct (drains s); cbn; lia.
 Qed.
 
-Lemma keep_wakers s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> Wakers s'.
+Lemma keep_wakers s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Wakers s'.
 Proof.
   intros Ht I H. pose proof (i_own s I t) as O. pose proof (i_ownl s I) as OL. pose proof (i_wakers s I) as B.
   assert (NQ : NoDup (queue s)) by (destruct (i_queue s I) as (QN & -> & _); now apply nodup_still).
@@ -660,6 +709,7 @@ Proof.
   all: try solve [destruct (drains s); cbn in *; lia].
   all: try solve [destruct e, h; split_eqb; split_and; rewrite_phase; cbn in *; lia].
   all: try solve [split_eqb; split_and; rewrite_phase; cbn in *; lia].
+  all: try solve [match goal with r : after |- _ => destruct r; cbn in *; lia end].
   - (* Poll *)
     unfold draining in ED. split_eqb; [| assumption]. rewrite H3 in *. destruct H2 as [P | P]; rewrite P in *; lia.
   - (* S4 *)
@@ -701,7 +751,7 @@ Proof.
   induction l as [| a l IH]; cbn; constructor; [constructor | assumption].
 Qed.
 
-Lemma keep_order s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> Order s'.
+Lemma keep_order s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Order s'.
 Proof.
   intros Ht I H. pose proof (i_queue s I) as (QN & QE & QG & QA). pose proof (i_ownl s I) as OL.
   pose proof (i_ending s I) as (E1 & E2 & _ & EO & ED & EL).
@@ -737,6 +787,53 @@ Proof.
     intros pre x post E Hx. eapply Forall_impl; [| eapply P; eassumption]. intros a A. cbn. split_eqb; trivial.
 Qed.
 
+Lemma keep_lent s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Lent s'.
+Proof.
+  intros Ht I H. pose proof (i_lent s I) as (L1 & L2 & L3' & L4). pose proof (i_own s I t) as O.
+  pose proof (i_ownl s I) as OL. pose proof (i_flag s I) as (FC & F).
+  unfold Lent, Own, OwnLock, Flag in *. clear I need_nonneg.
+  step_cases H; try use_lock; try use_pc; cbn in *.
+  all: repeat match goal with |- _ /\ _ => split end; trivial.
+  all: try solve [intro A; destruct (L1 A) as (? & ? & ? & ?); split_and; trivial; lia || congruence].
+  all: try solve [intuition congruence].
+  (* The shares are not negative, and empty if recalled. *)
+  all: try solve [match goal with |- forall _ : nat, 0 <= upd (share ?s0) ?i _ _ /\ _ =>
+    let k := fresh "k" in intro k; pose proof (L2 i); specialize (L2 k); unfold upd; destruct (Nat.eqb_spec k i);
+      [subst k; split_and; [lia | intro; first [discriminate | reflexivity | lia |
+         exfalso; assert (recalled s0 i = false) by auto; congruence]] | exact L2] end].
+  (* One that is not recalled says that the word is lent. *)
+  all: try solve [let k := fresh "k" in let A := fresh in
+    intros k Hk A; unfold upd in A; destruct (Nat.eqb_spec k i); [subst; apply (L3' i); tauto | now apply (L3' k)]].
+  all: try solve [match goal with r : after |- _ => destruct r; cbn; split_and; trivial; intuition congruence end].
+  all: try solve [match goal with c : call |- _ => destruct c; cbn; split_and; trivial; intuition congruence end].
+  all: try solve [destruct (queue s) as [| y q]; [| destruct (Nat.eqb y w)]; split_and; trivial; intuition congruence].
+  all: try solve [destruct (drains s); split_and; trivial; intuition congruence].
+  all: try lia.
+  all: try solve [intro A; split_and; destruct (L1 A) as (? & ? & ? & ?); split_and; trivial; lia || congruence].
+  all: try solve [match goal with RI : recalled ?s0 ?i = false |- context [upd (recalled ?s0) ?i false] =>
+    assert (RU : forall k, upd (recalled s0) i false k = recalled s0 k)
+      by (intro k; unfold upd; destruct (Nat.eqb_spec k i); congruence);
+    destruct (lock s0) as [[? c0] |]; [destruct c0 |]; split_and; trivial; intros; rewrite ?RU; auto end].
+  all: try solve [intros A k Hk; unfold upd; destruct (Nat.eqb_spec k i); subst; split_and;
+    match goal with X : lent _ = true -> forall _, _ |- _ => apply X; trivial end].
+  all: try solve [match goal with |- 0 <= _ + share _ ?j => pose proof (L2 j) end; split_and; lia].
+  all: try solve [intros k Hk; unfold upd; split_and;
+    match goal with X : forall _, _ -> recalled _ _ = _ |- context [Nat.eqb _ ?j] =>
+      destruct (Nat.eqb_spec k j); [subst k | rewrite (X k Hk)];
+      destruct (Nat.ltb_spec j (S j)); try destruct (Nat.ltb_spec k j); try destruct (Nat.ltb_spec k (S j)); cbn; trivial; lia end].
+  all: try solve [intros k Hk A; split_and;
+    match goal with X : forall _, _ -> recalled _ _ = _ |- _ => rewrite (X k Hk) in A; apply Nat.ltb_ge in A; lia end].
+  all: try solve [intros k Hk; destruct (recalled s k) eqn:E;
+    [destruct (Nat.ltb_spec k 0); [lia | reflexivity] | specialize (L3' k Hk E); congruence]].
+  all: try solve [intros A k Hk; split_and; match goal with X : forall _, _ -> recalled _ _ = _ |- _ => rewrite (X k Hk) end;
+    destruct (Nat.ltb_spec k Sh); [reflexivity | lia]].
+  all: try solve [intro X; split_and; match goal with A : admits _ _ |- _ => destruct A as (A & _); congruence end].
+  (* G3: no flag is set, so nobody waits. *)
+  all: try solve [intros _; unfold watched, is_watched in F; destruct (queue s); [| destruct (drains s); congruence];
+    repeat split; trivial; congruence].
+  all: intro A; destruct (L1 A) as (? & Q & ? & ?); rewrite Q; split_and; trivial; now destruct (_ && _).
+Qed.
+
 (** * The whole *)
 
 Lemma inv_init l : Inv (init l).
@@ -753,15 +850,16 @@ Proof.
   - rewrite !Z0 by reflexivity. lia.
   - intro. rewrite Z0 by reflexivity. lia.
   - repeat split; [tauto | | constructor]. intros [] ? ? E; discriminate.
+  - unfold Lent. cbn. repeat split; trivial; intros; (lia || discriminate).
 Qed.
 
-Lemma inv_step s t l s' : (t < T)%nat -> Inv s -> step W need s t l s' -> Inv s'.
+Lemma inv_step s t l s' : (t < T)%nat -> Inv s -> step W need Sh overflow s t l s' -> Inv s'.
 Proof.
   intros; constructor; eauto using keep_lk, keep_own, keep_ownl, keep_queue, keep_ending, keep_drains, keep_flag,
-    keep_snap, keep_head, keep_wdrains, keep_found, keep_bytes, keep_wakers, keep_order.
+    keep_snap, keep_head, keep_wdrains, keep_found, keep_bytes, keep_wakers, keep_order, keep_lent.
 Qed.
 
-Theorem inv_reach s : reach T W need s -> Inv s.
+Theorem inv_reach s : reach T W need Sh overflow s -> Inv s.
 Proof. induction 1; [apply inv_init | eapply inv_step; eassumption]. Qed.
 
 End Inv.

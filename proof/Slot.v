@@ -31,7 +31,7 @@ Definition set_fate s e f := Slots (st s) (cell s) (by_ s) (upd (fates s) e f).
 
 Inductive slabel :=
 | P1 (e : nat) | P2 | P3 (e : nat) | T2 | T2none | T3 | T3no | T4 (x e : nat) | T4remove (e : nat) | T4push
-| W2 | U1 | U2 (e : nat) | U2doomed | K5.
+| W2 | U1 | U2 (e : nat) | U2doomed | U3.
 
 Section Slot.
 Variables (fp due : nat -> nat).
@@ -83,8 +83,8 @@ Inductive sstep (s : slots) (t i : nat) : slabel -> slots -> Prop :=
 | u4_drop x e : by_ s i = Held t x -> cell s i = Some e ->
     sstep s t i (T4remove e) (set_fate (set_slot s i Free None (Emptied t)) e Removed)
 (* a clear comes by a claimed slot *)
-| k5 : st s i = Claimed ->
-    sstep s t i K5 (set_slot s i Doomed (cell s i) (by_ s i)).
+| u3 : st s i = Claimed ->
+    sstep s t i U3 (set_slot s i Doomed (cell s i) (by_ s i)).
 
 Definition sinit : slots := Slots (fun _ => Free) (fun _ => None) (fun _ => Listed) (fun _ => Unborn).
 
@@ -246,7 +246,7 @@ Definition owner b :=
   end.
 
 Theorem alone s t i l s' u :
-  sreach s -> sstep s t i l s' -> owner (by_ s i) = Some u -> l = K5 \/ l = T2none \/ t = u.
+  sreach s -> sstep s t i l s' -> owner (by_ s i) = Some u -> l = U3 \/ l = T2none \/ t = u.
 Proof.
   intros R H O. destruct (sinv_reach s R) as (SO & _). specialize (SO i). unfold slot_ok in SO.
   inversion H; subst; auto; try (match goal with B : by_ _ _ = _ |- _ => rewrite B in O end; cbn in O; right; right; congruence).

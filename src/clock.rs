@@ -65,6 +65,8 @@ pub(crate) use self::real::RealClock;
 /// By the processor's counter, if it runs evenly (`quanta` knows), else by the system's monotonic clock.
 #[cfg(all(feature = "quanta", not(any(cloakroom_loom, miri))))]
 mod real {
+    use std::sync::OnceLock;
+
     use crate::slots::{NEVER, Nanos};
 
     pub(crate) struct RealClock {
@@ -76,7 +78,9 @@ mod real {
 
     impl RealClock {
         pub(super) fn new() -> Self {
-            let clock = quanta::Clock::new();
+            // Looking for the counter takes microseconds, and in a virtual machine a hundred.
+            static COUNTER: OnceLock<quanta::Clock> = OnceLock::new();
+            let clock = COUNTER.get_or_init(quanta::Clock::new).clone();
             let (origin, scale) = (clock.raw(), clock.delta_as_nanos(0, 1 << 32));
             Self { clock, origin, scale }
         }

@@ -48,6 +48,55 @@ impl Refusal {
             Refusal::QueueFull => "queue_full",
         }
     }
+
+    /// Whether the same request can succeed later.
+    ///
+    /// `false` for [`TooLarge`](Self::TooLarge) and [`Closed`](Self::Closed). An owner's request that exceeds what
+    /// one owner may hold never fits either: [`AcquireError::is_transient`] knows.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cloakroom::Refusal;
+    /// assert!(Refusal::Full.is_transient());
+    /// assert!(!Refusal::TooLarge.is_transient());
+    /// ```
+    #[must_use]
+    pub const fn is_transient(self) -> bool {
+        match self {
+            Refusal::Full
+            | Refusal::TimedOut
+            | Refusal::Cancelled
+            | Refusal::OwnerFull
+            | Refusal::QueueFull => true,
+            Refusal::TooLarge | Refusal::Closed => false,
+        }
+    }
+
+    /// Suggests a status for an HTTP response.
+    ///
+    /// 413 for what is too large, 429 for an owner that holds too much, and 503 for everything else, which is no
+    /// fault of the client's.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cloakroom::Refusal;
+    /// assert_eq!(Refusal::TooLarge.http_status(), 413);
+    /// assert_eq!(Refusal::QueueFull.http_status(), 503);
+    /// ```
+    #[must_use]
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Refusal::TooLarge => 413,
+            Refusal::OwnerFull => 429,
+            Refusal::Full
+            | Refusal::TimedOut
+            | Refusal::Cancelled
+            | Refusal::Closed
+            | Refusal::QueueFull => 503,
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -119,6 +168,31 @@ impl AcquireError {
     #[must_use]
     pub fn queue_position(&self) -> Option<usize> {
         matches!(self.reason, Refusal::Full | Refusal::QueueFull).then(|| self.waiting + 1)
+    }
+
+    /// Whether the same request can succeed later: [`Refusal::is_transient`], and it is not larger than what one
+    /// owner may hold.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        self.reason.is_transient() && !self.is_too_large()
+    }
+
+    /// Suggests a status for an HTTP response: [`Refusal::http_status`], and 413 for a request that is larger than
+    /// what one owner may hold.
+    #[must_use]
+    pub fn http_status(&self) -> u16 {
+        if self.is_too_large() {
+            return Refusal::TooLarge.http_status();
+        }
+        self.reason.http_status()
+    }
+
+    fn is_too_large(&self) -> bool {
+        match self.reason {
+            Refusal::TooLarge => true,
+            Refusal::OwnerFull => self.requested > self.limit,
+            _ => false,
+        }
     }
 }
 
@@ -193,6 +267,20 @@ impl<P> PutError<P> {
         self.refusal.queue_position()
     }
 
+    /// The payload, given back, and why it was refused.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
+    /// let (payload, refusal) = stash.try_put((), vec![7; 2_000]).unwrap_err().into_parts();
+    /// assert_eq!((payload.len(), refusal.http_status()), (2_000, 413));
+    /// ```
+    #[must_use]
+    pub fn into_parts(self) -> (P, AcquireError) {
+        (self.payload, self.refusal)
+    }
+
     /// All of the above, without the payload.
     #[must_use]
     pub fn details(&self) -> &AcquireError {
@@ -214,6 +302,31 @@ impl<P> fmt::Display for PutError<P> {
 }
 
 impl<P> Error for PutError<P> {}
+
+/// Drops the payload, and keeps why it was refused: for `?`.
+///
+/// # Examples
+///
+/// ```
+/// use cloakroom::{AcquireError, Stash, Ticket};
+///
+/// fn hand_in(stash: &Stash<Vec<u8>, u64>, user: u64) -> Result<Ticket, AcquireError> {
+///     let room = stash.try_reserve_for(&user, 100)?;
+///     let first = room.put(user, vec![7; 60])?;
+///     stash.take(&first, &user);
+///     Ok(stash.try_put(user, vec![7; 2_000])?)
+/// }
+///
+/// let stash = Stash::builder().max_bytes(1_000).build()?;
+/// let refused = hand_in(&stash, 17).unwrap_err();
+/// assert!(!refused.is_transient());
+/// # Ok::<(), cloakroom::ConfigError>(())
+/// ```
+impl<P> From<PutError<P>> for AcquireError {
+    fn from(error: PutError<P>) -> Self {
+        error.refusal
+    }
+}
 
 /// A setting that cannot be: which one, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]

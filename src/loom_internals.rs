@@ -1,9 +1,11 @@
 //! What the models need of the inside. Exists under `--cfg loom` only.
 
+use crate::budget::{Budget, MODEL_BATCH, Permit, Returned, Share, Tier};
 use crate::slots::{
     Bound, ClaimedSlot, FreeList, Links, MapHandle, NEVER, Removed, RemovedBatch, SlotMap,
 };
 use crate::stash::NextSweep;
+use crate::sync::MODEL_SHARE;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::ticket::Ticket;
 
@@ -33,7 +35,13 @@ impl Slots {
     /// Takes a payload out at time 0.
     #[must_use]
     pub fn take(&self, ticket: Ticket, owner: u64) -> Option<u64> {
-        match self.0.remove(ticket, &owner, 0, || ())? {
+        self.take_at(0, ticket, owner)
+    }
+
+    /// Takes a payload out, unless it has expired.
+    #[must_use]
+    pub fn take_at(&self, now: u64, ticket: Ticket, owner: u64) -> Option<u64> {
+        match self.0.remove(ticket, &owner, now, || ())? {
             Removed::Delivered(gone) => Some(*gone.payload),
             Removed::Expired(_) => None,
         }
@@ -72,6 +80,37 @@ impl Slots {
     }
 }
 
+/// A slot map whose owners have accounts, which are charged together with something else.
+#[derive(Debug)]
+pub struct OwnerAccounts(SlotMap<(), u64>);
+
+impl OwnerAccounts {
+    /// Each owner may hold this much.
+    #[must_use]
+    pub fn new(limit: u64) -> Self {
+        Self(SlotMap::new(1, Some(limit)))
+    }
+
+    /// Charges the owner's account if the attempt succeeds. `None`: the account is full.
+    pub fn charge_with(
+        &self,
+        owner: u64,
+        bytes: u64,
+        attempt: impl FnOnce() -> bool,
+    ) -> Option<bool> {
+        let key = self.0.owner_key(&owner).expect("owners have accounts");
+        let attempt = || if attempt() { Ok(()) } else { Err(()) };
+        let charged = self.0.charge_owner_with(key, bytes, attempt);
+        charged.ok().map(|attempted| attempted.is_ok())
+    }
+
+    /// What the owner holds.
+    #[must_use]
+    pub fn used(&self, owner: u64) -> u64 {
+        self.0.owner_key(&owner).map_or(0, |key| self.0.owner_used(key))
+    }
+}
+
 // SAFETY: whatever happens to the reference, the map is in what it refers to.
 unsafe impl MapHandle<Box<u64>, u64> for &Slots {
     fn map(&self) -> &SlotMap<Box<u64>, u64> {
@@ -87,6 +126,11 @@ impl Claimed<'_> {
     #[must_use]
     pub fn payload(&self) -> u64 {
         **self.0.payload()
+    }
+
+    /// Changes its deadline.
+    pub fn renew(&mut self, deadline: u64) {
+        self.0.renew(deadline);
     }
 
     /// Makes it live again; `false`: it has gone instead, because all were cleared.
@@ -283,4 +327,79 @@ impl Free {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// A budget that can lend to two shares, in batches of `batch`, if besides `overflow` at least `plenty` is free.
+#[must_use]
+pub fn lending(limit: u64, overflow: u64, batch: u64, plenty: u64) -> Budget {
+    Budget::with_lending(limit, overflow, batch, plenty)
+}
+
+/// Lets all budgets that this model makes from now on lend to two shares, in batches of `batch`.
+pub fn lend_in_batches(batch: u64) {
+    MODEL_BATCH.set(Some(batch));
+}
+
+/// Begins to lend, if nothing is against it.
+pub fn lend(budget: &Budget) {
+    budget.lend();
+}
+
+/// Chooses the share that the calling thread uses.
+pub fn use_share(number: usize) {
+    MODEL_SHARE.with(|share| share.set(number));
+}
+
+/// One share, as if the state that it belongs to were `LENT`.
+pub struct OneShare(Share);
+
+impl Default for OneShare {
+    fn default() -> Self {
+        let share = Share::new();
+        share.resume();
+        Self(share)
+    }
+}
+
+impl OneShare {
+    /// Takes bytes; `false`: it has too few.
+    #[must_use]
+    pub fn try_acquire(&self, bytes: u64) -> bool {
+        self.0.try_acquire(bytes)
+    }
+
+    /// Gives bytes back; `false`: it would have more than `most`.
+    #[must_use]
+    pub fn release(&self, bytes: u64, most: u64) -> bool {
+        self.0.release(bytes, most) == Returned::Kept
+    }
+
+    /// Adds bytes, and returns what it had.
+    pub fn deposit(&self, bytes: u64) -> u64 {
+        self.0.deposit(bytes)
+    }
+
+    /// Takes out what is above `kept`.
+    #[must_use]
+    pub fn withdraw(&self, kept: u64) -> u64 {
+        self.0.withdraw(kept)
+    }
+
+    /// Takes out all.
+    #[must_use]
+    pub fn recall(&self) -> u64 {
+        self.0.recall()
+    }
+}
+
+impl std::fmt::Debug for OneShare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("OneShare").field(&self.0.room()).finish()
+    }
+}
+
+/// Whether bytes of the permit, as it was given out, were from the overflow.
+#[must_use]
+pub fn is_overflow(permit: &Permit<'_>) -> bool {
+    permit.tier() == Tier::Overflow
 }

@@ -4,14 +4,23 @@ use std::error::Error;
 use std::fmt;
 use std::str::FromStr;
 
-use rand::Rng;
+use crate::secrets;
 
 /// A claim check: whoever has it and is the owner may take the payload, once.
 ///
 /// 128 bits in the form of a version 8 UUID: 32 say which slot, 90 are from a cryptographically secure
 /// random generator, so a ticket cannot be guessed, not even from another ticket. Send it to its owner
 /// only: `Display` writes all of it, as `xxxxxxxx-xxxx-8xxx-yxxx-xxxxxxxxxxxx`; `Debug` leaves the secret
-/// out, so that it does not get into logs.
+/// out, so that it does not get into logs. [`to_bytes`](Self::to_bytes) and [`as_u128`](Self::as_u128) are all of
+/// it, too. With the feature `uuid` it converts to and from `uuid::Uuid`; with `serde` it is a string where the
+/// format is for people, and bytes where it is not.
+///
+/// # Copies of the process
+///
+/// After a `fork()` parent and child issue different tickets, also from a stash and a thread that are older
+/// than the fork. Copies that are made without the C library's knowledge cannot be noticed: a raw `clone`
+/// system call, and a snapshot of a virtual machine that is started more than once. Such copies can issue the
+/// same tickets until their threads reseed, which each does after 4096 tickets.
 ///
 /// ```
 /// use cloakroom::Ticket;
@@ -40,9 +49,8 @@ impl Secret {
 
     #[inline]
     pub(crate) fn random() -> Self {
-        let mut rng = rand::rng();
-        let low = rng.next_u64();
-        Self([low as u32, (low >> 32) as u32, rng.next_u32() >> (32 - TOP_BITS)])
+        let [low, middle, high] = secrets::draw();
+        Self([low, middle, high >> (32 - TOP_BITS)])
     }
 
     /// 64 of the bits.
@@ -98,6 +106,73 @@ impl Ticket {
             (self.0 >> 80 & mask(16)) << 74 | (self.0 >> 64 & mask(12)) << 62 | self.0 & mask(62);
         Secret([bits as u32, (bits >> 32) as u32, (bits >> 64) as u32])
     }
+
+    /// Returns all 128 bits, the secret among them.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cloakroom::Ticket;
+    /// # let stash = cloakroom::Stash::<String, ()>::builder().max_bytes(1 << 20).build().unwrap();
+    /// # let ticket = stash.try_put((), "coat".to_owned()).unwrap();
+    /// assert_eq!(Ticket::try_from(ticket.as_u128())?, ticket);
+    /// # Ok::<(), cloakroom::ParseTicketError>(())
+    /// ```
+    #[must_use]
+    pub const fn as_u128(self) -> u128 {
+        self.0
+    }
+
+    /// Returns the 16 bytes of the UUID, the highest first, the secret among them.
+    ///
+    /// For protocols whose tickets are bytes, such as Arrow Flight, and for columns of type `uuid`.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cloakroom::Ticket;
+    /// # let stash = cloakroom::Stash::<String, ()>::builder().max_bytes(1 << 20).build().unwrap();
+    /// # let ticket = stash.try_put((), "coat".to_owned()).unwrap();
+    /// let received: Vec<u8> = ticket.to_bytes().to_vec();
+    /// assert_eq!(Ticket::try_from(&received[..])?, ticket);
+    /// # Ok::<(), cloakroom::ParseTicketError>(())
+    /// ```
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+}
+
+/// As [`as_u128`](Ticket::as_u128) returned it. Any number that is no version 8 UUID is an error.
+impl TryFrom<u128> for Ticket {
+    type Error = ParseTicketError;
+
+    fn try_from(bits: u128) -> Result<Self, ParseTicketError> {
+        if bits & VERSION_MASK != VERSION || bits & VARIANT_MASK != VARIANT {
+            return Err(ParseTicketError("not a version 8 UUID"));
+        }
+        Ok(Self(bits))
+    }
+}
+
+/// As [`to_bytes`](Ticket::to_bytes) returned them. Bytes that are no version 8 UUID are an error.
+impl TryFrom<[u8; 16]> for Ticket {
+    type Error = ParseTicketError;
+
+    fn try_from(bytes: [u8; 16]) -> Result<Self, ParseTicketError> {
+        u128::from_be_bytes(bytes).try_into()
+    }
+}
+
+/// As [`to_bytes`](Ticket::to_bytes) returned them. Any other number of bytes is an error.
+impl TryFrom<&[u8]> for Ticket {
+    type Error = ParseTicketError;
+
+    fn try_from(bytes: &[u8]) -> Result<Self, ParseTicketError> {
+        let bytes: [u8; 16] =
+            bytes.try_into().map_err(|_| ParseTicketError("not 16 bytes long"))?;
+        bytes.try_into()
+    }
 }
 
 impl fmt::Display for Ticket {
@@ -143,14 +218,11 @@ impl FromStr for Ticket {
                 bits = bits << 4 | u128::from(digit);
             }
         }
-        if bits & VERSION_MASK != VERSION || bits & VARIANT_MASK != VARIANT {
-            return Err(ParseTicketError("not a version 8 UUID"));
-        }
-        Ok(Self(bits))
+        bits.try_into()
     }
 }
 
-/// A text that is no ticket.
+/// Says why a text, a number or bytes are no ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseTicketError(&'static str);
 

@@ -255,3 +255,54 @@ fn an_entry_needs_little_more_than_itself() {
     report("bytes per entry, owner u128, 1000000 held", at[1]);
     report("bytes per entry, owner u128, the most from 100000 to 1000000 held", most);
 }
+
+/// As `max_bytes` says, for a stash that one thread fills with empty payloads, time and again.
+fn slots_stay_within_their_bound(overhead_factor: u64) {
+    const MAX_BYTES: u64 = 4 << 20;
+    let before = HELD.get();
+    // What a slot takes is the default overhead.
+    let probe: Stash<Bytes, ()> = Stash::builder().max_bytes(1 << 20).build().unwrap();
+    let _ticket = probe.try_put((), Bytes::new()).unwrap();
+    let slot = probe.used_bytes();
+    drop(probe);
+    assert_eq!(HELD.get(), before, "slots go back with the stash");
+
+    let overhead = overhead_factor * slot;
+    let builder = Stash::builder().max_bytes(MAX_BYTES).entry_overhead(overhead);
+    let stash: Stash<Bytes, ()> = builder.build().unwrap();
+    let (mut most, mut held) = (0, 0);
+    for _ in 0..3 {
+        held = 0;
+        while stash.try_put((), Bytes::new()).is_ok() {
+            held += 1;
+        }
+        assert_eq!(held, MAX_BYTES / overhead);
+        stash.clear();
+        most = most.max(HELD.get() - before);
+    }
+    report(&format!("slots' memory under 4 MiB, overhead x {overhead_factor}"), most);
+    let bound = 4 * MAX_BYTES / 3 * slot / overhead + 1_100 * slot;
+    assert!(most <= bound as i64, "{most} bytes for {held} slots of {slot}; bound {bound}");
+    assert!(most as u64 > held * slot, "it is the slots that are measured");
+}
+
+#[test]
+fn w9_memory_that_stays_after_a_clear_is_what_max_bytes_says() {
+    slots_stay_within_their_bound(1);
+    slots_stay_within_their_bound(4);
+}
+
+/// 4 KiB with two cores. The memory of shards is allocated when they have their first entries.
+#[test]
+fn w19_an_empty_stash_is_small() {
+    drop(stash::<Owner>(1 << 20));
+    let before = HELD.get();
+    let empty = stash::<Owner>(1 << 20);
+    let held = HELD.get() - before;
+    drop(empty);
+    assert_eq!(HELD.get(), before);
+    report("bytes of an empty stash", held);
+    let shards = (4 * thread::available_parallelism().unwrap().get()).next_power_of_two().min(64);
+    let most = 2048 + 256 * shards as i64;
+    assert!(held <= most, "{held} bytes, {shards} shards");
+}

@@ -1,6 +1,6 @@
 //! What a budget is compared with: semaphores that grant in order.
 
-use std::future::{Future, Pending};
+use std::future::Future;
 use std::hint::black_box;
 
 use cloakroom::{Acquire, AcquireError, Budget, Permit};

@@ -291,6 +291,26 @@ fn l11_two_join_and_one_wins() {
     });
 }
 
+/// A joiner that fits takes its bytes without having waited.
+#[test]
+fn l11_a_joiner_that_fits_refuses_nobody() {
+    model(|| {
+        let budget = Budget::new(2);
+        let p = hold(&budget, 2);
+        let other = {
+            let budget = budget.clone();
+            thread::spawn(move || Waiter::started(acquire(&budget, 1)))
+        };
+        drop(p);
+        drop(budget.try_acquire(1).expect("the other has one, or waits for nothing"));
+        match other.join().unwrap() {
+            Ok(permit) => drop(permit.unwrap()),
+            Err(waiter) => drop(waiter.woken_once().unwrap()),
+        }
+        settled(&budget);
+    });
+}
+
 #[test]
 fn l12_who_joins_late_never_overtakes() {
     model(|| {

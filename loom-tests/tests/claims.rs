@@ -168,3 +168,72 @@ fn s6_what_is_claimed_is_delivered_whoever_clears() {
         assert_eq!(slots.len(), 0);
     });
 }
+
+/// A sweep may have observed the entry before it was claimed: with the old deadline, which has come.
+#[test]
+fn s6_a_renewed_claim_is_not_swept_before_its_time() {
+    bounded_model(3, || {
+        let slots = slots();
+        let ticket = slots.insert(ALICE, 7, EARLY);
+        let sweeper = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.expire(NOW).count())
+        };
+        let renewed = slots.claim(ticket, ALICE).map(|mut claimed| {
+            claimed.renew(LATE);
+            assert!(claimed.put_back(), "nobody has cleared");
+        });
+        let swept = sweeper.join().unwrap();
+        assert_eq!(swept, usize::from(renewed.is_none()), "renewed entries must stay");
+        if renewed.is_some() {
+            assert_eq!(slots.expire(LATE - 1).count(), 0, "too early");
+            assert_eq!(slots.expire(LATE).count(), 1, "expired entries must be found");
+        }
+        assert_eq!(slots.len(), 0);
+    });
+}
+
+/// The sweep comes by because of another entry, and passes over what is claimed.
+#[test]
+fn s6_a_claim_renewed_to_an_earlier_time_is_found_by_a_sweep() {
+    bounded_model(3, || {
+        let slots = slots();
+        let _other = slots.insert(ALICE, 8, EARLY);
+        let ticket = slots.insert(ALICE, 7, LATE);
+        let mut claimed = slots.claim(ticket, ALICE).unwrap();
+        let sweeper = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.expire(NOW).count())
+        };
+        claimed.renew(EARLY);
+        assert!(claimed.put_back(), "nobody has cleared");
+        let found = sweeper.join().unwrap();
+        assert_eq!(found + slots.expire(NOW).count(), 2, "expired entries must be found");
+        assert_eq!(slots.len(), 0);
+    });
+}
+
+/// What orders a renewal and a take is the slot's state: who wins it sees the deadline that it was put back with.
+#[test]
+fn s6_a_take_after_a_renewed_claim_sees_the_new_deadline() {
+    model(|| {
+        let slots = slots();
+        let ticket = slots.insert(ALICE, 7, EARLY);
+        let claimer = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || {
+                slots.claim(ticket, ALICE).is_some_and(|mut claimed| {
+                    claimed.renew(LATE);
+                    claimed.put_back()
+                })
+            })
+        };
+        let taken = slots.take_at(NOW, ticket, ALICE);
+        let renewed = claimer.join().unwrap();
+        // Before the claim it had expired, and was removed; after it, it is in time.
+        assert!(taken.is_none() || renewed, "expired entries must not be delivered");
+        let rest = slots.take_at(NOW, ticket, ALICE);
+        assert_eq!(taken.is_some() || rest.is_some(), renewed, "renewed entries must be there");
+        assert_eq!(slots.len(), 0);
+    });
+}

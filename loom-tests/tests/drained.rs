@@ -1,9 +1,14 @@
 //! Who waits for the end: model L20. As in `budget.rs`, every model ends with `settled`.
 #![cfg(cloakroom_loom)]
 
-use cloakroom::{Budget, Refusal};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloakroom::{Budget, Refusal, Stash};
 use loom::thread;
-use loom_tests::{Boxed, CountingWaker, Waiter, acquire, hold, model, settled};
+use loom_tests::{
+    Boxed, CountingWaker, Exclusive, Now, Payload, Waiter, acquire, hold, model, settled,
+};
 
 fn drained(budget: &Budget) -> Boxed<()> {
     let budget = budget.clone();
@@ -152,6 +157,47 @@ fn l20_nobody_is_woken_while_it_is_open() {
         let watcher = watcher.still_waits();
         assert_eq!(budget.close(), 0);
         watcher.woken_once();
+        settled(&budget);
+    });
+}
+
+/// With two bytes stored; its handle, and a clone of its budget.
+fn stash_of_two() -> (Stash<Payload, ()>, Budget) {
+    let builder = Stash::builder().max_bytes(2).entry_overhead(0).ttl(Duration::from_nanos(5));
+    let stash: Stash<Payload, ()> = builder.clock(Now::default()).build().unwrap();
+    for byte in [1, 2] {
+        let _ = stash.try_put((), vec![byte]).unwrap();
+    }
+    let budget = stash.budget().clone();
+    (stash, budget)
+}
+
+/// A request that reclaims holds the stash for a moment, so its own thread may be the one that drops it. What that
+/// makes visible rests on the count of references, which loom does not see.
+#[test]
+fn w4_the_last_handle_goes_while_somebody_waits_for_its_bytes() {
+    model(|| {
+        let (stash, budget) = stash_of_two();
+        let ender = thread::spawn(move || drop(stash));
+        let outcome = Waiter::started(acquire(&budget, 2));
+        ender.join().unwrap();
+        match outcome {
+            Ok(permit) => drop(permit.unwrap()),
+            Err(waiter) => drop(waiter.woken_once().unwrap()),
+        }
+        settled(&budget);
+    });
+}
+
+#[test]
+fn w4_the_last_handle_goes_while_the_budget_closes() {
+    model(|| {
+        let (stash, budget) = stash_of_two();
+        let ender = thread::spawn(move || drop(stash));
+        budget.close();
+        let outcome = Waiter::started(drained(&budget));
+        ender.join().unwrap();
+        has_drained(outcome);
         settled(&budget);
     });
 }

@@ -132,3 +132,79 @@ fn w20_a_head_that_became_too_large_leaves_no_queue_behind_its_refusal() {
         settled(&budget);
     });
 }
+
+/// A request of 2 while the limit of an empty budget goes from 1 to 2: too large, or granted. `Full` is neither.
+#[test]
+fn w20_a_limit_that_is_raised_makes_nothing_full() {
+    model(|| {
+        let budget = Budget::new(1);
+        let resizer = {
+            let budget = budget.clone();
+            thread::spawn(move || budget.set_limit(2))
+        };
+        match budget.try_acquire(2) {
+            Ok(permit) => drop(permit),
+            Err(refusal) => assert_eq!(refusal.reason(), Refusal::TooLarge),
+        }
+        resizer.join().unwrap();
+        settled(&budget);
+    });
+}
+
+/// The same while it goes down, and comes up again.
+#[test]
+fn w20_a_limit_that_goes_down_and_up_makes_nothing_full() {
+    model(|| {
+        let budget = Budget::new(2);
+        let resizer = {
+            let budget = budget.clone();
+            thread::spawn(move || {
+                budget.set_limit(1);
+                budget.set_limit(2);
+            })
+        };
+        match budget.try_acquire(2) {
+            Ok(permit) => drop(permit),
+            Err(refusal) => assert_eq!(refusal.reason(), Refusal::TooLarge),
+        }
+        resizer.join().unwrap();
+        settled(&budget);
+    });
+}
+
+/// It is lowered after the close: nothing was ever too large for an open budget.
+#[test]
+fn w20_a_limit_lowered_after_the_close_makes_nothing_too_large() {
+    model(|| {
+        let budget = Budget::new(2);
+        let permit = hold(&budget, 1);
+        let closer = {
+            let budget = budget.clone();
+            thread::spawn(move || {
+                budget.close();
+                budget.set_limit(1);
+            })
+        };
+        let refusal = budget.try_acquire(2).unwrap_err().reason();
+        assert!(matches!(refusal, Refusal::Full | Refusal::Closed), "{refusal}");
+        closer.join().unwrap();
+        drop(permit);
+        settled(&budget);
+    });
+}
+
+/// A request that joins as the bytes come never waits, and refuses no other.
+#[test]
+fn w20_a_request_granted_as_it_joins_refuses_no_other() {
+    model(|| {
+        let budget = Budget::new(3);
+        let permit = hold(&budget, 3);
+        let other = {
+            let budget = budget.clone();
+            thread::spawn(move || Waiter::started(acquire(&budget, 1)))
+        };
+        drop(permit);
+        assert!(budget.try_acquire(1).is_ok(), "refused with nobody in the queue");
+        drop(other.join().unwrap());
+    });
+}

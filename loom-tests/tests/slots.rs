@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use cloakroom::Ticket;
-use cloakroom::loom_internals::{Free, Slots, Tree};
+use cloakroom::loom_internals::{Free, OwnerAccounts, Slots, Tree};
 use loom::thread;
 use loom_tests::{Exclusive, bounded_model, model};
 
@@ -384,5 +384,21 @@ fn s5_a_put_among_two_sweeps() {
         putter.join().unwrap();
         let there = other.join().unwrap();
         assert!(here || there || tree.expire(NOW), "expired entries must be found");
+    });
+}
+
+/// One request finds room in the account and none in the budget; another of the same owner, which the account
+/// has room for, never sees the first one's bytes.
+#[test]
+fn w20_an_attempt_that_fails_is_never_seen_in_the_account() {
+    model(|| {
+        let accounts = Arc::new(OwnerAccounts::new(100));
+        let refused = {
+            let accounts = Arc::clone(&accounts);
+            thread::spawn(move || accounts.charge_with(ALICE, 60, || false))
+        };
+        assert_eq!(accounts.charge_with(ALICE, 50, || true), Some(true), "OwnerFull");
+        assert!(matches!(refused.join().unwrap(), Some(false) | None));
+        assert_eq!(accounts.used(ALICE), 50);
     });
 }

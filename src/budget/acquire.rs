@@ -26,6 +26,11 @@ pin_project! {
     ///
     /// Dropping the future leaves the queue, or releases the bytes if they had been granted. Either way the
     /// next waiter is granted if it fits.
+    ///
+    /// # Memory ordering
+    ///
+    /// What was done before the releases that made its room, or before the close that refused it, happens before
+    /// what is done with its result.
     #[must_use = "a request does nothing until it is polled"]
     pub struct Acquire<'a, U = Never> {
         // Dropped first: the queue is left before user code is dropped.

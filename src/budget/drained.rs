@@ -19,6 +19,11 @@ pin_project! {
     /// # Cancel safety
     ///
     /// Nothing is lost by dropping it.
+    ///
+    /// # Memory ordering
+    ///
+    /// What was done before the close, and before each release, happens before what is done after it has
+    /// completed: see [`Budget`](super::Budget#memory-ordering).
     #[must_use = "a future does nothing until it is polled"]
     pub struct Drained<'a> {
         semaphore: &'a Arc<Semaphore>,

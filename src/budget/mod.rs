@@ -5,10 +5,15 @@
 
 mod acquire;
 mod drained;
+mod lending;
+mod limit;
 mod permit;
+mod recall;
 mod reclaim;
 mod semaphore;
+mod share;
 mod state;
+mod stats;
 mod wait_queue;
 
 use std::fmt;
@@ -17,6 +22,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use self::semaphore::Semaphore;
+#[cfg(not(target_family = "wasm"))]
 use crate::blocking::{self, Elapsed};
 use crate::error::{AcquireError, Refusal};
 use crate::maybe_owned::MaybeOwned;
@@ -24,11 +30,15 @@ use crate::sync::Arc;
 
 pub use self::acquire::Acquire;
 pub use self::drained::Drained;
+#[cfg(cloakroom_loom)]
+pub(crate) use self::lending::MODEL_BATCH;
 pub use self::permit::Permit;
 use self::reclaim::Reclaimer;
 pub(crate) use self::reclaim::{Reclaim, retry_after_expiry};
-pub(crate) use self::semaphore::Tier;
-pub(crate) use self::state::MAX_LIMIT;
+#[cfg(cloakroom_loom)]
+pub(crate) use self::share::{Returned, Share};
+pub(crate) use self::state::{MAX_LIMIT, Tier};
+pub use self::stats::BudgetStats;
 pub(crate) use self::wait_queue::QueueStats;
 
 /// A fair byte budget: a limit, and permits for bytes below it, granted first come first served.
@@ -48,9 +58,28 @@ pub(crate) use self::wait_queue::QueueStats;
 /// A grant goes straight to the waiter at the head. If that waiter is a future that nobody polls any
 /// more and nobody drops (say, the loser of a `select!` that is kept around), the bytes stay with it.
 ///
+/// # Memory ordering
+///
+/// As with a lock, what a thread did before a call is visible to a thread that got something because of
+/// it. These *happen before* those:
+///
+/// | before | after |
+/// |---|---|
+/// | a release: a permit's drop, [`shrink`](Permit::shrink) | an acquisition that uses its bytes, whether it waited or not |
+/// | all releases | [`drained`](Self::drained), [`drained_timeout`](Self::drained_timeout) |
+/// | the drop of a waiting future | the grant that it made way for |
+/// | [`close`](Self::close) | a refusal as [`Closed`](Refusal::Closed); [`is_closed`](Self::is_closed) if `true`; `drained` |
+/// | [`set_limit`](Self::set_limit) that raises the limit | an acquisition that fits because of it |
+///
+/// Numbers ([`used`](Self::used), [`limit`](Self::limit), [`waiting`](Self::waiting)) and other refusals
+/// order nothing. A permit of 0 bytes releases nothing.
+///
 /// # Complexity
 ///
-/// Acquiring and releasing is one atomic read-modify-write while nobody waits, and takes no lock.
+/// Acquiring and releasing is one atomic read-modify-write while nobody waits, and takes no lock. Where many
+/// threads do it at once and the limit is far, each has room lent to it, so they do not write the same cache
+/// line. A request that finds too little there calls in what is lent, under a lock, before it is refused or waits:
+/// limit, order and refusals are exact all the same.
 /// Joining, leaving and each grant are O(1) under a lock that is held for some tens of instructions
 /// per grant, at most 16 grants at a time. Nothing is allocated per request.
 ///
@@ -76,10 +105,25 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The largest limit a budget can have, in bytes (2^61 - 1). A larger one is treated as this.
+    /// The largest limit a budget can have, in bytes (2^60 - 1). A larger one is treated as this.
     pub const MAX_LIMIT: u64 = MAX_LIMIT;
 
     /// Makes a budget of `limit` bytes, all of it free.
+    ///
+    /// # Examples
+    ///
+    /// One for the whole process:
+    ///
+    /// ```
+    /// use std::sync::LazyLock;
+    /// use cloakroom::Budget;
+    ///
+    /// static UPLOADS: LazyLock<Budget> = LazyLock::new(|| Budget::new(64 << 20));
+    ///
+    /// let permit = UPLOADS.try_acquire(1 << 20)?;
+    /// # drop(permit);
+    /// # Ok::<(), cloakroom::AcquireError>(())
+    /// ```
     #[must_use]
     pub fn new(limit: u64) -> Self {
         Self::of_stash(limit, 0, None)
@@ -96,6 +140,21 @@ impl Budget {
         Self { semaphore: Arc::new(semaphore) }
     }
 
+    /// For models: a budget that lends to two shares when it is told to.
+    #[cfg(cloakroom_loom)]
+    pub(crate) fn with_lending(limit: u64, overflow: u64, batch: u64, plenty: u64) -> Self {
+        let lending = lending::Lending::fixed(2, batch, batch, plenty);
+        let reclaimer = Reclaimer::new(None);
+        let semaphore = Semaphore::with_lending(limit, overflow, lending, reclaimer);
+        Self { semaphore: Arc::new(semaphore) }
+    }
+
+    /// For models and counts: begins to lend if it can.
+    #[cfg(any(cloakroom_loom, cloakroom_count))]
+    pub(crate) fn lend(&self) {
+        self.semaphore.lend();
+    }
+
     /// Takes `bytes` now, or says why not. Never waits.
     ///
     /// # Errors
@@ -108,6 +167,12 @@ impl Budget {
             Ok(tier) => Ok(Permit::new(&self.semaphore, bytes, tier)),
             Err(reason) => Err(self.semaphore.refusal(reason, bytes)),
         }
+    }
+
+    /// As `try_acquire`, without reclaiming and without the numbers: runs no user code.
+    pub(crate) fn acquire_fast(&self, bytes: u64) -> Result<Permit<'_>, Refusal> {
+        let tier = self.semaphore.try_acquire(bytes)?;
+        Ok(Permit::new(&self.semaphore, bytes, tier))
     }
 
     /// Takes `bytes`, waiting in line until they fit. Bound the wait with [`Acquire::until`].
@@ -162,6 +227,7 @@ impl Budget {
     ///
     /// As [`acquire`](Self::acquire), and [`TimedOut`](Refusal::TimedOut), or
     /// [`Full`](Refusal::Full) if the timeout is zero.
+    #[cfg(not(target_family = "wasm"))]
     pub fn acquire_timeout(
         &self,
         bytes: u64,
@@ -178,6 +244,7 @@ impl Budget {
     }
 
     /// Blocks this thread on a wait for this budget, and reclaims meanwhile.
+    #[cfg(not(target_family = "wasm"))]
     pub(crate) fn block_on<F: Future>(
         &self,
         timeout: Duration,
@@ -204,6 +271,9 @@ impl Budget {
 
     /// The bytes that permits hold, granted ones included. Off by what the limit moves while another
     /// thread is in [`set_limit`](Self::set_limit).
+    ///
+    /// A budget that many threads use at once lends room to them. This call recalls it, under a lock, so a program
+    /// that calls it for every request pays for that.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.semaphore.used()
@@ -228,11 +298,15 @@ impl Budget {
     }
 
     /// Completes when the budget is closed *and* no permit holds anything: the second half of a graceful
-    /// shutdown. It waits for the [`close`](Self::close) too. Any number may wait.
+    /// shutdown. A permit of 0 bytes holds nothing, and is not waited for. It waits for the [`close`](Self::close) too. Any number may wait.
     ///
     /// # Cancel safety
     ///
     /// Nothing is lost by dropping it.
+    ///
+    /// # Memory ordering
+    ///
+    /// What was done before the close, and before each release, happens before what is done afterwards.
     ///
     /// # Examples
     ///
@@ -254,6 +328,7 @@ impl Budget {
 
     /// As [`drained`](Self::drained), blocking this thread for at most `timeout`. Returns whether it came
     /// to that.
+    #[cfg(not(target_family = "wasm"))]
     pub fn drained_timeout(&self, timeout: Duration) -> bool {
         self.block_on(timeout, |elapsed| blocking::completes(self.drained(), elapsed))
     }
@@ -289,6 +364,10 @@ impl Budget {
     }
 
     /// Whether it has been closed.
+    ///
+    /// # Memory ordering
+    ///
+    /// If it is `true`, what was done before the close is visible.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.semaphore.is_closed()

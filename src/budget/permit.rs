@@ -15,6 +15,13 @@ use crate::sync::Arc;
 /// A permit borrows its budget; [`into_owned`](Self::into_owned) makes one that does not, to be moved
 /// into a task or kept in a struct.
 ///
+/// # Memory ordering
+///
+/// What was done while it was held happens before what is done under the same bytes later, and after
+/// [`drained`](Budget::drained). One of 0 bytes holds nothing and orders nothing.
+///
+/// # Examples
+///
 /// ```
 /// # use cloakroom::Budget;
 /// let budget = Budget::new(100);

@@ -10,45 +10,43 @@ use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
+use super::lending::Lending;
+use super::limit::SharedLimit;
 use super::reclaim::{Reclaimer, Sleeper};
-use super::state::{MAX_LIMIT, Snapshot, State};
+use super::state::{MAX_LIMIT, Snapshot, State, Tier};
 use super::wait_queue::{Decision, Node, QueueStats, WaitOutcome, WaitQueue, WakeBatch};
 use crate::error::{AcquireError, Refusal};
 use crate::sync::{Mutex, MutexGuard, StatCounter, contain_panic};
 
-/// Where bytes are from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tier {
-    /// All of them were below the regular limit when they were charged.
-    Regular,
-    /// Some were above it, in the overflow.
-    Overflow,
-}
-
 /// The state of a budget.
 pub(super) struct Semaphore {
-    state: CachePadded<State>,
-    queues: Mutex<Queues>,
+    pub(super) state: CachePadded<State>,
+    pub(super) lending: CachePadded<Lending>,
+    pub(super) queues: Mutex<Queues>,
     /// Copies of what is in the queues, for those who do not lock. This one is never below the limit, so
     /// that what can fit is never called too large.
     limit: StatCounter,
+    /// The limit together with the state, for a refusal: its reason must have held at one moment.
+    shared_limit: SharedLimit,
     waiting: StatCounter,
+    /// How often threads met at the state, to begin lending by.
+    pub(super) contention: StatCounter,
     /// The least room there ever was, as if the limit had always been what it is: limit - room is the peak.
     min_room: StatCounter,
     /// How many waiters were dropped while they waited.
     abandoned: StatCounter,
     /// How much of the limit, its upper end, is overflow.
-    overflow: u64,
+    pub(super) overflow: u64,
     reclaimer: Reclaimer,
 }
 
 /// What the lock guards.
-struct Queues {
+pub(super) struct Queues {
     waiters: WaitQueue,
-    /// Together with the state's room, the bytes in use: limit - room.
-    limit: u64,
+    /// Together with the state's room, and the shares', the bytes in use: limit - room.
+    pub(super) limit: u64,
     /// The state's `CLOSED`, which is set with the lock held.
-    closed: bool,
+    pub(super) closed: bool,
     /// Who waits until it is closed and empty. Once it is closed, `QUEUED` is set for them too.
     drains: WaitQueue,
     /// How long the queues may be, and how much all in it may ask for.
@@ -81,6 +79,16 @@ impl Semaphore {
     /// `overflow`: how much of the limit is.
     pub(super) fn new(limit: u64, overflow: u64, reclaimer: Reclaimer) -> Self {
         let limit = limit.min(MAX_LIMIT);
+        let lending = Lending::new(limit.saturating_sub(overflow));
+        Self::with_lending(limit, overflow, lending, reclaimer)
+    }
+
+    pub(super) fn with_lending(
+        limit: u64,
+        overflow: u64,
+        lending: Lending,
+        reclaimer: Reclaimer,
+    ) -> Self {
         let queues = Queues {
             waiters: WaitQueue::new(),
             limit,
@@ -91,9 +99,12 @@ impl Semaphore {
         };
         Self {
             state: CachePadded::new(State::new(limit)),
+            lending: CachePadded::new(lending),
             queues: Mutex::new(queues),
             limit: StatCounter::new(limit),
+            shared_limit: SharedLimit::new(limit),
             waiting: StatCounter::new(0),
+            contention: StatCounter::new(0),
             min_room: StatCounter::new(ordered(limit as i64)),
             abandoned: StatCounter::new(0),
             overflow,
@@ -104,15 +115,33 @@ impl Semaphore {
     /// Charges `bytes` now or says why not. Lock-free.
     #[inline]
     pub(super) fn try_acquire(&self, bytes: u64) -> Result<Tier, Refusal> {
-        match self.state.try_acquire(bytes) {
-            Ok(after) => Ok(self.record_acquired(after)),
-            Err(found) => Err(self.why_refused(bytes, found)),
+        #[cfg(cloakroom_lend)]
+        self.lend();
+        #[cfg(cloakroom_loom)]
+        if let Some(decided) = self.refuse_by_an_old_value(bytes) {
+            return decided;
         }
+        match self.state.try_acquire(bytes, || self.record_contention()) {
+            Ok(after) => Ok(self.record_acquired(after)),
+            Err(found) if found.is_lent() => self.acquire_lent(bytes),
+            Err(found) => self.decide_refusal(bytes, found),
+        }
+    }
+
+    /// Under loom the first read of the state is an RMW, which finds the newest value. So a model of lending asks
+    /// with a load before, which may find an old one, as users' loads may.
+    #[cfg(cloakroom_loom)]
+    fn refuse_by_an_old_value(&self, bytes: u64) -> Option<Result<Tier, Refusal>> {
+        if !self.lending.is_fixed() {
+            return None;
+        }
+        let found = self.state.load();
+        found.refuses(bytes).then(|| self.decide_refusal(bytes, found))
     }
 
     /// `after`: the state's value after a charge. Says where the bytes are from.
     #[inline]
-    fn record_acquired(&self, after: Snapshot) -> Tier {
+    pub(super) fn record_acquired(&self, after: Snapshot) -> Tier {
         let room = after.room();
         if ordered(room) < self.min_room.get() {
             self.min_room.lower(ordered(room));
@@ -143,20 +172,61 @@ impl Semaphore {
         self.reclaimer.sleeper()
     }
 
+    /// Finds the reason, which must have held at one moment of the call: with the limit and the state of that
+    /// moment. Acquires the bytes if there is none any more.
     #[cold]
-    fn why_refused(&self, bytes: u64, found: Snapshot) -> Refusal {
-        if found.is_closed() {
-            Refusal::Closed
-        } else if bytes > self.limit.get() {
-            Refusal::TooLarge
-        } else {
-            Refusal::Full
+    fn decide_refusal(&self, bytes: u64, found: Snapshot) -> Result<Tier, Refusal> {
+        if !found.is_closed() && found.fits(bytes) {
+            // There is a waiter. What fits is not too large.
+            return Err(Refusal::Full);
+        }
+        loop {
+            // Observing synchronises with a close; the value found was read Relaxed.
+            // Step A18.
+            let (now, limit) = self.shared_limit.read_with(|| self.state.observe());
+            if now.is_closed() {
+                return Err(Refusal::Closed);
+            }
+            if now.is_lent() {
+                return self.acquire_lent(bytes);
+            }
+            let Some(limit) = limit else { return self.decide_locked(bytes) };
+            if bytes > limit {
+                return Err(Refusal::TooLarge);
+            }
+            if !now.admits(bytes) {
+                return Err(Refusal::Full);
+            }
+            if let Ok(after) = self.state.try_acquire(bytes, || ()) {
+                return Ok(self.record_acquired(after));
+            }
+        }
+    }
+
+    /// As `decide_refusal`, while the limit is moved or room is lent: under the lock neither is.
+    #[cold]
+    pub(super) fn decide_locked(&self, bytes: u64) -> Result<Tier, Refusal> {
+        let queues = self.queues.lock();
+        // Step A15.
+        if bytes > queues.limit && !queues.closed {
+            // Without a recall: it would be of no use.
+            return Err(Refusal::TooLarge);
+        }
+        self.recall(&queues);
+        // Step A17.
+        match self.state.try_acquire(bytes, || ()) {
+            Ok(after) => Ok(self.record_acquired(after)),
+            Err(_) if queues.closed => Err(Refusal::Closed),
+            Err(_) => Err(Refusal::Full),
         }
     }
 
     /// Gives `bytes` back and serves the queues if there is one.
     #[inline]
     pub(super) fn release(&self, bytes: u64) {
+        if self.release_to_share(bytes) {
+            return;
+        }
         if self.state.release(bytes).is_queued() {
             self.grant_waiters(self.queues.lock());
         }
@@ -169,7 +239,8 @@ impl Semaphore {
     /// is freed, unless its outcome was seen.
     pub(super) unsafe fn enqueue(&self, node: Pin<&Node>, waker: Waker) -> EnqueueResult {
         let bytes = node.need();
-        let mut queues = self.queues.lock();
+        // A waiter needs all room in the state, and so do those before whom it is to come.
+        let mut queues = self.lock_recalled();
         // Step J2.
         let joined = if queues.closed {
             EnqueueResult::Refused(Refusal::Closed)
@@ -178,16 +249,12 @@ impl Semaphore {
         } else if queues.is_full_for(bytes) {
             // Bytes that came since the first attempt are still for this request, if nobody waits. `QUEUED` is
             // not set for a request that never waits: `try_acquire` would answer `Full` for no reason.
-            match self.state.try_acquire(bytes) {
+            match self.state.try_acquire(bytes, || ()) {
                 Ok(after) => EnqueueResult::Granted(self.record_acquired(after)),
                 Err(_) => EnqueueResult::Refused(Refusal::QueueFull),
             }
-        } else if queues.waiters.is_empty() && self.state.set_queued().fits(bytes) {
-            // Step J3.
-            // The flag first, then the check: a release that comes between sees the flag (invariant 5). If there
-            // is a waiter already, the flag is set.
-            // Step J4.
-            EnqueueResult::Granted(self.record_acquired(self.state.grant(bytes, true)))
+        } else if let Some(after) = self.acquire_if_first(&queues, bytes) {
+            EnqueueResult::Granted(self.record_acquired(after))
         } else {
             // Step J5.
             // SAFETY: the caller's.
@@ -199,6 +266,16 @@ impl Semaphore {
         // User code, so after the unlock; and a panic in it must not lose bytes that were just granted.
         contain_panic(|| drop(waker));
         joined
+    }
+
+    /// For a request that joins: takes the bytes if there is no waiter and they fit. `None`: `QUEUED` is set, so a
+    /// release that comes after this check takes the lock and grants (invariant 5).
+    fn acquire_if_first(&self, queues: &Queues, bytes: u64) -> Option<Snapshot> {
+        // Step J3.
+        if !queues.waiters.is_empty() {
+            return None;
+        }
+        self.state.acquire_or_set_queued(bytes)
     }
 
     /// Takes the node out of the queues, and serves the next if it was the head. Returns its outcome, which
@@ -260,9 +337,9 @@ impl Semaphore {
         loop {
             let more = self.grant_batch(&mut queues, &mut batch);
             self.record_waiting(&queues);
-            // Step S7.
-            drop(queues);
             // Step S8.
+            drop(queues);
+            // Step S9.
             batch.wake_all();
             if !more {
                 return;
@@ -293,10 +370,11 @@ impl Semaphore {
                 Decision::Wait
             }
         });
-        if !more && closed && now.room() == limit as i64 {
+        // Step S6.
+        if !more && closed && self.state.observe().room() == limit as i64 {
             more = queues.drains.grant_from_head(batch, |_, _| Decision::End(WaitOutcome::Granted));
         }
-        // Step S6.
+        // Step S7.
         if now.is_queued() && !queues.is_watched() {
             self.state.clear_queued();
         }
@@ -310,15 +388,19 @@ impl Semaphore {
     /// [`Semaphore::remove_drained`] before it is freed, unless its outcome was seen.
     pub(super) unsafe fn enqueue_drained(&self, node: Pin<&Node>, waker: Waker) -> bool {
         let mut queues = self.queues.lock();
-        // Step D2.
         // As in a join: the flag first, then the look.
-        let drained = queues.closed && self.state.set_queued().room() == queues.limit as i64;
-        // Step D3.
+        let drained = queues.closed && {
+            // Step D2.
+            self.state.set_queued();
+            // Step D3.
+            self.state.observe().room() == queues.limit as i64
+        };
         if !drained {
             // SAFETY: the caller's.
             unsafe { queues.drains.enqueue(node, waker) };
             return true;
         }
+        // Step D4.
         if !queues.is_watched() {
             self.state.clear_queued();
         }
@@ -343,11 +425,11 @@ impl Semaphore {
     }
 
     pub(super) fn close(&self) -> usize {
-        let mut queues = self.queues.lock();
-        // Step K2.
+        let mut queues = self.lock_recalled();
+        // Step X2.
         self.state.close();
         if !queues.drains.is_empty() {
-            // Step K3.
+            // Step X3.
             self.state.set_queued();
         }
         let waiting = if mem::replace(&mut queues.closed, true) { 0 } else { queues.waiters.len() };
@@ -358,7 +440,8 @@ impl Semaphore {
 
     pub(super) fn set_limit(&self, limit: u64) {
         let limit = limit.min(MAX_LIMIT);
-        let mut queues = self.queues.lock();
+        let mut queues = self.lock_recalled();
+        self.lending.adapt(limit.saturating_sub(self.overflow));
         let old = mem::replace(&mut queues.limit, limit);
         let more = limit.wrapping_sub(old);
         self.limit.set(limit.max(old));
@@ -367,7 +450,7 @@ impl Semaphore {
             self.min_room.add(more);
         }
         // Step Z2.
-        self.state.resize(old, limit);
+        self.shared_limit.set(limit, || self.state.resize(old, limit));
         if limit > old {
             self.min_room.add(more);
         }
@@ -378,8 +461,20 @@ impl Semaphore {
     }
 
     pub(super) fn used(&self) -> u64 {
-        let used = i128::from(self.limit.get()) - i128::from(self.state.load().room());
+        let mut now = self.state.load();
+        if now.is_lent() {
+            let queues = self.lock_recalled();
+            now = self.state.load();
+            drop(queues);
+        }
+        let used = i128::from(self.limit.get()) - i128::from(now.room());
         u64::try_from(used).unwrap_or(0)
+    }
+
+    /// As `used`, without a recall: off by what other threads just do.
+    fn used_roughly(&self) -> u64 {
+        let room = i128::from(self.state.load().room()) + i128::from(self.lending.room());
+        u64::try_from(i128::from(self.limit.get()) - room).unwrap_or(0)
     }
 
     pub(super) fn limit(&self) -> u64 {
@@ -397,7 +492,7 @@ impl Semaphore {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.state.load().is_closed()
+        self.state.observe().is_closed()
     }
 
     /// How long the queues may be, and how much all in it may ask for. Who is in it stays.
@@ -432,7 +527,7 @@ impl Semaphore {
             reason,
             requested,
             // The numbers are for people: loom need not explore what values they may have.
-            used: if cfg!(cloakroom_loom) { 0 } else { self.used() },
+            used: if cfg!(cloakroom_loom) { 0 } else { self.used_roughly() },
             limit: self.limit.get(),
             waiting: self.waiting(),
         }

@@ -1,10 +1,10 @@
-//! The packed state: how much room is left, and two flags, in one atomic.
+//! The packed state: how much room is left, and three flags, in one atomic.
 //!
 //! ```text
-//!   63                                             2        1        0
-//!  +-------------------------------------------------+--------+--------+
-//!  | room: bytes left below the limit, signed        | CLOSED | QUEUED |
-//!  +-------------------------------------------------+--------+--------+
+//!   63                                        3       2        1        0
+//!  +-------------------------------------------+------+--------+--------+
+//!  | room: bytes left below the limit, signed  | LENT | CLOSED | QUEUED |
+//!  +-------------------------------------------+------+--------+--------+
 //! ```
 //!
 //! *Room* and not *used*: the limit is then part of the state, and a charge compares against one value
@@ -16,15 +16,21 @@
 //! |---|---|---|
 //! | flags clear, room >= n | `try_acquire(n)` | room - n |
 //! | any | `release(n)` | room + n; who finds `QUEUED` serves the line |
-//! | any, queue locked | `set_queued` | `QUEUED` |
+//! | flags clear, queue locked and empty | `acquire_or_set_queued(n)` | room - n, or `QUEUED` if room < n |
+//! | `CLOSED`, queue locked | `set_queued` | `QUEUED` |
 //! | `QUEUED`, queue locked | `grant(n, last)` | room - n, and not `QUEUED` if `last` |
 //! | `QUEUED`, queue locked and empty | `clear_queued` | not `QUEUED` |
 //! | any, queue locked | `close` | `CLOSED`, for good |
-//! | any, queue locked | `resize(delta)` | room + delta |
+//! | any but `LENT`, queue locked | `resize(delta)` | room + delta |
+//! | flags clear, room >= least, queue locked | `begin_lending(least)` | `LENT` |
+//! | `LENT`, room >= n + kept | `acquire_lent(n, kept)` | room - n |
+//! | `LENT`, queue locked | `end_lending(n)` | room + n, and not `LENT` |
+//!
+//! `LENT` excludes the other two flags. While it is set, the shares hold room too (`recall.rs`).
 //!
 //! The argument why no wakeup is lost: a release and the setting of `QUEUED` are read-modify-writes of
 //! the same state, so one comes first. If the release does, whoever sets `QUEUED` sees its bytes in the
-//! value returned, and looks whether it fits. If it does not, the release sees `QUEUED`, takes the
+//! value that it changes, and looks whether it fits. If it does not, the release sees `QUEUED`, takes the
 //! queue's lock and serves. There is no third case, and so no fence.
 //!
 //! Only read-modify-write operations change the state; a plain store would wipe out what others did.
@@ -32,13 +38,24 @@
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::load_for_cas;
 
+/// Where bytes are from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// All of them were below the regular limit when they were charged.
+    Regular,
+    /// Some were above it, in the overflow.
+    Overflow,
+}
+
 /// Somebody is in the line: nobody may charge but who holds the queue's lock (invariant 2). Or, once it is
 /// closed, somebody waits for it to be empty. Either way who releases serves. Lowest bit, so that `grant`
 /// can subtract it together with the bytes.
 const QUEUED: u64 = 1;
 /// No more charges, ever (invariant 4).
 const CLOSED: u64 = 2;
-const ROOM_SHIFT: u32 = 2;
+/// Some room may be in the shares: a request that does not fit is not refused before it has been recalled.
+const LENT: u64 = 4;
+const ROOM_SHIFT: u32 = 3;
 
 /// The largest limit. One bit less than the field: room can be as low as `-MAX_LIMIT`.
 pub(crate) const MAX_LIMIT: u64 = (1 << (63 - ROOM_SHIFT)) - 1;
@@ -62,6 +79,11 @@ impl Snapshot {
         self.0 & CLOSED != 0
     }
 
+    #[inline]
+    pub(crate) fn is_lent(self) -> bool {
+        self.0 & LENT != 0
+    }
+
     /// Whether `bytes` fit, line or no line.
     #[inline]
     pub(crate) fn fits(self, bytes: u64) -> bool {
@@ -70,8 +92,14 @@ impl Snapshot {
 
     /// Whether somebody who is not in the line may charge `bytes`.
     #[inline]
-    fn admits(self, bytes: u64) -> bool {
-        self.0 & (QUEUED | CLOSED) == 0 && self.fits(bytes)
+    pub(crate) fn admits(self, bytes: u64) -> bool {
+        self.0 & (QUEUED | CLOSED | LENT) == 0 && self.fits(bytes)
+    }
+
+    /// Whether it decides that they may not.
+    #[cfg(cloakroom_loom)]
+    pub(crate) fn refuses(self, bytes: u64) -> bool {
+        !self.is_lent() && !self.admits(bytes)
     }
 }
 
@@ -93,22 +121,54 @@ impl State {
         Snapshot(self.0.load(Ordering::Relaxed))
     }
 
-    /// Takes `bytes` if they fit and nobody waits. Returns the value after, or the one that refused.
-    /// Lock-free.
+    /// As `load`; what was done before a release or a close that it sees happens before what is done next.
+    pub(crate) fn observe(&self) -> Snapshot {
+        // ORDERING: Acquire [state.observe] pairs with [state.release] and [state.close]: every change is a
+        // read-modify-write, so it synchronises with all releases up to the value that it reads.
+        Snapshot(self.0.load(Ordering::Acquire))
+    }
+
+    /// Takes `bytes` if they fit, nobody waits and nothing is lent. Returns the value after, or the one that
+    /// refused. Calls `contended` whenever another thread was faster. Lock-free.
     #[inline]
-    pub(crate) fn try_acquire(&self, bytes: u64) -> Result<Snapshot, Snapshot> {
-        // Step C1.
+    pub(crate) fn try_acquire(
+        &self,
+        bytes: u64,
+        contended: impl Fn(),
+    ) -> Result<Snapshot, Snapshot> {
+        // Step A1.
         // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; a refusal by an old value is one that came
         // a little earlier.
         let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
         loop {
-            // Step C2.
+            // Step A3.
             if !now.admits(bytes) {
                 return Err(now);
             }
-            // Step C3.
+            // Step A4.
             // ORDERING: Acquire / Relaxed [state.acquire] pairs with [state.release]: what was done under
             // the released bytes happens before what is done under these.
+            let after = now.0 - units(bytes);
+            match self.0.compare_exchange_weak(now.0, after, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Ok(Snapshot(after)),
+                Err(changed) => now = Snapshot(changed),
+            }
+            contended();
+        }
+    }
+
+    /// Takes `bytes` while room is lent, if at least `kept` are left. Returns the value after, or the one that
+    /// has too little or is not `LENT`. Lock-free.
+    pub(crate) fn acquire_lent(&self, bytes: u64, kept: u64) -> Result<Snapshot, Snapshot> {
+        // Step A12.
+        // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; nobody is refused because of it.
+        let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
+        loop {
+            if !now.is_lent() || !now.fits(bytes.saturating_add(kept)) {
+                return Err(now);
+            }
+            // Step A13.
+            // ORDERING: Acquire / Relaxed [state.acquire_lent] pairs with [state.release].
             let after = now.0 - units(bytes);
             match self.0.compare_exchange_weak(now.0, after, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(Snapshot(after)),
@@ -117,11 +177,57 @@ impl State {
         }
     }
 
+    /// Under the lock: from now on shares may hold room, if no flag is set and the room is at least `least`.
+    /// Returns whether it is so.
+    pub(crate) fn begin_lending(&self, least: u64) -> bool {
+        // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS.
+        let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
+        loop {
+            if !now.admits(least) {
+                return false;
+            }
+            // Step G3.
+            // ORDERING: Relaxed / Relaxed [state.begin_lending]: [share.resume] publishes it.
+            let after = now.0 | LENT;
+            match self.0.compare_exchange_weak(now.0, after, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(changed) => now = Snapshot(changed),
+            }
+        }
+    }
+
+    /// Under the lock, with `LENT` set and all shares recalled: takes back the `bytes` that they had.
+    pub(crate) fn end_lending(&self, bytes: u64) {
+        // Room and flag in one addition, so that nobody is refused in between. It wraps around if they were
+        // less than the flag.
+        let more = units(bytes).wrapping_sub(LENT);
+        // ORDERING: Release [state.end_lending] pairs with [state.acquire] and [state.grant]: passes on what
+        // [share.recall] acquired.
+        self.0.fetch_add(more, Ordering::Release);
+    }
+
+    /// Under the lock, the queue being empty: takes `bytes` if they fit, or else sets `QUEUED`. In one step, so that
+    /// no other thread sees the flag of a request that does not wait. Returns the value after, if it took them.
+    pub(crate) fn acquire_or_set_queued(&self, bytes: u64) -> Option<Snapshot> {
+        // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS.
+        let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
+        loop {
+            let fits = now.fits(bytes);
+            let after = if fits { now.0 - units(bytes) } else { now.0 | QUEUED };
+            // Step J4.
+            // ORDERING: Acquire / Relaxed [state.acquire] pairs with [state.release], as in `try_acquire`.
+            match self.0.compare_exchange_weak(now.0, after, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return fits.then_some(Snapshot(after)),
+                Err(changed) => now = Snapshot(changed),
+            }
+        }
+    }
+
     /// Gives `bytes` back. The caller must serve the line if the value returned says `QUEUED`.
     #[inline]
     pub(crate) fn release(&self, bytes: u64) -> Snapshot {
-        // Step R1.
-        // ORDERING: Release [state.release] pairs with [state.acquire] and [state.grant].
+        // Step R5.
+        // ORDERING: Release [state.release] pairs with [state.acquire], [state.grant] and [state.observe].
         Snapshot(self.0.fetch_add(units(bytes), Ordering::Release))
     }
 
@@ -148,16 +254,17 @@ impl State {
 
     /// Under the lock.
     pub(crate) fn close(&self) {
-        // ORDERING: Relaxed [state.close]: no data comes with it; the line's own flag is under the lock.
-        self.0.fetch_or(CLOSED, Ordering::Relaxed);
+        // ORDERING: Release [state.close] pairs with [state.observe]: what was done before the close happens before
+        // what is done after a refusal because of it.
+        self.0.fetch_or(CLOSED, Ordering::Release);
     }
 
     /// Under the lock: moves the limit from `old` to `new`.
     pub(crate) fn resize(&self, old: u64, new: u64) {
         // Two's complement: a lower limit adds a negative number.
         let delta = units(new).wrapping_sub(units(old));
-        // ORDERING: Release [state.resize] pairs with [state.acquire] and [state.grant]: who uses the room of a
-        // raised limit also sees the copy of that limit, which `why_refused` reads.
+        // ORDERING: Release [state.resize] pairs with [state.acquire], [state.grant] and [state.observe]: what was
+        // done before the limit was raised happens before what is done with its room.
         self.0.fetch_add(delta, Ordering::Release);
     }
 }
@@ -169,7 +276,7 @@ mod tests {
     #[test]
     fn room_survives_flags_and_a_limit_below_what_is_used() {
         let state = State::new(MAX_LIMIT);
-        assert!(state.try_acquire(MAX_LIMIT).is_ok());
+        assert!(state.try_acquire(MAX_LIMIT, || ()).is_ok());
         state.set_queued();
         state.close();
         state.resize(MAX_LIMIT, 0);
@@ -190,10 +297,27 @@ mod tests {
         }] {
             let state = State::new(10);
             flag(&state);
-            assert!(state.try_acquire(1).is_err());
-            assert!(state.try_acquire(0).is_err());
+            assert!(state.try_acquire(1, || ()).is_err());
+            assert!(state.try_acquire(0, || ()).is_err());
             assert_eq!(state.load().room(), 10);
         }
+    }
+
+    #[test]
+    fn what_is_lent_comes_back_with_the_flag() {
+        let state = State::new(10);
+        assert!(!state.begin_lending(11));
+        assert!(state.begin_lending(10));
+        assert!(state.try_acquire(1, || ()).is_err() && !state.begin_lending(0));
+        assert!(state.acquire_lent(8, 3).is_err());
+        assert!(state.acquire_lent(8, 2).is_ok_and(|after| after.is_lent() && after.room() == 2));
+        state.end_lending(0);
+        let now = state.load();
+        assert!(!now.is_lent() && !now.is_queued() && !now.is_closed());
+        assert_eq!(now.room(), 2);
+        assert!(state.begin_lending(2));
+        state.end_lending(8);
+        assert_eq!(state.load().room(), 10);
     }
 
     #[test]

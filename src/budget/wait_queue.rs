@@ -21,7 +21,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::Waker;
 
-use super::Tier;
+use super::state::Tier;
 use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::{StatCounter, contain_panic};

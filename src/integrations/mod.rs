@@ -4,6 +4,17 @@
 mod http_body;
 #[cfg(feature = "serde")]
 mod serde;
+#[cfg(feature = "stream")]
+mod stream;
+#[cfg(feature = "uuid")]
+mod uuid;
 
 #[cfg(feature = "http-body")]
 pub use self::http_body::ClaimBody;
+#[cfg(feature = "stream")]
+pub use self::stream::{ClaimItems, ClaimStream};
+
+/// The largest part that is handed to a server at once. A server has few of them in hand at a time, so that
+/// what it has not asked for yet can be told from what it has.
+#[cfg(any(feature = "http-body", feature = "stream"))]
+const FRAME: usize = 64 << 10;

@@ -1,12 +1,19 @@
-//! A ticket as a string, whatever the format.
+//! Tickets in messages, statistics in reports.
 
 use std::fmt;
 
-use ::serde::de::{Error, Visitor};
+use ::serde::de::{Error, SeqAccess, Visitor};
+use ::serde::ser::SerializeStruct;
 use ::serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::budget::BudgetStats;
+use crate::stash::{Refused, Stats};
 use crate::ticket::Ticket;
 
+/// A string in formats for people, such as JSON; 16 bytes in others, such as postcard.
+///
+/// # Examples
+///
 /// ```
 /// use cloakroom::Ticket;
 ///
@@ -19,13 +26,21 @@ use crate::ticket::Ticket;
 /// ```
 impl Serialize for Ticket {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        if serializer.is_human_readable() {
+            serializer.collect_str(self)
+        } else {
+            serializer.serialize_bytes(&self.to_bytes())
+        }
     }
 }
 
 impl<'de> Deserialize<'de> for Ticket {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_str(Text)
+        if deserializer.is_human_readable() {
+            deserializer.deserialize_str(Text)
+        } else {
+            deserializer.deserialize_bytes(Binary)
+        }
     }
 }
 
@@ -42,3 +57,79 @@ impl Visitor<'_> for Text {
         text.parse().map_err(E::custom)
     }
 }
+
+struct Binary;
+
+impl<'de> Visitor<'de> for Binary {
+    type Value = Ticket;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a ticket, 16 bytes")
+    }
+
+    fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Ticket, E> {
+        bytes.try_into().map_err(E::custom)
+    }
+
+    /// Some formats have no bytes, only lists of numbers.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Ticket, A::Error> {
+        let mut bytes = [0; 16];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = list.next_element()?.ok_or_else(|| A::Error::invalid_length(at, &self))?;
+        }
+        if list.next_element::<u8>()?.is_some() {
+            return Err(A::Error::invalid_length(17, &self));
+        }
+        bytes.try_into().map_err(A::Error::custom)
+    }
+}
+
+/// Writes a struct by its fields, all of them: the pattern does not compile otherwise.
+macro_rules! serialize_fields {
+    ($type:ident { $($field:ident),* }) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                let Self { $($field),* } = self;
+                let fields = [$(stringify!($field)),*].len();
+                let mut fields = serializer.serialize_struct(stringify!($type), fields)?;
+                $(fields.serialize_field(stringify!($field), $field)?;)*
+                fields.end()
+            }
+        }
+    };
+}
+
+serialize_fields!(Stats {
+    used_bytes,
+    peak_bytes,
+    max_bytes,
+    overflow_bytes,
+    entries,
+    claims,
+    waiting,
+    waiting_bytes,
+    head_bytes,
+    oldest_wait,
+    stored,
+    delivered,
+    expired,
+    cleared,
+    unsent,
+    claimed,
+    put_back,
+    waited,
+    abandoned,
+    refused
+});
+
+serialize_fields!(Refused {
+    full,
+    too_large,
+    timed_out,
+    cancelled,
+    closed,
+    owner_full,
+    queue_full
+});
+
+serialize_fields!(BudgetStats { used, limit, peak, waiting, waiting_bytes, head_bytes, abandoned });

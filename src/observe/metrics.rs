@@ -1,17 +1,17 @@
 //! Events and numbers for the `metrics` crate.
 
-use ::metrics::{counter, gauge, histogram};
+use ::metrics::{Label, SharedString, counter, gauge, histogram};
 
 use crate::observe::{Event, Observer};
 use crate::stash::Stats;
 
-/// Emits what happens to the global recorder of the [`metrics`](::metrics) crate.
+/// Emits every event of a stash to the global recorder of the [`metrics`](::metrics) crate.
 ///
 /// | metric | kind | labels |
 /// |---|---|---|
 /// | `cloakroom_put_total` | counter | `outcome`: `stored`, or [why it was refused](crate::Refusal::as_str) |
 /// | `cloakroom_stored_bytes_total`, `cloakroom_delivered_bytes_total` | counter | |
-/// | `cloakroom_delivered_total`, `cloakroom_expired_total`, `cloakroom_cleared_total` | counter | |
+/// | `cloakroom_delivered_total`, `cloakroom_expired_total`, `cloakroom_cleared_total`, `cloakroom_unsent_total` | counter | |
 /// | `cloakroom_claim_total` | counter | `outcome`: `claimed`, `put_back` |
 /// | `cloakroom_wait_seconds` | histogram | |
 ///
@@ -19,31 +19,59 @@ use crate::stash::Stats;
 /// `cloakroom_max_bytes`, `cloakroom_entries`, `cloakroom_claims`, `cloakroom_waiting`,
 /// `cloakroom_waiting_bytes`, `cloakroom_oldest_wait_seconds`.
 ///
+/// An observer that was made with a [name](Self::named) adds the label `stash` to each of them. Several stashes
+/// in one process need names: without, they overwrite each other's gauges and add to the same counters.
+///
+/// # Examples
+///
 /// ```
 /// use cloakroom::{MetricsObserver, Stash};
 ///
+/// let observer = MetricsObserver::named("results");
 /// let stash: Stash<Vec<u8>> =
-///     Stash::builder().max_bytes(1 << 20).observer(MetricsObserver).build()?;
+///     Stash::builder().max_bytes(1 << 20).observer(observer.clone()).build()?;
 /// // Now and then, or when scraped:
-/// MetricsObserver.record(&stash.stats());
+/// observer.record(&stash.stats());
 /// # Ok::<(), cloakroom::ConfigError>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
-pub struct MetricsObserver;
+#[derive(Clone, Debug, Default)]
+pub struct MetricsObserver {
+    name: Option<SharedString>,
+}
 
 impl MetricsObserver {
+    /// Creates an observer whose metrics have no label that names the stash.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { name: None }
+    }
+
+    /// Creates an observer whose metrics have the label `stash` with this value.
+    pub fn named(stash: impl Into<SharedString>) -> Self {
+        Self { name: Some(stash.into()) }
+    }
+
     /// Sets the gauges.
     pub fn record(&self, stats: &Stats) {
-        let set = |name: &'static str, value: u64| gauge!(name).set(value as f64);
-        set("cloakroom_used_bytes", stats.used_bytes);
-        set("cloakroom_peak_bytes", stats.peak_bytes);
-        set("cloakroom_max_bytes", stats.max_bytes);
-        set("cloakroom_entries", stats.entries);
-        set("cloakroom_claims", stats.claims);
-        set("cloakroom_waiting", stats.waiting as u64);
-        set("cloakroom_waiting_bytes", stats.waiting_bytes);
+        let set = |name: &'static str, value: f64| gauge!(name, self.labels(None)).set(value);
+        set("cloakroom_used_bytes", stats.used_bytes as f64);
+        set("cloakroom_peak_bytes", stats.peak_bytes as f64);
+        set("cloakroom_max_bytes", stats.max_bytes as f64);
+        set("cloakroom_entries", stats.entries as f64);
+        set("cloakroom_claims", stats.claims as f64);
+        set("cloakroom_waiting", stats.waiting as f64);
+        set("cloakroom_waiting_bytes", stats.waiting_bytes as f64);
         let oldest = stats.oldest_wait.unwrap_or_default();
-        gauge!("cloakroom_oldest_wait_seconds").set(oldest.as_secs_f64());
+        set("cloakroom_oldest_wait_seconds", oldest.as_secs_f64());
+    }
+
+    fn labels(&self, outcome: Option<&'static str>) -> Vec<Label> {
+        let stash = self.name.iter().map(|name| Label::new("stash", name.clone()));
+        stash.chain(outcome.map(|outcome| Label::from_static_parts("outcome", outcome))).collect()
+    }
+
+    fn count(&self, name: &'static str, outcome: Option<&'static str>, by: u64) {
+        counter!(name, self.labels(outcome)).increment(by);
     }
 }
 
@@ -51,31 +79,29 @@ impl Observer for MetricsObserver {
     fn event(&self, event: Event) {
         match event {
             Event::Stored { bytes, .. } => {
-                counter!("cloakroom_put_total", "outcome" => "stored").increment(1);
-                counter!("cloakroom_stored_bytes_total").increment(bytes);
+                self.count("cloakroom_put_total", Some("stored"), 1);
+                self.count("cloakroom_stored_bytes_total", None, bytes);
             }
             Event::Refused { reason, .. } => {
-                counter!("cloakroom_put_total", "outcome" => reason.as_str()).increment(1);
+                self.count("cloakroom_put_total", Some(reason.as_str()), 1);
             }
             Event::Waited { wait, .. } => {
-                histogram!("cloakroom_wait_seconds").record(wait.as_secs_f64());
+                let labels = self.labels(None);
+                histogram!("cloakroom_wait_seconds", labels).record(wait.as_secs_f64());
             }
             Event::Delivered { bytes } => {
-                counter!("cloakroom_delivered_total").increment(1);
-                counter!("cloakroom_delivered_bytes_total").increment(bytes);
+                self.count("cloakroom_delivered_total", None, 1);
+                self.count("cloakroom_delivered_bytes_total", None, bytes);
             }
-            Event::Claimed { .. } => {
-                counter!("cloakroom_claim_total", "outcome" => "claimed").increment(1);
-            }
-            Event::PutBack { .. } => {
-                counter!("cloakroom_claim_total", "outcome" => "put_back").increment(1);
-            }
+            Event::Claimed { .. } => self.count("cloakroom_claim_total", Some("claimed"), 1),
+            Event::PutBack { .. } => self.count("cloakroom_claim_total", Some("put_back"), 1),
             Event::Expired { entries, .. } => {
-                counter!("cloakroom_expired_total").increment(entries as u64);
+                self.count("cloakroom_expired_total", None, entries as u64);
             }
             Event::Cleared { entries, .. } => {
-                counter!("cloakroom_cleared_total").increment(entries as u64);
+                self.count("cloakroom_cleared_total", None, entries as u64);
             }
+            Event::Unsent { .. } => self.count("cloakroom_unsent_total", None, 1),
         }
     }
 }

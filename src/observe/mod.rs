@@ -62,11 +62,16 @@ pub enum Event {
         /// Their charges.
         bytes: u64,
     },
-    /// Entries were cleared.
+    /// Entries were cleared, or were left when the last handle was dropped.
     Cleared {
         /// How many.
         entries: usize,
         /// Their charges.
+        bytes: u64,
+    },
+    /// An entry was removed because its ticket was not sent.
+    Unsent {
+        /// Its charge.
         bytes: u64,
     },
 }

@@ -84,6 +84,7 @@ impl Bound {
     /// value stays.
     fn visit(&self, now: Nanos) -> Visit {
         let before = self.change(|bits| {
+            // Step W1.
             let begin = bits & SWEEPING == 0 && bits <= now;
             if begin { NEVER | SWEEPING } else { bits }
         });
@@ -98,6 +99,7 @@ impl Bound {
 
     /// Sweep's step 3: `left` is the earliest that the sweep left below.
     fn finish(&self, left: Nanos) {
+        // Step W3.
         self.change(|bits| earliest(bits).min(left));
     }
 

@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::marker::PhantomData;
 
-use super::bounds::Nanos;
+use super::bounds::{NEVER, Nanos};
 use super::slot::{Entry, Fingerprint, Slot};
 use super::{RemovedEntry, Shard, SlotMap};
 use crate::ticket::Ticket;
@@ -68,6 +68,16 @@ impl<P, O, K: MapHandle<P, O>> ClaimedSlot<K, P, O> {
 
     pub(crate) fn deadline(&self) -> Nanos {
         self.find().2.deadline()
+    }
+
+    /// Whether the entry was put in with a deadline that was marked as capped.
+    pub(crate) fn is_capped(&self) -> bool {
+        self.find().2.is_capped()
+    }
+
+    /// Changes the deadline that it has when it is live again.
+    pub(crate) fn renew(&mut self, deadline: Nanos) {
+        self.find().2.set_deadline(deadline.min(NEVER - 1));
     }
 
     /// Makes it live again, as it was, for its ticket. `Err` if all entries were cleared meanwhile: then it can

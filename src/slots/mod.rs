@@ -11,6 +11,7 @@
 mod bounds;
 mod claimed;
 mod free_list;
+mod owner_hash;
 mod owner_quota;
 mod segments;
 mod slot;
@@ -18,12 +19,10 @@ mod sweep;
 
 use std::borrow::Borrow;
 use std::fmt;
-use std::hash::{BuildHasher, Hash};
+use std::hash::Hash;
 use std::mem::ManuallyDrop;
 
 use crossbeam_utils::CachePadded;
-use foldhash::fast::FixedState;
-use rand::Rng;
 
 #[cfg(not(cloakroom_loom))]
 use self::bounds::Bound;
@@ -35,9 +34,11 @@ pub(crate) use self::claimed::{ClaimedSlot, MapHandle};
 use self::free_list::FreeList;
 #[cfg(cloakroom_loom)]
 pub(crate) use self::free_list::{FreeList, Links};
+use self::owner_hash::OwnerHasher;
 pub(crate) use self::owner_quota::OwnerKey;
 use self::owner_quota::OwnerQuota;
 use self::segments::{INDEX_BITS, MAX_SLOTS, Segments};
+pub(crate) use self::slot::CAPPED;
 use self::slot::{Entry, Fingerprint, Slot, SlotGuard};
 #[cfg(cloakroom_loom)]
 pub(crate) use self::sweep::RemovedBatch;
@@ -55,7 +56,7 @@ const RESERVE: u64 = 1024;
 
 pub(crate) struct SlotMap<P, O> {
     shards: Box<[CachePadded<Shard<P, O>>]>,
-    hasher: FixedState,
+    hasher: OwnerHasher,
     /// If one owner may not hold all.
     owners: Option<OwnerQuota>,
 }
@@ -95,12 +96,15 @@ impl<P, O> SlotMap<P, O> {
         let shards = shards.next_power_of_two().min(MAX_SHARDS);
         Self {
             shards: (0..shards).map(|_| CachePadded::new(Shard::new())).collect(),
-            hasher: FixedState::with_seed(rand::rng().next_u64()),
+            hasher: match max_bytes_per_owner {
+                None => OwnerHasher::fast(),
+                Some(_) => OwnerHasher::strong(),
+            },
             owners: max_bytes_per_owner.map(OwnerQuota::new),
         }
     }
 
-    /// Puts an entry in and returns its ticket. `Err` if there is no slot left: each shard has some 67
+    /// Puts an entry in and returns its ticket. The deadline may be marked as [`CAPPED`]. `Err` if there is no slot left: each shard has some 67
     /// million.
     #[inline]
     pub(crate) fn insert(
@@ -117,13 +121,15 @@ impl<P, O> SlotMap<P, O> {
         let fingerprint = self.fingerprint(secret, &owner);
         // Late, so that a sweep seldom comes between the clock and the bounds; before a slot is touched,
         // because the clock is user code.
-        let deadline = deadline().min(NEVER - 1);
+        let marked = deadline();
+        let deadline = (marked & !CAPPED).min(NEVER - 1);
+        let marked = deadline | marked & CAPPED;
         // Step P1.
         let Some((number, index)) = self.allocate() else { return Err(payload) };
         let shard = &self.shards[number];
         let (slot, bounds) = shard.segments.location(index).expect("allocated");
         // SAFETY: just allocated.
-        unsafe { slot.publish(Entry { secret, owner, payload }, fingerprint, deadline, charge) };
+        unsafe { slot.publish(Entry { secret, owner, payload }, fingerprint, marked, charge) };
         shard.lower_bounds(bounds, deadline);
         Ok(Ticket::new(location(number, index), secret))
     }
@@ -215,6 +221,21 @@ impl<P, O> SlotMap<P, O> {
         self.owners.as_ref().map_or(Ok(()), |owners| owners.charge(key, bytes))
     }
 
+    /// Charges the owner's account if `attempt` succeeds, as one step for all who look at the account.
+    ///
+    /// `attempt` runs under the account's lock, so it must not wait, wake, or run user code.
+    pub(crate) fn charge_owner_with<T, E>(
+        &self,
+        key: OwnerKey,
+        bytes: u64,
+        attempt: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Result<T, E>, u64> {
+        match &self.owners {
+            Some(owners) => owners.charge_with(key, bytes, attempt),
+            None => Ok(attempt()),
+        }
+    }
+
     /// Gives back what was charged and is no entry's.
     pub(crate) fn refund_owner(&self, key: OwnerKey, bytes: u64) {
         if let Some(owners) = &self.owners {
@@ -247,11 +268,10 @@ impl<P, O> SlotMap<P, O> {
         }
     }
 
-    /// The secret is random already: only the owner needs hashing, with the stash's key. The faster hash does:
-    /// the bits need to differ, not to be spread.
+    /// The secret is random already: only the owner needs hashing, with the stash's key.
     #[inline]
     fn fingerprint<Q: Hash + ?Sized>(&self, secret: Secret, owner: &Q) -> Fingerprint {
-        Fingerprint::new(self.hasher.hash_one(owner) ^ secret.low())
+        Fingerprint::new(self.hasher.hash(owner) ^ secret.low())
     }
 
     /// A slot for this thread alone: shard and index. A free one of its own shard if possible.
@@ -361,7 +381,9 @@ impl<P, O> Shard<P, O> {
     /// Put's steps 2 and 3 (see `bounds.rs`), the entry being published.
     #[inline]
     fn lower_bounds(&self, [block, segment]: [&Bound; 2], deadline: Nanos) {
+        // Step P4.
         block.lower(deadline);
+        // Step P5.
         segment.lower_if_above(deadline);
         self.bound.lower_if_above(deadline);
     }

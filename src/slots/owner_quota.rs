@@ -9,9 +9,10 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::convert::Infallible;
 
 use crossbeam_utils::CachePadded;
-use foldhash::fast::FixedState;
+use foldhash::fast::RandomState;
 
 use crate::sync::Mutex;
 
@@ -21,7 +22,8 @@ pub(crate) struct OwnerKey(pub(super) u64);
 
 const SHARDS: usize = if cfg!(cloakroom_loom) { 1 } else { 16 };
 
-type Accounts = HashMap<OwnerKey, u64, FixedState>;
+/// The keys are a keyed hash already, which nobody outside can choose: any hash spreads them.
+type Accounts = HashMap<OwnerKey, u64, RandomState>;
 
 pub(super) struct OwnerQuota {
     limit: u64,
@@ -46,21 +48,32 @@ impl OwnerQuota {
 
     /// Charges the account, or says what is in it.
     pub(super) fn charge(&self, key: OwnerKey, bytes: u64) -> Result<(), u64> {
+        self.charge_with(key, bytes, || Ok::<_, Infallible>(())).map(|_| ())
+    }
+
+    /// Charges the account if `attempt` succeeds, or says what is in it. Nobody sees the account charged for
+    /// an attempt that fails. It runs under the account's lock: it must be short, and no user code.
+    pub(super) fn charge_with<T, E>(
+        &self,
+        key: OwnerKey,
+        bytes: u64,
+        attempt: impl FnOnce() -> Result<T, E>,
+    ) -> Result<Result<T, E>, u64> {
         let mut accounts = self.shard(key).lock();
         let account = accounts.entry(key);
         let used = match &account {
             Entry::Occupied(account) => *account.get(),
             Entry::Vacant(_) => 0,
         };
-        match used.checked_add(bytes) {
-            // An account that is empty would never be removed.
-            Some(0) => Ok(()),
-            Some(sum) if sum <= self.limit => {
-                account.insert_entry(sum);
-                Ok(())
-            }
-            _ => Err(used),
+        let Some(sum) = used.checked_add(bytes).filter(|sum| *sum <= self.limit) else {
+            return Err(used);
+        };
+        let attempted = attempt();
+        // An account that is empty would never be removed.
+        if attempted.is_ok() && sum > 0 {
+            account.insert_entry(sum);
         }
+        Ok(attempted)
     }
 
     pub(super) fn release(&self, key: OwnerKey, bytes: u64) {
@@ -87,6 +100,21 @@ impl OwnerQuota {
 #[cfg(all(test, not(cloakroom_loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn w20_an_attempt_that_fails_is_not_charged() {
+        let owners = OwnerQuota::new(10);
+        let key = OwnerKey(4);
+        assert_eq!(owners.charge_with(key, 7, || Err::<(), _>("full")), Ok(Err("full")));
+        assert_eq!((owners.used(key), owners.len()), (0, 0));
+        assert_eq!(owners.charge_with(key, 7, || Ok::<_, ()>("granted")), Ok(Ok("granted")));
+        let not_asked = || -> Result<(), ()> { unreachable!("there is no room in the account") };
+        assert_eq!(owners.charge_with(key, 4, not_asked), Err(7));
+        assert_eq!(owners.charge_with(key, 3, || Err::<(), _>(())), Ok(Err(())));
+        assert_eq!(owners.used(key), 7);
+        owners.release(key, 7);
+        assert_eq!(owners.len(), 0);
+    }
 
     #[test]
     fn an_account_disappears_with_its_last_byte() {

@@ -8,11 +8,17 @@
 //!              ^ position: which size
 //! ```
 //!
+//! The first sixteen are found through pointers in the shard itself, so that a small stash is found with one
+//! load and an empty one is small. The others' pointers are in a table that is allocated when the shard needs
+//! the first of them.
+//!
 //! A segment is one zeroed allocation, `[Slot; len] [Bound; 1 + blocks]`: fresh slots need no writes, so
 //! that growing is not a pause, whatever the size. The first bound is the segment's, the others stand
 //! over its blocks of slots.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::array;
+use std::iter;
 use std::marker::PhantomData;
 use std::ptr::{self, NonNull};
 use std::slice;
@@ -31,12 +37,20 @@ pub(super) const INDEX_BITS: u32 = if cfg!(cloakroom_loom) { 3 } else { 26 };
 /// How many slots a shard can have.
 pub(super) const MAX_SLOTS: u32 = (1 << INDEX_BITS) - (1 << FIRST_BITS);
 const SEGMENTS: usize = ((INDEX_BITS - FIRST_BITS) as usize) << SUB_BITS;
+/// How many segments are found without the table.
+const NEAR: usize = if cfg!(cloakroom_loom) { 1 } else { 1 << SUB_BITS };
 /// Slots under one bound.
 const BLOCK: usize = if cfg!(cloakroom_loom) { 2 } else { 256 };
 
+type Pointers<P, O, const N: usize> = [AtomicPtr<Slot<P, O>>; N];
+/// The pointers to the segments after the near ones.
+type Table<P, O> = Pointers<P, O, { SEGMENTS - NEAR }>;
+
 /// A shard's segments.
 pub(super) struct Segments<P, O> {
-    slots: [AtomicPtr<Slot<P, O>>; SEGMENTS],
+    near: Pointers<P, O, NEAR>,
+    /// Null until one of them is needed.
+    far: AtomicPtr<Table<P, O>>,
     /// An `AtomicPtr` may go to any thread, whatever it points at; the slots may not.
     owned: PhantomData<Slot<P, O>>,
 }
@@ -84,7 +98,24 @@ fn layout<P, O>(len: usize) -> Layout {
 
 impl<P, O> Segments<P, O> {
     pub(super) fn new() -> Self {
-        Self { slots: std::array::from_fn(|_| AtomicPtr::new(ptr::null_mut())), owned: PhantomData }
+        Self { near: no_segments(), far: AtomicPtr::new(ptr::null_mut()), owned: PhantomData }
+    }
+
+    #[inline]
+    fn table(&self) -> Option<&Table<P, O>> {
+        // ORDERING: Acquire [segment.load] pairs with [segment.install].
+        let table = NonNull::new(self.far.load(Ordering::Acquire))?;
+        // SAFETY: an installed table lives as long as `self`.
+        Some(unsafe { table.as_ref() })
+    }
+
+    /// Where the segment's pointer is, if there is a place for it yet.
+    #[inline]
+    fn pointer(&self, number: usize) -> Option<&AtomicPtr<Slot<P, O>>> {
+        match self.near.get(number) {
+            Some(near) => Some(near),
+            None => self.table()?.get(number - NEAR),
+        }
     }
 
     /// The slot, if its segment exists.
@@ -92,7 +123,7 @@ impl<P, O> Segments<P, O> {
     pub(super) fn slot(&self, index: u32) -> Option<&Slot<P, O>> {
         let (segment, offset) = locate(index);
         // ORDERING: Acquire [segment.load] pairs with [segment.install].
-        let slots = NonNull::new(self.slots.get(segment)?.load(Ordering::Acquire))?;
+        let slots = NonNull::new(self.pointer(segment)?.load(Ordering::Acquire))?;
         // SAFETY: an installed segment lives as long as `self`; the offset is within it.
         Some(unsafe { slots.add(offset).as_ref() })
     }
@@ -102,7 +133,7 @@ impl<P, O> Segments<P, O> {
     pub(super) fn location(&self, index: u32) -> Option<(&Slot<P, O>, [&Bound; 2])> {
         let (number, offset) = locate(index);
         // ORDERING: Acquire [segment.load] pairs with [segment.install].
-        let slots = NonNull::new(self.slots.get(number)?.load(Ordering::Acquire))?;
+        let slots = NonNull::new(self.pointer(number)?.load(Ordering::Acquire))?;
         // SAFETY: installed, under this number.
         let segment = unsafe { view(number, slots) };
         Some((&segment.slots[offset], [&segment.blocks[offset / BLOCK], segment.bound]))
@@ -111,39 +142,63 @@ impl<P, O> Segments<P, O> {
     /// All segments, for a sweep that has begun. A segment that it misses is installed by a put that
     /// will see what the sweep did before.
     pub(super) fn iter(&self) -> impl Iterator<Item = Segment<'_, P, O>> {
-        self.slots.iter().enumerate().map_while(|(number, installed)| {
-            // ORDERING: Acquire [segment.load] pairs with [segment.install].
-            let mut slots = installed.load(Ordering::Acquire);
-            if slots.is_null() {
-                // ORDERING: Release / Acquire [segment.confirm] pairs with [segment.install] and [segment.load]:
-                // an RMW, so that the install comes before it, and is seen here, or after it; then who loads
-                // the segment sees our sweep.
-                slots = installed
-                    .compare_exchange(slots, slots, Ordering::Release, Ordering::Acquire)
-                    .unwrap_or_else(|found| found);
-            }
+        // Looked for when the near ones are all there, not before.
+        let far = iter::once_with(|| confirm(&self.far)).flatten();
+        // SAFETY: an installed table lives as long as `self`.
+        let far = far.flat_map(|table| unsafe { table.as_ref() });
+        self.near.iter().chain(far).enumerate().map_while(|(number, installed)| {
             // SAFETY: installed, under this number.
-            NonNull::new(slots).map(|slots| unsafe { view(number, slots) })
+            confirm(installed).map(|slots| unsafe { view(number, slots) })
         })
     }
 
     /// Makes sure that the slot's segment exists.
     #[cold]
     pub(super) fn grow(&self, index: u32) {
-        let (segment, _) = locate(index);
-        let new = allocate::<P, O>(span(segment).1);
-        // ORDERING: Release / Relaxed [segment.install] pairs with [segment.load] and [segment.confirm].
-        let installed = self.slots[segment].compare_exchange(
-            ptr::null_mut(),
-            new,
-            Ordering::Release,
-            Ordering::Relaxed,
-        );
-        if installed.is_err() {
+        let (number, _) = locate(index);
+        if number >= NEAR && self.table().is_none() {
+            self.install_table();
+        }
+        let pointer = self.pointer(number).expect("near, or in the table");
+        let new = allocate::<P, O>(span(number).1);
+        if !install(pointer, new) {
             // SAFETY: ours, and nobody has seen it.
-            unsafe { free(segment, new) };
+            unsafe { free(number, new) };
         }
     }
+
+    fn install_table(&self) {
+        let new = Box::into_raw(Box::new(no_segments()));
+        if !install(&self.far, new) {
+            // SAFETY: ours, and nobody has seen it.
+            drop(unsafe { Box::from_raw(new) });
+        }
+    }
+}
+
+fn no_segments<P, O, const N: usize>() -> Pointers<P, O, N> {
+    array::from_fn(|_| AtomicPtr::new(ptr::null_mut()))
+}
+
+/// Returns whether it is `new` that is installed: another may have come first.
+fn install<T>(place: &AtomicPtr<T>, new: *mut T) -> bool {
+    // ORDERING: Release / Relaxed [segment.install] pairs with [segment.load] and [segment.confirm].
+    place.compare_exchange(ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed).is_ok()
+}
+
+/// What is installed; if nothing is, whoever installs and finds it comes after the sweep that asks.
+fn confirm<T>(installed: &AtomicPtr<T>) -> Option<NonNull<T>> {
+    // ORDERING: Acquire [segment.load] pairs with [segment.install].
+    let mut found = installed.load(Ordering::Acquire);
+    if found.is_null() {
+        // ORDERING: Release / Acquire [segment.confirm] pairs with [segment.install] and [segment.load]:
+        // an RMW, so that the install comes before it, and is seen here, or after it; then whoever loads
+        // the pointer sees our sweep.
+        found = installed
+            .compare_exchange(found, found, Ordering::Release, Ordering::Acquire)
+            .unwrap_or_else(|other| other);
+    }
+    NonNull::new(found)
 }
 
 impl<P, O> Links for Segments<P, O> {
@@ -162,7 +217,13 @@ impl<P, O> Links for Segments<P, O> {
 
 impl<P, O> Drop for Segments<P, O> {
     fn drop(&mut self) {
-        for (number, installed) in self.slots.iter().enumerate() {
+        // ORDERING: Relaxed [segment.last]: nobody else is left.
+        let table = NonNull::new(self.far.load(Ordering::Relaxed));
+        // SAFETY: ours, from a box, and nobody else is left to look at it.
+        let table = table.map(|table| unsafe { Box::from_raw(table.as_ptr()) });
+        for (number, installed) in
+            self.near.iter().chain(table.iter().flat_map(|t| &**t)).enumerate()
+        {
             // ORDERING: Relaxed [segment.last]: nobody else is left.
             let slots = installed.load(Ordering::Relaxed);
             if !slots.is_null() {
@@ -267,7 +328,8 @@ mod tests {
             let (slot, [block, _]) = segments.location(index).unwrap();
             let number = locate(index).0;
             // ORDERING: Relaxed [segment.last]: nobody else is here.
-            let slots = NonNull::new(segments.slots[number].load(Ordering::Relaxed)).unwrap();
+            let slots =
+                NonNull::new(segments.pointer(number).unwrap().load(Ordering::Relaxed)).unwrap();
             // SAFETY: installed.
             let segment = unsafe { view(number, slots) };
             let mut covered = 0;

@@ -34,6 +34,9 @@ const PHASE: u64 = 3;
 /// Above the phase of a claimed slot, which has no fingerprint.
 const DOOMED: u64 = CLAIMED | 4;
 
+/// In a slot's deadline, above all deadlines: the entry's time to live is capped, when it is renewed too.
+pub(crate) const CAPPED: Nanos = 1 << 63;
+
 /// What a live slot's charge_or_link is, for a given mixture of secret and owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint(u64);
@@ -99,7 +102,7 @@ impl<P, O> Slot<P, O> {
         }
     }
 
-    /// Puts an entry in and makes it live.
+    /// Puts an entry in and makes it live. The deadline may be marked as [`CAPPED`].
     ///
     /// # Safety
     /// The caller has popped the slot from the free list, or is the first to use it, and has not
@@ -182,7 +185,7 @@ impl<P, O> Slot<P, O> {
 
     /// If it is claimed, it does not go live again. `false`: the claim has ended, and it may be live.
     pub(super) fn doom(&self) -> bool {
-        // Step K5.
+        // Step U3.
         // ORDERING: Relaxed / Relaxed [slot.doom]: nothing but the state is read by who finds it.
         match self.state.compare_exchange(CLAIMED, DOOMED, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => true,
@@ -215,7 +218,21 @@ impl<P, O> Slot<P, O> {
     #[inline]
     pub(super) fn deadline(&self) -> Nanos {
         // ORDERING: Relaxed [slot.deadline.get]: after [slot.observe] or [slot.guard].
-        self.deadline.load(Ordering::Relaxed)
+        self.deadline.load(Ordering::Relaxed) & !CAPPED
+    }
+
+    pub(super) fn is_capped(&self) -> bool {
+        // ORDERING: Relaxed [slot.deadline.get]: after [slot.claim].
+        self.deadline.load(Ordering::Relaxed) & CAPPED != 0
+    }
+
+    /// Changes the deadline, but not whether it is capped. Only a claimer may: whoever wins the slot afterwards sees
+    /// the new deadline, but a sweep that observed the slot before may have seen the old one.
+    pub(super) fn set_deadline(&self, deadline: Nanos) {
+        // ORDERING: Relaxed [slot.deadline.get]: after [slot.claim].
+        let mark = self.deadline.load(Ordering::Relaxed) & CAPPED;
+        // ORDERING: Relaxed [slot.deadline.renew]: published by [slot.unclaim].
+        self.deadline.store(deadline | mark, Ordering::Relaxed);
     }
 
     #[inline]

@@ -112,8 +112,14 @@ fn expire_block<P, O>(
     for (location, slot) in (first..).zip(slots) {
         match slot.observe() {
             Observed::Live(fingerprint, deadline) if deadline <= now => {
-                if let Some(guard) = slot.guard(fingerprint) {
+                let Some(guard) = slot.guard(fingerprint) else { continue };
+                // It may have been claimed, renewed and put back since it was observed.
+                let deadline = guard.deadline();
+                if deadline <= now {
                     removed.add(location, guard);
+                } else {
+                    guard.restore();
+                    left = left.min(deadline);
                 }
             }
             // Who has guard it may put it back.

@@ -14,6 +14,7 @@ use pin_project_lite::pin_project;
 
 use super::options::PutOptions;
 use super::shared::Inner;
+#[cfg(not(target_family = "wasm"))]
 use crate::blocking::Elapsed;
 use crate::budget::{Acquire, Permit, retry_after_expiry};
 use crate::error::{AcquireError, PutError, Refusal};
@@ -42,19 +43,9 @@ pub(super) struct OwnerCharge<'a, P, O> {
 }
 
 impl<'a, P, O> OwnerCharge<'a, P, O> {
-    /// Charges the quota; expired entries of the owner are no reason to refuse. What the budget would refuse
-    /// anyway is refused for the budget's reason.
+    /// Charges the quota of a request that is going to wait.
     fn open(inner: &InnerRef<'a, P, O>, key: OwnerKey, bytes: u64) -> Result<Self, AcquireError> {
-        Self::charge(inner, key, bytes, || {
-            let budget = &inner.budget;
-            if budget.is_closed() {
-                Refusal::Closed
-            } else if bytes > budget.limit() {
-                Refusal::TooLarge
-            } else {
-                Refusal::OwnerFull
-            }
-        })
+        Self::charge(inner, key, bytes, |used| inner.refuse_for_quota(used, bytes))
     }
 
     /// As `open`, for bytes that the budget has granted already: neither a close nor a lowered limit takes
@@ -64,30 +55,16 @@ impl<'a, P, O> OwnerCharge<'a, P, O> {
         key: OwnerKey,
         bytes: u64,
     ) -> Result<Self, AcquireError> {
-        Self::charge(inner, key, bytes, || Refusal::OwnerFull)
+        Self::charge(inner, key, bytes, |used| inner.owner_full(used, bytes))
     }
 
     fn charge(
         inner: &InnerRef<'a, P, O>,
         key: OwnerKey,
         bytes: u64,
-        reason: impl Fn() -> Refusal,
+        refuse: impl Fn(u64) -> AcquireError,
     ) -> Result<Self, AcquireError> {
-        let slots = &inner.slots;
-        let attempt = || {
-            slots.charge_owner(key, bytes).map_err(|used| {
-                let refusal = inner.budget.refusal(reason(), bytes);
-                match refusal.reason {
-                    Refusal::OwnerFull => {
-                        AcquireError { used, limit: slots.owner_limit().unwrap_or(0), ..refusal }
-                    }
-                    _ => refusal,
-                }
-            })
-        };
-        let is_lack_of_room = |refusal: &AcquireError| refusal.reason == Refusal::OwnerFull;
-        let reclaim = || inner.expire_batch(inner.now()).0 > 0;
-        retry_after_expiry(attempt(), is_lack_of_room, reclaim, attempt)?;
+        inner.retry(|| inner.slots.charge_owner(key, bytes).map_err(&refuse))?;
         Ok(Self { inner: inner.clone(), key, bytes })
     }
 
@@ -131,8 +108,12 @@ impl<'a, P, O> Request<'a, P, O> {
 
     #[cold]
     fn attempt_for(&self, key: OwnerKey) -> Result<Admitted<'a, P, O>, AcquireError> {
-        let owner_charge = Some(OwnerCharge::open(&self.inner, key, self.charge)?);
-        Ok(Admitted { permit: self.acquire()?, owner_charge })
+        let permit = match &self.inner {
+            MaybeOwned::Borrowed(inner) => inner.acquire_for(key, self.charge)?,
+            MaybeOwned::Owned(inner) => inner.acquire_for(key, self.charge)?.into_owned(),
+        };
+        let owner_charge = OwnerCharge { inner: self.inner.clone(), key, bytes: self.charge };
+        Ok(Admitted { permit, owner_charge: Some(owner_charge) })
     }
 
     #[inline]
@@ -147,6 +128,7 @@ impl<'a, P, O> Request<'a, P, O> {
 
     /// Admits the request, blocking this thread for at most `timeout`. `then` makes the future that is waited
     /// for, of what waits to be admitted.
+    #[cfg(not(target_family = "wasm"))]
     pub(super) fn block_on<F: Future>(
         self,
         timeout: Duration,
@@ -156,6 +138,46 @@ impl<'a, P, O> Request<'a, P, O> {
         let mut admit = Admit::new(self);
         admit.step = Step::Refused;
         inner.budget.block_on(timeout, |elapsed| then(admit.timeout(elapsed)))
+    }
+}
+
+impl<P, O> Inner<P, O> {
+    /// Charges quota and budget in one step, so that a request that the budget refuses never makes another of
+    /// its owner see a full quota.
+    fn acquire_for(&self, key: OwnerKey, bytes: u64) -> Result<Permit<'_>, AcquireError> {
+        self.retry(|| {
+            let acquire = || self.budget.acquire_fast(bytes);
+            match self.slots.charge_owner_with(key, bytes, acquire) {
+                Ok(Ok(permit)) => Ok(permit),
+                Ok(Err(reason)) => Err(self.budget.refusal(reason, bytes)),
+                Err(used) => Err(self.refuse_for_quota(used, bytes)),
+            }
+        })
+    }
+
+    /// Attempts again while expired entries can be removed: those of anybody are no reason to refuse.
+    fn retry<T>(&self, attempt: impl Fn() -> Result<T, AcquireError>) -> Result<T, AcquireError> {
+        let is_lack_of_room =
+            |refusal: &AcquireError| matches!(refusal.reason, Refusal::Full | Refusal::OwnerFull);
+        let reclaim = || self.expire_batch(self.now()).0 > 0;
+        retry_after_expiry(attempt(), is_lack_of_room, reclaim, attempt)
+    }
+
+    /// The refusal of a request beyond the quota. What the budget would refuse anyway is refused for the
+    /// budget's reason.
+    fn refuse_for_quota(&self, used: u64, bytes: u64) -> AcquireError {
+        if self.budget.is_closed() {
+            self.budget.refusal(Refusal::Closed, bytes)
+        } else if bytes > self.budget.limit() {
+            self.budget.refusal(Refusal::TooLarge, bytes)
+        } else {
+            self.owner_full(used, bytes)
+        }
+    }
+
+    fn owner_full(&self, used: u64, bytes: u64) -> AcquireError {
+        let limit = self.slots.owner_limit().unwrap_or(0);
+        AcquireError { used, limit, ..self.budget.refusal(Refusal::OwnerFull, bytes) }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use crate::budget::{Budget, MAX_LIMIT, Reclaim};
 use crate::clock::{Clock, ClockSource, nanos};
 use crate::error::ConfigError;
 use crate::observe::Observer;
+use crate::payload::{Payload, Scales, Weigher};
 use crate::slots::{MAX_TTL, SlotMap};
 
 const DEFAULT_TTL: Duration = Duration::from_secs(600);
@@ -26,8 +27,12 @@ impl<P, O> Stash<P, O> {
 }
 
 /// Settings of a [`Stash`], made by [`Stash::builder`].
+///
+/// `W` says how payloads are weighed: `()` by their [`Payload`] size, [`Weigher`] by a closure.
 #[must_use = "a builder does nothing until it is built"]
-pub struct Builder<P, O> {
+pub struct Builder<P, O, W = ()> {
+    /// `()`: by the payload's size.
+    weigher: W,
     max_bytes: u64,
     ttl: Duration,
     entry_overhead: u64,
@@ -43,6 +48,7 @@ pub struct Builder<P, O> {
 impl<P, O> Builder<P, O> {
     fn new() -> Self {
         Self {
+            weigher: (),
             max_bytes: 0,
             ttl: DEFAULT_TTL,
             entry_overhead: SlotMap::<P, O>::ENTRY_BYTES,
@@ -56,8 +62,137 @@ impl<P, O> Builder<P, O> {
         }
     }
 
-    /// The hard limit, in bytes, on the sum of all charges: payload sizes and entry overheads of what is
-    /// stored. From 1 to [`Budget::MAX_LIMIT`]. Must be set.
+    /// Charges each entry what `weigh` returns, and the entry overhead.
+    ///
+    /// Without it, an entry is charged its payload's [`size`](Payload::size). Set it for payloads of other
+    /// crates' types, which need not be a [`Payload`] then, and for owners that have memory of their own, which
+    /// is not counted otherwise.
+    ///
+    /// It is called once for each put, on the thread that puts, before the stash is asked for room: it may call
+    /// the stash. What it returned then is released later, whatever it would return by that time. A weight
+    /// that exceeds the limit is refused as [`TooLarge`](crate::Refusal::TooLarge).
+    ///
+    /// # Panics
+    ///
+    /// A panic in `weigh` goes to the caller of the put, and changes nothing.
+    ///
+    /// # Examples
+    ///
+    /// Owners are strings that clients choose, and count:
+    ///
+    /// ```
+    /// # use cloakroom::{Refusal, Stash};
+    /// let stash: Stash<Vec<u8>, String> = Stash::builder()
+    ///     .max_bytes(1 << 20)
+    ///     .weigher(|owner: &String, payload: &Vec<u8>| (owner.len() + payload.len()) as u64)
+    ///     .build()?;
+    /// let refused = stash.try_put("x".repeat(2 << 20), Vec::new()).unwrap_err();
+    /// assert_eq!(refused.reason(), Refusal::TooLarge);
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
+    ///
+    /// A payload that is no [`Payload`]:
+    ///
+    /// ```
+    /// # use cloakroom::Stash;
+    /// # use std::collections::HashMap;
+    /// type Table = HashMap<u64, f64>;
+    /// let stash: Stash<Table, ()> = Stash::builder()
+    ///     .max_bytes(1 << 20)
+    ///     .weigher(|_, table: &Table| 32 * table.capacity() as u64)
+    ///     .build()?;
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
+    pub fn weigher(
+        self,
+        weigh: impl Fn(&O, &P) -> u64 + Send + Sync + 'static,
+    ) -> Builder<P, O, Weigher<P, O>> {
+        self.with_weigher(Weigher::new(weigh)).0
+    }
+
+    /// Builds the stash.
+    ///
+    /// Payloads and owners are `Send + 'static`, because any thread that waits for the stash's
+    /// [budget](Stash::budget) removes expired entries meanwhile, and drops them.
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] that names the setting that is wrong, and why.
+    ///
+    /// # Complexity
+    ///
+    /// The first stash of a process takes longer: it counts the cores, and with the feature `quanta` and no
+    /// [`clock`](Self::clock) of your own it compares the processor's counter with the system's clock, which blocks
+    /// the thread for about a millisecond, and for 200 at most. To have that done at a time of your choosing,
+    /// build a stash at the start. Any later stash takes a few microseconds, and a few hundred bytes for each
+    /// core while it is empty.
+    pub fn build(self) -> Result<Stash<P, O>, ConfigError>
+    where
+        P: Payload + Send + 'static,
+        O: Send + 'static,
+    {
+        self.build_with(Scales::Size(P::size))
+    }
+}
+
+impl<P, O> Builder<P, O, Weigher<P, O>> {
+    /// Builds the stash, which weighs what is put with the [weigher](Builder::weigher).
+    ///
+    /// # Errors
+    ///
+    /// A [`ConfigError`] that names the setting that cannot be.
+    pub fn build(self) -> Result<Stash<P, O>, ConfigError>
+    where
+        P: Send + 'static,
+        O: Send + 'static,
+    {
+        let (builder, weigher) = self.with_weigher(());
+        builder.build_with(Scales::Weigher(weigher))
+    }
+}
+
+impl<P, O, W> Builder<P, O, W> {
+    fn with_weigher<V>(self, weigher: V) -> (Builder<P, O, V>, W) {
+        let builder = Builder {
+            weigher,
+            max_bytes: self.max_bytes,
+            ttl: self.ttl,
+            entry_overhead: self.entry_overhead,
+            clock: self.clock,
+            overflow: self.overflow,
+            max_bytes_per_owner: self.max_bytes_per_owner,
+            max_waiting: self.max_waiting,
+            max_waiting_bytes: self.max_waiting_bytes,
+            observer: self.observer,
+            stash: self.stash,
+        };
+        (builder, self.weigher)
+    }
+
+    /// Sets the hard limit, in bytes, on the sum of all charges.
+    ///
+    /// From 1 to [`Budget::MAX_LIMIT`]. Must be set.
+    ///
+    /// # What is counted
+    ///
+    /// - What each payload says its size is, or the [weigher](Self::weigher) says of owner and payload.
+    /// - The [entry overhead](Self::entry_overhead): the slot that an entry is in.
+    ///
+    /// # What is not counted
+    ///
+    /// - Memory of the owner's own, unless a weigher counts it. With `String` owners of 10 kB that clients
+    ///   choose, empty payloads under a limit of 1 MiB hold more than 100 MiB: set a weigher, or bound what may
+    ///   be an owner.
+    /// - Spare capacity of payloads, and what the allocator adds.
+    /// - Payloads of puts that [wait](Stash::put), each in its future.
+    /// - Slots without an entry. Slots' memory is kept for later entries until the stash is dropped. There are
+    ///   about 4/3 slots for each entry of the most that were there at once, and about 1,100 for each shard
+    ///   in use (four shards per core). At most `max_bytes / entry_overhead` entries are there at once, so
+    ///   slots take at most `4/3 * max_bytes * slot / entry_overhead`, where `slot` is the default of
+    ///   `entry_overhead`; with the default that is `4/3 * max_bytes`. This is reached when
+    ///   payloads were all empty once; with payloads of a kilobyte it is a tenth of `max_bytes`. A process
+    ///   that must not use twice `max_bytes` for slots and payloads, whatever clients send, sets a higher entry
+    ///   overhead: four times the default bounds the slots to a third of `max_bytes`.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
@@ -70,9 +205,14 @@ impl<P, O> Builder<P, O> {
         self
     }
 
-    /// What an entry is charged besides its payload's size, in bytes. Unless set, it is what an entry
-    /// takes in the stash's own memory, so that payloads without bytes are bounded too; with zero they
-    /// are not.
+    /// Sets what an entry is charged besides its payload's size or weight, in bytes.
+    ///
+    /// Unless set, it is the size of a slot: what an entry takes in the stash's own memory, payload and owner
+    /// without what they point at. It also bounds the memory of slots that are [kept](Self::max_bytes).
+    ///
+    /// With zero, charges are the payloads' sizes, but an empty payload is charged 1 byte, and so is a
+    /// reservation of 0 bytes: what is stored, claimed or reserved is never free, so it is bounded by the
+    /// limit, and [`drained`](Stash::drained) waits for it.
     pub fn entry_overhead(mut self, bytes: u64) -> Self {
         self.entry_overhead = bytes;
         self
@@ -120,7 +260,11 @@ impl<P, O> Builder<P, O> {
     /// overhead.
     ///
     /// With it puts and takes look up the owner's account, under a lock that is shared with about a sixteenth
-    /// of the owners and held for that look-up only. Without it, there are no accounts.
+    /// of the owners and held for that look-up only, and hash the owner with SipHash, so that nobody can choose
+    /// names that share an account. Without it, there are no accounts.
+    ///
+    /// When several reasons to refuse apply, the order is [`Closed`](crate::Refusal::Closed),
+    /// [`TooLarge`](crate::Refusal::TooLarge), `OwnerFull`, [`Full`](crate::Refusal::Full).
     ///
     /// ```
     /// # use cloakroom::{Refusal, Stash};
@@ -171,15 +315,7 @@ impl<P, O> Builder<P, O> {
         self
     }
 
-    /// Builds the stash.
-    ///
-    /// Payloads and owners are `Send + 'static`, because any thread that waits for the stash's
-    /// [budget](Stash::budget) removes expired entries meanwhile, and drops them.
-    ///
-    /// # Errors
-    ///
-    /// A [`ConfigError`] that names the setting that is wrong, and why.
-    pub fn build(self) -> Result<Stash<P, O>, ConfigError>
+    fn build_with(self, scales: Scales<P, O>) -> Result<Stash<P, O>, ConfigError>
     where
         P: Send + 'static,
         O: Send + 'static,
@@ -198,6 +334,7 @@ impl<P, O> Builder<P, O> {
                 slots: SlotMap::new(shards(), self.max_bytes_per_owner),
                 ttl: nanos(self.ttl),
                 overflow_ttl: nanos(overflow_ttl),
+                scales,
                 entry_overhead: self.entry_overhead,
                 clock: self.clock.map_or_else(ClockSource::real, ClockSource::Other),
                 observer: self.observer,
@@ -270,16 +407,18 @@ fn check_ttl(setting: &'static str, ttl: Duration) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Four per core, so that threads seldom share one.
+/// Four per core, so that threads seldom share one. Cores are counted once a process.
 fn shards() -> usize {
     if cfg!(cloakroom_loom) {
         1
     } else {
-        4 * thread::available_parallelism().map_or(4, usize::from)
+        // Asking the system takes longer than all the rest of `build`.
+        static CORES: OnceLock<usize> = OnceLock::new();
+        4 * CORES.get_or_init(|| thread::available_parallelism().map_or(4, usize::from))
     }
 }
 
-impl<P, O> fmt::Debug for Builder<P, O> {
+impl<P, O, W> fmt::Debug for Builder<P, O, W> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder")
             .field("max_bytes", &self.max_bytes)

@@ -4,12 +4,15 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::hash::Hash;
 use std::ops::Deref;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::Stash;
+use super::options::PutOptions;
+use crate::clock::nanos;
 use crate::observe::Event;
-use crate::slots::{ClaimedSlot, Nanos, SlotMap};
+use crate::slots::{ClaimedSlot, MAX_TTL, Nanos, SlotMap};
 use crate::sync::contain_panic;
 use crate::ticket::Ticket;
 
@@ -76,7 +79,8 @@ pub struct Claim<P, O> {
     /// Until it is finished.
     slot: Option<ClaimedSlot<Stash<P, O>, P, O>>,
     ticket: Ticket,
-    on_drop: OnDrop,
+    /// If something was said.
+    on_drop: Option<OnDrop>,
 }
 
 impl<P, O> Claim<P, O> {
@@ -102,7 +106,7 @@ impl<P, O> Claim<P, O> {
             stash.inner.discard_expired(gone);
             return None;
         }
-        let claim = Self { slot: Some(slot), ticket, on_drop: OnDrop::PutBack };
+        let claim = Self { slot: Some(slot), ticket, on_drop: None };
         let stash = claim.slot().handle();
         stash.inner.counters.claimed.add(1);
         stash.inner.observe(|| Event::Claimed { bytes: claim.slot().charge() });
@@ -124,10 +128,58 @@ impl<P, O> Claim<P, O> {
         self.slot().charge()
     }
 
-    /// Says what becomes of it if it is dropped unfinished.
+    /// Says what becomes of the claim if it is dropped before it was finished.
+    ///
+    /// Every conversion honours it: a reader, body or stream that was not read to its end, and the last clone
+    /// of [`into_bytes`](Self::into_bytes). Unless set, all of them put the payload back, except bytes, which
+    /// cannot tell whether they were read: these are finished.
     pub fn on_drop(mut self, what: OnDrop) -> Self {
-        self.on_drop = what;
+        self.on_drop = Some(what);
         self
+    }
+
+    /// Gives the entry a new time to live, counted from now. Returns whether it did.
+    ///
+    /// It takes effect when the claim is put back, in whatever way: meanwhile a claim does not expire. So a delivery
+    /// that may take longer than the entry's time to live renews it at its start, or as it goes on. The new time may
+    /// be shorter, too. It is cut to 73 years, and to the [overflow](crate::Builder::overflow)'s time to live if the
+    /// entry uses the overflow.
+    ///
+    /// # Returns
+    ///
+    /// `false`, and nothing changes, if the entry's time was up already: expired is expired. If the stash was cleared
+    /// meanwhile, the entry is gone when it is put back, renewed or not.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::{ManualClock, Stash};
+    /// # let clock = ManualClock::new();
+    /// # let builder = Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).clock(clock.clone());
+    /// let stash = builder.ttl(Duration::from_secs(60)).build()?;
+    /// let ticket = stash.try_put((), vec![7; 100]).unwrap();
+    ///
+    /// let mut claim = stash.claim(&ticket, &()).unwrap();
+    /// assert!(claim.renew(Duration::from_secs(600)));
+    /// clock.advance(Duration::from_secs(90)); // a slow client, that goes away in the end
+    /// drop(claim);
+    /// assert!(stash.take(&ticket, &()).is_some());
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
+    pub fn renew(&mut self, ttl: Duration) -> bool {
+        let slot = self.slot.as_mut().expect("a claim that is not finished");
+        let now = slot.handle().inner.now();
+        // A sweep that saw the entry before it was claimed goes by the old deadline, and only if that has come.
+        if slot.deadline() <= now {
+            return false;
+        }
+        let mut ttl = nanos(ttl).min(MAX_TTL);
+        if slot.is_capped() {
+            ttl = ttl.min(slot.handle().inner.overflow_ttl);
+        }
+        slot.renew(now.saturating_add(ttl));
+        true
     }
 
     /// Delivered: the payload, and its bytes are free.
@@ -139,12 +191,31 @@ impl<P, O> Claim<P, O> {
         stash.inner.deliver(gone)
     }
 
-    /// Puts the payload back, under the same ticket, for the same owner, until the same deadline. Returns
-    /// whether it is there again: if its time was up, or the stash was cleared while it was claimed, it has
+    /// Puts the payload back, under the same ticket, for the same owner, until the same deadline, or the
+    /// [renewed](Self::renew) one. Returns whether it is there again: if its time was up, or the stash was cleared while it was claimed, it has
     /// gone, and counts as expired or cleared.
     ///
     /// It needs no room, so it cannot fail for lack of it.
     pub fn put_back(mut self) -> bool {
+        self.return_it()
+    }
+
+    /// As [`put_back`](Self::put_back), with a new time to live, if the options have one: see [`renew`](Self::renew).
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::PutOptions;
+    /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
+    /// # let ticket = stash.try_put((), vec![7; 100]).unwrap();
+    /// let claim = stash.claim(&ticket, &()).unwrap();
+    /// assert!(claim.put_back_with(PutOptions::new().ttl(Duration::from_secs(5))));
+    /// ```
+    pub fn put_back_with(mut self, options: PutOptions) -> bool {
+        if let Some(ttl) = options.ttl {
+            self.renew(ttl);
+        }
         self.return_it()
     }
 
@@ -211,8 +282,12 @@ where
     P: AsRef<[u8]> + Send + Sync + 'static,
     O: Send + 'static,
 {
-    /// Delivered when the last clone of what this returns is dropped, wherever that is: until then the
-    /// payload stays charged. Nothing is copied.
+    /// Turns the claim into bytes that are delivered when their last clone is dropped.
+    ///
+    /// Until then the payload stays charged, wherever the clones are. Nothing is copied. With
+    /// [`on_drop(OnDrop::PutBack)`](Self::on_drop) the payload is put back with the last clone instead.
+    ///
+    /// # Examples
     ///
     /// ```
     /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
@@ -228,7 +303,8 @@ where
     pub fn into_bytes(self) -> Bytes {
         // User code: if it panics, nothing has been delivered, and the claim is still one that puts back.
         let _ = self.as_ref();
-        Bytes::from_owner(self.on_drop(OnDrop::Finish))
+        let what = self.on_drop.unwrap_or(OnDrop::Finish);
+        Bytes::from_owner(self.on_drop(what))
     }
 }
 
@@ -248,7 +324,7 @@ impl<P, O> Deref for Claim<P, O> {
 
 impl<P, O> Drop for Claim<P, O> {
     fn drop(&mut self) {
-        match self.on_drop {
+        match self.on_drop.unwrap_or_default() {
             OnDrop::PutBack => drop(self.return_it()),
             OnDrop::Finish => self.finish(),
         }
@@ -260,7 +336,7 @@ impl<P, O> fmt::Debug for Claim<P, O> {
         f.debug_struct("Claim")
             .field("ticket", &self.ticket)
             .field("charge", &self.slot.as_ref().map(ClaimedSlot::charge))
-            .field("on_drop", &self.on_drop)
+            .field("on_drop", &self.on_drop.unwrap_or_default())
             .finish_non_exhaustive()
     }
 }

@@ -7,6 +7,7 @@ use crate::sync::{Mutex, StatCounter};
 pub(super) struct Counters {
     pub(super) expired: StatCounter,
     pub(super) cleared: StatCounter,
+    pub(super) unsent: StatCounter,
     pub(super) claimed: StatCounter,
     pub(super) claims_ended: StatCounter,
     pub(super) put_back: StatCounter,
@@ -31,6 +32,7 @@ impl Counters {
         Self {
             expired: StatCounter::new(0),
             cleared: StatCounter::new(0),
+            unsent: StatCounter::new(0),
             claimed: StatCounter::new(0),
             claims_ended: StatCounter::new(0),
             put_back: StatCounter::new(0),

@@ -9,13 +9,16 @@ mod alarms;
 mod builder;
 mod claim;
 mod counters;
+mod delivery;
 mod expiry;
 mod options;
 mod put;
+mod reader;
 mod reaper;
 mod reserve;
 mod shared;
 mod stats;
+mod unsent;
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -25,6 +28,8 @@ use std::time::Duration;
 
 use self::shared::Inner;
 use crate::budget::{Budget, Drained};
+#[cfg(doc)]
+use crate::error::Refusal;
 use crate::observe::Event;
 use crate::slots::{MapHandle, Removed, SlotMap};
 
@@ -32,11 +37,18 @@ use crate::slots::{MapHandle, Removed, SlotMap};
 pub(crate) use self::alarms::NextSweep;
 pub use self::builder::Builder;
 pub use self::claim::{Claim, OnDrop};
+#[cfg(feature = "stream")]
+pub(crate) use self::delivery::Items;
+#[cfg(any(feature = "http-body", feature = "stream"))]
+pub(crate) use self::delivery::Parts;
+pub use self::delivery::{Chunks, Contiguous};
 pub use self::options::PutOptions;
 pub use self::put::Put;
+pub use self::reader::ClaimReader;
 pub use self::reaper::Reaper;
 pub use self::reserve::{Reservation, ReservationError, Reserve};
 pub use self::stats::{Refused, Stats};
+pub use self::unsent::Unsent;
 use crate::ticket::Ticket;
 
 /// A memory-bounded, drain-on-read stash: a payload goes in under a ticket and comes out once, to its
@@ -47,7 +59,9 @@ use crate::ticket::Ticket;
 /// an owner who hashes like the right one, and has the ticket, is compared, a `take` by the right one can
 /// find nothing.
 ///
-/// A `Stash` is a handle: cloning it is cheap, and all clones are the same stash.
+/// A `Stash` is a handle: cloning it is cheap, and all clones are the same stash. Claims and reservations are
+/// handles, too. When the last one is dropped, the entries that are left are dropped and their bytes released:
+/// clones of its [`budget`](Self::budget) live on, and serve whoever waits there.
 ///
 /// # What it promises
 ///
@@ -64,6 +78,24 @@ use crate::ticket::Ticket;
 /// same stash. A panic in *somebody else's* code that a call happens to run (another task's waker, the
 /// drop of another's payload) does not reach the caller; a panic in the caller's own (its owner's `Eq`,
 /// its payload's size) does, and leaves everything consistent.
+///
+/// # Memory ordering
+///
+/// What a thread did before a call is visible to a thread that got something because of it. These *happen
+/// before* those:
+///
+/// | before | after |
+/// |---|---|
+/// | a put, or the put of a [`Reservation`] | the [`take`](Self::take) or [`claim`](Self::claim) of its ticket; the drop of its payload |
+/// | a [`Claim`] that is put back | the next `take` or `claim` of its ticket |
+/// | whatever gives bytes back: a `take`, the end of a claim, a reservation's drop, a [`gc`](Self::gc) or [`clear`](Self::clear) | a put, reservation or permit that uses them, whether it waited or not |
+/// | all of these | [`drained`](Self::drained), [`drained_timeout`](Self::drained_timeout) |
+/// | [`close`](Self::close) | a refusal as [`Closed`](Refusal::Closed); [`is_closed`](Self::is_closed) if `true`; `drained` |
+/// | [`set_max_bytes`](Self::set_max_bytes) that raises the limit | what is admitted because of it |
+/// | the drop of a handle | the drops of what is still in the stash when the last handle has gone |
+///
+/// Numbers ([`len`](Self::len), [`stats`](Self::stats)), other refusals, a `take` that finds nothing and the end
+/// of a [`Reaper`] order nothing. A `clear` and a sweep free the bytes first and drop the payloads then.
 ///
 /// # Complexity
 ///
@@ -168,7 +200,7 @@ impl<P, O> Stash<P, O> {
     }
 
     /// Closes the stash for new payloads, for good, and returns how many were in line; 0 if it was closed
-    /// already. They, and all later puts, get their payload back with [`Refusal::Closed`]. Entries can still be
+    /// already. They, and all later puts, get their payload back with [`Refusal::Closed`](crate::Refusal::Closed). Entries can still be
     /// taken, and reservations used.
     pub fn close(&self) -> usize {
         self.budget().close()
@@ -181,8 +213,8 @@ impl<P, O> Stash<P, O> {
     }
 
     /// Completes when the stash is closed *and* nothing is charged any more: every entry is taken, expired or
-    /// cleared, every claim delivered, every reservation used or dropped. It waits for the
-    /// [`close`](Self::close) too. Expiry without traffic needs a [`reaper`](Self::reaper).
+    /// cleared, every claim delivered, every reservation used or dropped. Empty payloads are waited for as
+    /// others are. It waits for the [`close`](Self::close) too. Expiry without traffic needs a [`reaper`](Self::reaper).
     ///
     /// # Cancel safety
     ///
@@ -210,6 +242,7 @@ impl<P, O> Stash<P, O> {
 
     /// As [`drained`](Self::drained), blocking this thread for at most `timeout`. Returns whether it came
     /// to that.
+    #[cfg(not(target_family = "wasm"))]
     pub fn drained_timeout(&self, timeout: Duration) -> bool {
         self.budget().drained_timeout(timeout)
     }
@@ -218,7 +251,7 @@ impl<P, O> Stash<P, O> {
     ///
     /// Raising it serves the line at once. Lowering it removes nothing: until enough has been taken or has
     /// expired, nothing is admitted. A put in line that has become larger than the limit gets its payload
-    /// back as [`TooLarge`](Refusal::TooLarge) when it comes to the head. With 0 nothing is admitted but out of the
+    /// back as [`TooLarge`](crate::Refusal::TooLarge) when it comes to the head. With 0 nothing is admitted but out of the
     /// overflow.
     ///
     /// ```

@@ -15,11 +15,10 @@ use super::options::PutOptions;
 use crate::error::{PutError, Refusal};
 use crate::give_up::{GiveUp, Never, Until};
 use crate::maybe_owned::MaybeOwned;
-use crate::payload::Payload;
 use crate::sync::Arc;
 use crate::ticket::Ticket;
 
-impl<P: Payload, O: Eq + Hash> Stash<P, O> {
+impl<P, O: Eq + Hash> Stash<P, O> {
     /// Stores the payload now, or hands it back. Never waits.
     ///
     /// # Errors
@@ -131,6 +130,7 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
     ///
     /// As [`put`](Self::put), and [`TimedOut`](Refusal::TimedOut), or [`Full`](Refusal::Full) if the
     /// timeout is zero.
+    #[cfg(not(target_family = "wasm"))]
     pub fn put_timeout(
         &self,
         owner: O,
@@ -145,6 +145,7 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
     /// # Errors
     ///
     /// As [`put_timeout`](Self::put_timeout).
+    #[cfg(not(target_family = "wasm"))]
     pub fn put_timeout_with(
         &self,
         owner: O,
@@ -169,12 +170,12 @@ impl<P: Payload, O: Eq + Hash> Stash<P, O> {
 }
 
 #[inline]
-fn put_request<'a, P: Payload, O: Hash>(
+fn put_request<'a, P, O: Hash>(
     inner: InnerRef<'a, P, O>,
     owner: &O,
     payload: &P,
 ) -> Request<'a, P, O> {
-    let charge = inner.charge_for(payload.size() as u64);
+    let charge = inner.charge_of(owner, payload);
     let key = inner.slots.owner_key(owner);
     Request::new(inner, key, charge)
 }
@@ -221,7 +222,7 @@ impl<'a, P, O, U> Put<'a, P, O, U> {
     }
 }
 
-impl<P: Payload, O: Eq + Hash, U: GiveUp> Future for Put<'_, P, O, U> {
+impl<P, O: Eq + Hash, U: GiveUp> Future for Put<'_, P, O, U> {
     type Output = Result<Ticket, PutError<P>>;
 
     /// # Panics

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::Stash;
 use super::expiry::Plan;
 use super::shared::Inner;
+#[cfg(not(target_family = "wasm"))]
 use crate::sync::{Wait, with_thread_signal};
 
 impl<P, O> Stash<P, O> {
@@ -76,6 +77,7 @@ impl<P, O> Reaper<P, O> {
     /// # Errors
     ///
     /// If the system cannot start a thread.
+    #[cfg(not(target_family = "wasm"))]
     pub fn spawn(self) -> io::Result<thread::JoinHandle<()>>
     where
         P: Send + 'static,

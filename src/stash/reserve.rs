@@ -18,7 +18,6 @@ use crate::budget::Tier;
 use crate::error::{AcquireError, Refusal};
 use crate::give_up::{GiveUp, Never, Until};
 use crate::maybe_owned::MaybeOwned;
-use crate::payload::Payload;
 use crate::slots::OwnerKey;
 use crate::sync::Arc;
 use crate::ticket::Ticket;
@@ -92,6 +91,7 @@ impl<P, O> Stash<P, O> {
     ///
     /// As [`reserve`](Self::reserve), and [`TimedOut`](Refusal::TimedOut), or [`Full`](Refusal::Full) if
     /// the timeout is zero.
+    #[cfg(not(target_family = "wasm"))]
     pub fn reserve_timeout(
         &self,
         bytes: u64,
@@ -111,6 +111,7 @@ impl<P, O> Stash<P, O> {
         }
     }
 
+    #[cfg(not(target_family = "wasm"))]
     fn reserve_blocking(
         &self,
         key: Option<OwnerKey>,
@@ -186,6 +187,7 @@ impl<P, O> Stash<P, O> {
     /// # Errors
     ///
     /// As [`reserve_timeout`](Self::reserve_timeout), and [`OwnerFull`](Refusal::OwnerFull), at once.
+    #[cfg(not(target_family = "wasm"))]
     pub fn reserve_timeout_for<Q>(
         &self,
         owner: &Q,
@@ -259,7 +261,6 @@ impl<P, O> Reservation<P, O> {
     /// for `owner`. Payload and reservation come back.
     pub fn put(self, owner: O, payload: P) -> Result<Ticket, ReservationError<P, O>>
     where
-        P: Payload,
         O: Eq + Hash,
     {
         self.put_with(owner, payload, PutOptions::new())
@@ -277,10 +278,9 @@ impl<P, O> Reservation<P, O> {
         options: PutOptions,
     ) -> Result<Ticket, ReservationError<P, O>>
     where
-        P: Payload,
         O: Eq + Hash,
     {
-        let charge = self.stash.inner.charge_for(payload.size() as u64);
+        let charge = self.stash.inner.charge_of(&owner, &payload);
         if let Err(refusal) = self.fit(&owner, charge) {
             let refusal = self.stash.inner.record_refusal(refusal);
             return Err(ReservationError { payload, reservation: self, refusal });
@@ -452,3 +452,10 @@ impl<P, O> fmt::Display for ReservationError<P, O> {
 }
 
 impl<P, O> Error for ReservationError<P, O> {}
+
+/// Drops the payload and the reservation, and keeps why it was refused: for `?`.
+impl<P, O> From<ReservationError<P, O>> for AcquireError {
+    fn from(error: ReservationError<P, O>) -> Self {
+        error.refusal
+    }
+}

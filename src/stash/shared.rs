@@ -12,7 +12,8 @@ use crate::budget::{Budget, Tier};
 use crate::clock::{ClockSource, nanos};
 use crate::error::{AcquireError, PutError};
 use crate::observe::{Event, Observer};
-use crate::slots::{MAX_TTL, Nanos, RemovedEntry, SlotMap};
+use crate::payload::Scales;
+use crate::slots::{CAPPED, MAX_TTL, NEVER, Nanos, RemovedEntry, SlotMap};
 use crate::sync::contain_panic;
 use crate::ticket::Ticket;
 
@@ -22,6 +23,7 @@ pub(crate) struct Inner<P, O> {
     pub(super) ttl: Nanos,
     /// Caps the time to live of entries that use the overflow.
     pub(super) overflow_ttl: Nanos,
+    pub(super) scales: Scales<P, O>,
     pub(super) entry_overhead: u64,
     pub(super) clock: ClockSource,
     pub(super) observer: Option<Box<dyn Observer>>,
@@ -36,10 +38,17 @@ impl<P, O> Inner<P, O> {
         self.clock.now()
     }
 
-    /// What storing `bytes` costs. Saturates: that is more than any limit.
+    /// What storing `bytes` costs. Saturates: that is more than any limit. At least 1, so that nothing used
+    /// means that nothing is there: `drained` goes by the bytes, and so do the bounds on what is held.
     #[inline]
     pub(super) fn charge_for(&self, bytes: u64) -> u64 {
-        bytes.saturating_add(self.entry_overhead)
+        bytes.saturating_add(self.entry_overhead).max(1)
+    }
+
+    /// What storing the payload costs. Runs user code, so nothing may be held.
+    #[inline]
+    pub(super) fn charge_of(&self, owner: &O, payload: &P) -> u64 {
+        self.charge_for(self.scales.weigh(owner, payload))
     }
 
     /// Tells the observer, if there is one. Nothing is held.
@@ -107,8 +116,8 @@ impl<P, O: Hash> Inner<P, O> {
         }
         let mut deadline = 0;
         let ticket = self.slots.insert(owner, payload, charge, || {
-            deadline = self.now().saturating_add(ttl);
-            deadline
+            deadline = self.now().saturating_add(ttl).min(NEVER);
+            if tier == Tier::Overflow { deadline | CAPPED } else { deadline }
         })?;
         if ttl < self.ttl {
             self.alarms.notify_earlier(deadline);
@@ -118,12 +127,19 @@ impl<P, O: Hash> Inner<P, O> {
     }
 }
 
+/// The end of a stash: no handle is left, so no claim and no reservation. But clones of its budget may be, and
+/// somebody may wait for its bytes or for it to be empty.
 impl<P, O> Drop for Inner<P, O> {
     /// Releases the bytes of all entries, for those who still hold the budget. Then drops the payloads.
     fn drop(&mut self) {
         let removed = self.slots.clear();
-        self.budget.release(removed.bytes());
-        drop(removed);
+        let (count, bytes) = (removed.count(), removed.bytes());
+        if count > 0 {
+            // As in `clear`: all at once, and the payloads afterwards, with nothing held.
+            self.budget.release(bytes);
+            drop(removed);
+            self.observe(|| Event::Cleared { entries: count, bytes });
+        }
         self.alarms.wake_all();
     }
 }

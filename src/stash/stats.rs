@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Stash;
-use crate::error::Refusal;
+use crate::error::{AcquireError, Refusal};
 
 impl<P, O> Stash<P, O> {
     /// How it is doing: numbers of now and counters since it was built.
@@ -16,6 +16,47 @@ impl<P, O> Stash<P, O> {
     pub fn stats(&self) -> Stats {
         Stats::of(self)
     }
+
+    /// Suggests how long to wait before trying again, from the wait queue's own progress.
+    ///
+    /// It is the time for which the head of the wait queue has waited so far: a request that joins now has to
+    /// expect at least as much. For a `Retry-After` header, round it up to seconds.
+    ///
+    /// # Returns
+    ///
+    /// `None` if there is nothing to go by: the refusal is not [transient](AcquireError::is_transient), it is about
+    /// its owner only, nobody waits, or the head is a bare permit's, which has no clock.
+    ///
+    /// # Complexity
+    ///
+    /// O(1). Takes the wait queue's lock for a moment.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::{ManualClock, Stash};
+    /// # let clock = ManualClock::new();
+    /// # let builder = Stash::<Vec<u8>, ()>::builder().max_bytes(1_000);
+    /// # let stash = builder.entry_overhead(0).clock(clock.clone()).build().unwrap();
+    /// # let _all = stash.try_reserve(1_000).unwrap();
+    /// # let mut waiting = Box::pin(stash.reserve(10));
+    /// # futures_lite::future::block_on(futures_lite::future::poll_once(&mut waiting));
+    /// # clock.advance(Duration::from_millis(2_500));
+    /// let refused = stash.try_put((), vec![7; 100]).unwrap_err();
+    /// if let Some(wait) = stash.retry_after(refused.details()) {
+    ///     println!("Retry-After: {}", wait.as_secs_f64().ceil());
+    /// }
+    /// # assert_eq!(stash.retry_after(refused.details()), Some(Duration::from_millis(2_500)));
+    /// ```
+    #[must_use]
+    pub fn retry_after(&self, refusal: &AcquireError) -> Option<Duration> {
+        if !refusal.is_transient() || refusal.reason() == Refusal::OwnerFull {
+            return None;
+        }
+        let since = self.inner.budget.queue_stats().head_since?;
+        Some(Duration::from_nanos(self.inner.now().saturating_sub(since)))
+    }
 }
 
 /// How a stash is doing, from [`Stash::stats`]: numbers of now, and counters since it was built.
@@ -23,7 +64,7 @@ impl<P, O> Stash<P, O> {
 /// Each number is exact when nobody uses the stash; while it is in use each is from a moment of its own
 /// during the call, so they can be off against each other by what happened meanwhile. Except that
 /// the line's four are from one moment, and that
-/// `stored = entries + delivered + expired + cleared` always holds: `delivered` is counted by that equation,
+/// `stored = entries + delivered + expired + cleared + unsent` always holds: `delivered` is counted by that equation,
 /// which costs puts and takes nothing. (It is right as long as `stats` is called once in every 2^37
 /// puts.)
 ///
@@ -42,7 +83,8 @@ pub struct Stats {
     pub used_bytes: u64,
     /// The most bytes that were charged at once. What others charge while
     /// [`set_max_bytes`](Stash::set_max_bytes) moves the limit can leave it off for good, by as much as the
-    /// limit moved.
+    /// limit moved. While many threads use the stash at once, bytes are lent to them in batches, which count as
+    /// charged: this can then be too high by a 32nd of the limit. It is never too low for that.
     pub peak_bytes: u64,
     /// The limit, without the overflow.
     pub max_bytes: u64,
@@ -71,6 +113,8 @@ pub struct Stats {
     pub expired: u64,
     /// Entries that were cleared.
     pub cleared: u64,
+    /// Entries that went because their ticket was [not sent](crate::Stash::unsent).
+    pub unsent: u64,
     /// Claims made.
     pub claimed: u64,
     /// Claims put back.
@@ -127,11 +171,13 @@ impl Stats {
         let stored = seen.stored((0..).map_while(|shard| slots.inserted(shard)));
         let entries = slots.len() as u64;
         let (expired, cleared) = (counters.expired.get(), counters.cleared.get());
-        seen.delivered = seen.delivered.max(stored.saturating_sub(entries + expired + cleared));
+        let unsent = counters.unsent.get();
+        let others = expired + cleared + unsent;
+        seen.delivered = seen.delivered.max(stored.saturating_sub(entries + others));
         let delivered = seen.delivered;
         drop(seen);
         // What was stored and went after the first read is among what is gone.
-        let gone = delivered + expired + cleared;
+        let gone = delivered + others;
         let stored = stored.max(gone);
         Self {
             used_bytes: stash.used_bytes(),
@@ -150,6 +196,7 @@ impl Stats {
             delivered,
             expired,
             cleared,
+            unsent,
             claimed,
             put_back: counters.put_back.get(),
             waited: counters.waited.get(),

@@ -1,100 +1,38 @@
-//! The one door to atomics, cells, locks and parking: the real ones here, loom's under `--cfg loom`,
-//! and under `--cfg shuttle` some that switch tasks at every access.
+//! The one door to atomics, cells, locks and parking: the real ones here, loom's under `--cfg
+//! cloakroom_loom`, and under `--cfg cloakroom_shuttle` some that switch tasks at every access.
 //!
-//! No other file of the crate names `std::sync::atomic`, `parking_lot`, `event_listener`, `loom` or
-//! `shuttle`, so what is built with `--cfg loom` or `--cfg shuttle` explores the code that users run.
+//! No other file of the crate names `std::sync::atomic`, `parking_lot`, `loom` or
+//! `shuttle`, so what is built with one of these flags explores the code that users run.
+
+mod copies;
+
+pub(crate) use self::copies::{copies, count_copies};
 
 // Reference counts are `std`'s under loom too: they are not what the models are about, and loom would
 // multiply every model by the orders in which its threads drop their handles.
 pub(crate) use std::sync::Arc;
+// What is made once: models make it before they start threads.
+pub(crate) use std::sync::OnceLock;
 
-#[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+#[cfg(all(
+    target_has_atomic = "64",
+    not(any(cloakroom_loom, cloakroom_shuttle, cloakroom_count))
+))]
 pub(crate) use std::sync::atomic;
+
+#[cfg(not(target_has_atomic = "64"))]
+#[path = "without_atomic_u64.rs"]
+pub(crate) mod atomic;
 
 #[cfg(cloakroom_loom)]
 pub(crate) use loom::sync::atomic;
 
-/// `std`'s atomics with a scheduling point before each access. Shuttle's own are not valid when all their
-/// bytes are zero, as fresh slots are. Neither knows weak orderings: memory is sequentially consistent.
-#[cfg(cloakroom_shuttle)]
-pub(crate) mod atomic {
-    use std::sync::atomic;
-    pub(crate) use std::sync::atomic::Ordering;
+#[cfg(any(cloakroom_shuttle, cloakroom_count))]
+#[path = "wrapped.rs"]
+pub(crate) mod atomic;
 
-    fn switch() {
-        // Not `yield_now`, which tells the scheduler that this task has nothing to do.
-        // ORDERING: SeqCst [shuttle.switch]: shuttle knows no other; nothing is read.
-        shuttle::sync::atomic::AtomicBool::new(false).load(Ordering::SeqCst);
-    }
-
-    macro_rules! wrap {
-        ($name:ident $(<$t:ident>)?, $value:ty) => {
-            #[derive(Debug)]
-            #[repr(transparent)]
-            pub(crate) struct $name$(<$t>)?(atomic::$name$(<$t>)?);
-
-            #[allow(dead_code, reason = "all of them have all of these")]
-            impl$(<$t>)? $name$(<$t>)? {
-                pub(crate) const fn new(value: $value) -> Self {
-                    Self(atomic::$name::new(value))
-                }
-
-                pub(crate) fn load(&self, order: Ordering) -> $value {
-                    switch();
-                    self.0.load(order)
-                }
-
-                pub(crate) fn store(&self, value: $value, order: Ordering) {
-                    switch();
-                    self.0.store(value, order);
-                }
-
-                pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
-                    switch();
-                    self.0.swap(value, order)
-                }
-
-                pub(crate) fn compare_exchange(
-                    &self,
-                    current: $value,
-                    new: $value,
-                    success: Ordering,
-                    failure: Ordering,
-                ) -> Result<$value, $value> {
-                    switch();
-                    self.0.compare_exchange(current, new, success, failure)
-                }
-
-                pub(crate) fn compare_exchange_weak(
-                    &self,
-                    current: $value,
-                    new: $value,
-                    success: Ordering,
-                    failure: Ordering,
-                ) -> Result<$value, $value> {
-                    self.compare_exchange(current, new, success, failure)
-                }
-            }
-        };
-    }
-
-    wrap!(AtomicU8, u8);
-    wrap!(AtomicU64, u64);
-    wrap!(AtomicPtr<T>, *mut T);
-
-    macro_rules! fetch {
-        ($($method:ident),*) => {
-            impl AtomicU64 {
-                $(pub(crate) fn $method(&self, value: u64, order: Ordering) -> u64 {
-                    switch();
-                    self.0.$method(value, order)
-                })*
-            }
-        };
-    }
-
-    fetch!(fetch_add, fetch_sub, fetch_or, fetch_and, fetch_min);
-}
+#[cfg(cloakroom_count)]
+pub(crate) mod writes;
 
 #[cfg(cloakroom_loom)]
 pub(crate) use loom::cell::UnsafeCell;
@@ -121,6 +59,8 @@ mod cell {
 
         #[inline(always)]
         pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            #[cfg(cloakroom_count)]
+            super::writes::record(self);
             f(self.0.get())
         }
     }
@@ -141,40 +81,54 @@ pub(crate) fn load_for_cas(atomic: &atomic::AtomicU64, order: atomic::Ordering) 
     return atomic.fetch_or(0, order);
 }
 
+/// Atomics that no model explores.
+mod plain {
+    #[cfg(not(target_has_atomic = "64"))]
+    pub(super) use super::atomic::{AtomicU64, Ordering};
+    #[cfg(target_has_atomic = "64")]
+    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+}
+
 /// A number for people to read: an error's text, statistics. Nothing that the algorithms rest on is
 /// decided by one, so loom need not explore the values that it may have.
 #[derive(Debug, Default)]
-pub(crate) struct StatCounter(std::sync::atomic::AtomicU64);
+pub(crate) struct StatCounter(plain::AtomicU64);
 
 impl StatCounter {
     pub(crate) const fn new(value: u64) -> Self {
-        Self(std::sync::atomic::AtomicU64::new(value))
+        Self(plain::AtomicU64::new(value))
     }
 
     #[inline]
     pub(crate) fn get(&self) -> u64 {
         // ORDERING: Relaxed [stat.get]: a number for people.
-        self.0.load(std::sync::atomic::Ordering::Relaxed)
+        self.0.load(plain::Ordering::Relaxed)
     }
 
     #[inline]
     pub(crate) fn set(&self, value: u64) {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
         // ORDERING: Relaxed [stat.set]: a number for people.
-        self.0.store(value, std::sync::atomic::Ordering::Relaxed);
+        self.0.store(value, plain::Ordering::Relaxed);
     }
 
     /// Makes it at most `value`.
     #[cold]
     pub(crate) fn lower(&self, value: u64) {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
         // ORDERING: Relaxed [stat.lower]: a number for people.
-        self.0.fetch_min(value, std::sync::atomic::Ordering::Relaxed);
+        self.0.fetch_min(value, plain::Ordering::Relaxed);
     }
 
     /// Wraps around, so that it can be less.
     #[inline]
     pub(crate) fn add(&self, more: u64) {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
         // ORDERING: Relaxed [stat.add]: a number for people.
-        self.0.fetch_add(more, std::sync::atomic::Ordering::Relaxed);
+        self.0.fetch_add(more, plain::Ordering::Relaxed);
     }
 }
 
@@ -205,10 +159,23 @@ impl<T> Mutex<T> {
 
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
         #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
         return self.0.lock();
         #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
         return self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    }
+
+    /// Locks it unless somebody else holds it.
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
+        #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+        return self.0.try_lock();
+        #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
+        return self.0.try_lock().ok();
     }
 }
 
@@ -238,6 +205,28 @@ pub(crate) fn thread_number() -> usize {
     }
 }
 
+/// The number by which a budget chooses the calling thread's share. Models choose it.
+#[inline]
+pub(crate) fn share_number() -> usize {
+    #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+    return thread_number();
+    #[cfg(cloakroom_loom)]
+    return MODEL_SHARE.with(std::cell::Cell::get);
+    #[cfg(cloakroom_shuttle)]
+    return usize::from(shuttle::current::me());
+}
+
+#[cfg(cloakroom_loom)]
+loom::thread_local! {
+    pub(crate) static MODEL_SHARE: std::cell::Cell<usize> = std::cell::Cell::new(0);
+}
+
+/// How many processors this program may use.
+pub(crate) fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
 /// Runs `f`, which is *somebody else's* code (another task's waker, the drop of another entry's
 /// payload), and keeps a panic in it from reaching this caller, who has nothing to do with it.
 ///
@@ -259,85 +248,7 @@ pub(crate) fn contain_panic(f: impl FnOnce()) {
     }
 }
 
-pub(crate) use parking::{Wait, with_thread_signal};
-
-mod parking {
-    use std::sync::Arc;
-    use std::task::Wake;
-    use std::time::Instant;
-
-    use event_listener::{Event, Listener, listener};
-
-    /// What a *thread* waits on, for the calls that block. Tasks never use it: `event_listener` wakes
-    /// while it holds its own lock, so it must not be given a waker that may call back. Shuttle knows
-    /// nothing of it: what it schedules must not block.
-    #[derive(Debug)]
-    pub(crate) struct ThreadSignal(Event);
-
-    impl ThreadSignal {
-        pub(crate) fn new() -> Self {
-            Self(Event::new())
-        }
-
-        /// Wakes every thread that waits on this signal.
-        pub(crate) fn notify(&self) {
-            self.0.notify(usize::MAX);
-        }
-
-        /// Waits for a `notify`, unless `check`, which runs while this thread listens already, says
-        /// otherwise. May also return early.
-        ///
-        /// Under loom there is no time: a deadline never comes.
-        pub(crate) fn wait_unless<R>(&self, check: impl FnOnce() -> Wait<R>) -> Option<R> {
-            listener!(self.0 => listener);
-            match check() {
-                Wait::Done(result) => return Some(result),
-                Wait::Again => {}
-                #[cfg(not(cloakroom_loom))]
-                Wait::Until(Some(deadline)) => drop(listener.wait_deadline(deadline)),
-                Wait::Until(_) => listener.wait(),
-            }
-            None
-        }
-    }
-
-    /// What a thread that could sleep does next.
-    pub(crate) enum Wait<R> {
-        /// Stops waiting, with a result.
-        Done(R),
-        /// Checks again at once.
-        Again,
-        /// Sleeps until it is notified, or until the instant.
-        Until(
-            #[cfg_attr(cloakroom_loom, allow(dead_code, reason = "there is no time"))]
-            Option<Instant>,
-        ),
-    }
-
-    impl Wake for ThreadSignal {
-        fn wake(self: Arc<Self>) {
-            self.notify();
-        }
-
-        fn wake_by_ref(self: &Arc<Self>) {
-            self.notify();
-        }
-    }
-
-    /// Calls `f` with this thread's signal. It is made once a thread, so that waiting allocates nothing.
-    pub(crate) fn with_thread_signal<R>(f: impl FnOnce(&Arc<ThreadSignal>) -> R) -> R {
-        #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
-        return f(&Arc::new(ThreadSignal::new()));
-        #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
-        {
-            thread_local! {
-                static SIGNAL: Arc<ThreadSignal> = Arc::new(ThreadSignal::new());
-            }
-            match SIGNAL.try_with(Arc::clone) {
-                Ok(signal) => f(&signal),
-                // The thread is going away and its locals with it.
-                Err(_) => f(&Arc::new(ThreadSignal::new())),
-            }
-        }
-    }
-}
+#[cfg(not(target_family = "wasm"))]
+mod parking;
+#[cfg(not(target_family = "wasm"))]
+pub(crate) use self::parking::{Wait, with_thread_signal};

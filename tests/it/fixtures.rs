@@ -55,7 +55,7 @@ pub(crate) fn state<P, O>(stash: &Stash<P, O>) -> (usize, u64, usize) {
 #[track_caller]
 pub(crate) fn checked_stats<P, O>(stash: &Stash<P, O>) -> Stats {
     let stats = stash.stats();
-    let gone = stats.delivered + stats.expired + stats.cleared;
+    let gone = stats.delivered + stats.expired + stats.cleared + stats.unsent;
     assert_eq!(stats.stored, stats.entries + gone, "{stats:?}");
     assert_eq!((stats.entries, stats.used_bytes), (stash.len() as u64, stash.used_bytes()));
     assert!(stats.used_bytes <= stats.peak_bytes, "{stats:?}");

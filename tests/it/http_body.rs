@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom::{ClaimBody, ManualClock, Stash, Ticket};
+use cloakroom::{ClaimBody, ManualClock, OnDrop, Stash, Ticket};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Empty};
 use hyper::body::Incoming;
@@ -140,18 +140,36 @@ fn b3_never_polled_it_is_put_back_again_and_again() {
 }
 
 #[test]
-fn b3_empty_it_is_at_its_end_and_delivered_without_a_poll() {
+fn w6_a_body_that_ignores_what_was_said_about_its_drop() {
+    let (stash, _) = test_stash();
+    for size in [0, 10, 100_000] {
+        let ticket = put(&stash, size);
+        let claim = stash.claim(&ticket, "alice").unwrap().on_drop(OnDrop::PutBack);
+        drop(claim.into_body());
+        let claim = stash.claim(&ticket, "alice").expect("put back").on_drop(OnDrop::Finish);
+        drop(claim.into_body());
+        assert_eq!((stash.len(), stash.used_bytes()), (0, 0));
+    }
+    assert_eq!(counts(&stash), (0, 3, 3));
+}
+
+#[test]
+fn w17_an_empty_body_is_delivered_when_it_was_polled_and_kept_when_not() {
     let (stash, _) = test_stash();
     let ticket = put(&stash, 0);
-    let empty = body(&stash, ticket);
-    assert_eq!((empty.size_hint().exact(), empty.is_end_stream()), (Some(0), true));
-    assert_eq!(stash.used_bytes(), 8);
-    drop(empty);
-    assert_eq!((stash.used_bytes(), counts(&stash)), (0, (0, 1, 0)));
-    let mut empty = body(&stash, put(&stash, 0));
+    for kept in 1..=3 {
+        let empty = body(&stash, ticket);
+        assert_eq!((empty.size_hint().lower(), empty.size_hint().exact()), (0, None));
+        assert!(!empty.is_end_stream(), "a server must poll it");
+        drop(empty);
+        assert_eq!((stash.used_bytes(), counts(&stash)), (8, (0, 0, kept)));
+    }
+    let mut empty = body(&stash, ticket);
     assert!(frame(&mut empty).is_none());
+    assert_eq!((empty.size_hint().exact(), empty.is_end_stream()), (Some(0), true));
+    assert!(frame(&mut empty).is_none(), "and again");
     drop(empty);
-    assert_eq!((stash.used_bytes(), counts(&stash)), (0, (0, 2, 0)));
+    assert_eq!((stash.used_bytes(), counts(&stash)), (0, (0, 1, 3)));
 }
 
 #[test]
@@ -216,11 +234,22 @@ impl Server {
     }
 
     async fn fetch(&self, method: Method, ticket: Ticket) -> (StatusCode, Option<u64>, Bytes) {
+        self.fetch_as(method, ticket, StatusCode::OK).await
+    }
+
+    /// Fetches the ticket and asks for an answer with this status.
+    async fn fetch_as(
+        &self,
+        method: Method,
+        ticket: Ticket,
+        status: StatusCode,
+    ) -> (StatusCode, Option<u64>, Bytes) {
         let stream = TcpStream::connect(self.address).await.unwrap();
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
         let connection = tokio::spawn(connection);
-        let request = Request::builder().method(method).uri(format!("/{ticket}"));
+        let request =
+            Request::builder().method(method).uri(format!("/{ticket}?{}", status.as_str()));
         let request = request.body(Empty::<Bytes>::new()).unwrap();
         let response = sender.send_request(request).await.unwrap();
         let (status, length) = (response.status(), response.headers().get(CONTENT_LENGTH));
@@ -252,18 +281,19 @@ impl Server {
     }
 }
 
+/// Answers with the status that the query asks for, and with the claimed payload as the body.
 fn answer(
     stash: &TestStash,
     request: &Request<Incoming>,
 ) -> Response<Either<ClaimBody, Empty<Bytes>>> {
+    let status = request.uri().query().map_or("200", |query| query);
     let ticket = request.uri().path()[1..].parse::<Ticket>().ok();
-    match ticket.and_then(|ticket| stash.claim(&ticket, "alice")) {
-        Some(claim) => Response::new(Either::Left(claim.into_body())),
-        None => {
-            let gone = Response::builder().status(StatusCode::GONE);
-            gone.body(Either::Right(Empty::new())).unwrap()
-        }
-    }
+    let response = Response::builder();
+    let response = match ticket.and_then(|ticket| stash.claim(&ticket, "alice")) {
+        Some(claim) => response.status(status).body(Either::Left(claim.into_body())),
+        None => response.status(StatusCode::GONE).body(Either::Right(Empty::new())),
+    };
+    response.unwrap()
 }
 
 #[tokio::test]
@@ -314,12 +344,31 @@ async fn b3_a_server_that_is_torn_down_puts_back_what_it_was_sending() {
 }
 
 #[tokio::test]
-async fn b3_an_empty_payload_is_delivered() {
+async fn w17_an_empty_payload_is_consumed_by_a_get_and_by_no_answer_without_a_body() {
     let server = Server::start().await;
-    let ticket = put(&server.stash, 0);
-    let (status, length, body) = server.fetch(Method::GET, ticket).await;
-    assert_eq!((status, length, body.len()), (StatusCode::OK, Some(0), 0));
-    assert_eq!((server.settle().await, server.stash.used_bytes()), ((0, 1, 0), 0));
+    let without_body = [
+        (Method::HEAD, StatusCode::OK),
+        (Method::GET, StatusCode::NO_CONTENT),
+        (Method::GET, StatusCode::NOT_MODIFIED),
+        (Method::HEAD, StatusCode::NOT_MODIFIED),
+    ];
+    let (mut delivered, mut put_back) = (0, 0);
+    for size in [0, 1, 100_000] {
+        let ticket = put(&server.stash, size);
+        for (method, status) in &without_body {
+            let (answered, _, body) = server.fetch_as(method.clone(), ticket, *status).await;
+            put_back += 1;
+            assert_eq!((answered, body.len()), (*status, 0));
+            assert_eq!(server.settle().await, (0, delivered, put_back), "{size} {method} {status}");
+        }
+        let (status, length, body) = server.fetch(Method::GET, ticket).await;
+        delivered += 1;
+        assert_eq!((status, body.len()), (StatusCode::OK, size));
+        assert_eq!(length, (size > 0).then_some(size as u64));
+        assert_eq!(server.settle().await, (0, delivered, put_back), "{size}");
+        assert_eq!(server.fetch(Method::GET, ticket).await.0, StatusCode::GONE);
+    }
+    assert_eq!((server.stash.used_bytes(), server.stash.len()), (0, 0));
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ fn everything_happens(stash: &TestStash, clock: &ManualClock) {
     let _ = stash.try_put_with(1, vec![0; 5], brief).unwrap();
     clock.advance(SECOND);
     assert_eq!((stash.gc(), stash.clear()), (1, 1));
+    drop(stash.unsent(stash.try_put(1, vec![0; 3]).unwrap(), 1));
 }
 
 // ---- metrics ---------------------------------------------------------------------------------------
@@ -130,7 +131,7 @@ mod metric {
 
     #[test]
     fn b10_metrics_by_name() {
-        let (stash, clock) = test_stash(MetricsObserver);
+        let (stash, clock) = test_stash(MetricsObserver::new());
         let seen = emitted(|| everything_happens(&stash, &clock));
         assert_eq!(
             seen,
@@ -143,9 +144,10 @@ mod metric {
                 ("counter cloakroom_expired_total{}", 1.0),
                 ("counter cloakroom_put_total{outcome=full}", 1.0),
                 ("counter cloakroom_put_total{outcome=queue_full}", 1.0),
-                ("counter cloakroom_put_total{outcome=stored}", 4.0),
+                ("counter cloakroom_put_total{outcome=stored}", 5.0),
                 ("counter cloakroom_put_total{outcome=too_large}", 1.0),
-                ("counter cloakroom_stored_bytes_total{}", 215.0),
+                ("counter cloakroom_stored_bytes_total{}", 218.0),
+                ("counter cloakroom_unsent_total{}", 1.0),
                 ("histogram cloakroom_wait_seconds{}", 1.5),
             ])
         );
@@ -153,13 +155,13 @@ mod metric {
 
     #[test]
     fn b10_gauges_by_name() {
-        let (stash, clock) = test_stash(MetricsObserver);
+        let (stash, clock) = test_stash(MetricsObserver::new());
         let full = stash.try_put(1, vec![0; 120]).unwrap();
         let claim = stash.claim(&full, &1);
         let mut waiting = Box::pin(stash.put(1, vec![0; 30]));
         assert!(block_on(poll_once(&mut waiting)).is_none());
         clock.advance(Duration::from_millis(2_500));
-        let seen = emitted(|| MetricsObserver.record(&stash.stats()));
+        let seen = emitted(|| MetricsObserver::new().record(&stash.stats()));
         assert_eq!(
             seen,
             named(&[
@@ -174,8 +176,33 @@ mod metric {
             ])
         );
         drop((waiting, claim));
-        let idle = emitted(|| MetricsObserver.record(&stash.stats()));
+        let idle = emitted(|| MetricsObserver::new().record(&stash.stats()));
         assert!(idle.contains(&("gauge cloakroom_oldest_wait_seconds{}".to_owned(), 0.0)));
+    }
+
+    #[test]
+    fn w14_two_stashes_that_overwrite_each_others_metrics() {
+        let observers = ["results", "uploads"].map(MetricsObserver::named);
+        let [results, uploads] = observers.clone().map(|observer| test_stash(observer).0);
+        let seen = emitted(|| {
+            let _ = results.try_put(1, vec![0; 70]).unwrap();
+            let _ = uploads.try_put(1, vec![0; 30]).unwrap();
+            observers[0].record(&results.stats());
+            observers[1].record(&uploads.stats());
+        });
+        let labelled = |name: &str| seen.iter().filter(|(key, _)| key.starts_with(name)).collect();
+        let gauges: Vec<_> = labelled("gauge cloakroom_used_bytes");
+        assert_eq!(gauges.len(), 2);
+        assert_eq!(*gauges[0], ("gauge cloakroom_used_bytes{stash=results}".to_owned(), 70.0));
+        assert_eq!(*gauges[1], ("gauge cloakroom_used_bytes{stash=uploads}".to_owned(), 30.0));
+        let put = "counter cloakroom_put_total{stash=results,outcome=stored}".to_owned();
+        assert_eq!(labelled("counter cloakroom_put_total")[0], &(put, 1.0));
+        assert!(seen.iter().all(|(key, _)| key.contains("{stash=")), "{seen:?}");
+        // Everything that can be emitted, with the label.
+        let (stash, clock) = test_stash(MetricsObserver::named("all".to_owned()));
+        let seen = emitted(|| everything_happens(&stash, &clock));
+        assert_eq!(seen.len(), 13);
+        assert!(seen.iter().all(|(key, _)| key.contains("{stash=all")), "{seen:?}");
     }
 }
 
@@ -224,7 +251,7 @@ mod trace {
 
     #[test]
     fn b10_events_by_name() {
-        let (stash, clock) = test_stash(TracingObserver);
+        let (stash, clock) = test_stash(TracingObserver::new());
         let writes = Writes::default();
         tracing::subscriber::with_default(writes.clone(), || everything_happens(&stash, &clock));
         assert_eq!(
@@ -245,8 +272,21 @@ mod trace {
                 "stored bytes=5 overflow=false",
                 "expired entries=1 bytes=5",
                 "cleared entries=1 bytes=30",
+                "stored bytes=3 overflow=false",
+                "unsent bytes=3",
             ]
         );
+    }
+
+    #[test]
+    fn w14_events_that_do_not_say_of_which_stash() {
+        let (stash, clock) = test_stash(TracingObserver::named("results"));
+        let writes = Writes::default();
+        tracing::subscriber::with_default(writes.clone(), || everything_happens(&stash, &clock));
+        let events = writes.0.lock().unwrap();
+        assert_eq!(events[0], "stored stash=\"results\" bytes=70 overflow=false");
+        assert_eq!(events.len(), 17);
+        assert!(events.iter().all(|event| event.contains(" stash=\"results\" ")), "{events:?}");
     }
 }
 
@@ -254,7 +294,7 @@ mod trace {
 
 #[test]
 fn b10_a_ticket_is_a_string_both_ways() {
-    let (stash, _) = test_stash(TracingObserver);
+    let (stash, _) = test_stash(TracingObserver::new());
     let ticket = stash.try_put(1, vec![7]).unwrap();
     let json = serde_json::to_string(&ticket).unwrap();
     assert_eq!(json, format!("\"{ticket}\""));
@@ -282,4 +322,32 @@ fn b10_text_that_is_no_ticket_is_an_error_that_does_not_repeat_it() {
     let long = format!("\"{}\"", "0".repeat(1 << 20));
     let error = serde_json::from_str::<Ticket>(&long).unwrap_err().to_string();
     assert!(error.len() < 200, "{error}");
+}
+
+#[test]
+fn b19_statistics_are_written_with_all_their_numbers() {
+    let (stash, clock) = test_stash(TracingObserver::new());
+    everything_happens(&stash, &clock);
+    let _held = stash.try_put(1, vec![0; 120]).unwrap();
+    let mut waiting = Box::pin(stash.put(1, vec![0; 30]));
+    assert!(block_on(poll_once(&mut waiting)).is_none());
+    clock.advance(Duration::from_millis(2_500));
+    let expected = serde_json::json!({
+        "used_bytes": 120, "peak_bytes": 120, "max_bytes": 100, "overflow_bytes": 20,
+        "entries": 1, "claims": 0,
+        "waiting": 1, "waiting_bytes": 30, "head_bytes": 30,
+        "oldest_wait": { "secs": 2, "nanos": 500_000_000 },
+        "stored": 6, "delivered": 2, "expired": 1, "cleared": 1, "unsent": 1, "claimed": 2, "put_back": 1,
+        "waited": 1, "abandoned": 0,
+        "refused": {
+            "full": 1, "too_large": 1, "timed_out": 0, "cancelled": 0, "closed": 0,
+            "owner_full": 0, "queue_full": 1
+        },
+    });
+    assert_eq!(serde_json::to_value(stash.stats()).unwrap(), expected);
+    let expected = serde_json::json!({
+        "used": 120, "limit": 120, "peak": 120, "waiting": 1, "waiting_bytes": 30, "head_bytes": 30, "abandoned": 0,
+    });
+    assert_eq!(serde_json::to_value(stash.budget().stats()).unwrap(), expected);
+    drop(waiting);
 }

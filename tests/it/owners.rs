@@ -1,9 +1,10 @@
 //! B6: the limit per owner.
 
 use std::future::pending;
+use std::hash::BuildHasher;
 use std::time::Duration;
 
-use cloakroom::{ManualClock, PutOptions, Refusal};
+use cloakroom::{ManualClock, PutOptions, Refusal, Stash};
 
 use crate::executors::Executor;
 use crate::fixtures::{
@@ -269,4 +270,35 @@ fn b6_waiting_owners_are_granted_in_order() {
     assert_eq!((bobs_woken.get(), alices_woken.get()), (1, 1));
     assert!(ready(&mut alices).is_ok() && ready(&mut bobs).is_ok());
     assert_eq!(held(&stash), (60, 10));
+}
+
+/// Two owners, of 15 bytes that are chosen freely and 16 that are foldhash's own first seed twice: each half
+/// of the hash is then multiplied by zero, with whatever key for the hasher.
+fn owners_that_collide_under_a_fixed_seed() -> [Vec<u8>; 2] {
+    const SEED: u64 = 0xc0ac_29b7_c97c_50dd;
+    [*b"an honest owner", *b"not quite so ho"].map(|name| {
+        let seed = SEED.to_ne_bytes();
+        [&name[..], &seed, &seed].concat()
+    })
+}
+
+#[test]
+fn w10_no_names_share_an_account_in_every_stash() {
+    let [alice, mallory] = owners_that_collide_under_a_fixed_seed();
+    for key in [0, 1, 0x0123_4567_89ab_cdef, u64::MAX] {
+        let hasher = foldhash::fast::FixedState::with_seed(key);
+        assert_eq!(hasher.hash_one(&alice), hasher.hash_one(&mallory), "what this is about");
+    }
+    for _ in 0..20 {
+        let stash: Stash<Vec<u8>, Vec<u8>> = Stash::builder()
+            .max_bytes(100)
+            .max_bytes_per_owner(60)
+            .entry_overhead(0)
+            .build()
+            .unwrap();
+        let _ticket = stash.try_put(alice.clone(), vec![0; 60]).unwrap();
+        assert_eq!(stash.owner_used_bytes(&alice), 60);
+        assert_eq!(stash.owner_used_bytes(&mallory), 0);
+        assert!(stash.try_put(mallory.clone(), vec![0; 40]).is_ok());
+    }
 }

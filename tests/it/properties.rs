@@ -149,6 +149,8 @@ fn stash_step() -> impl Strategy<Value = StashStep> {
         10 => (recent(), rights()).prop_map(|(ticket, off)| Take(ticket, off)),
         1 => (any::<u128>(), 0..OWNERS).prop_map(|(bits, owner)| TakeForged(bits, owner)),
         8 => (recent(), rights()).prop_map(|(ticket, off)| Claim(ticket, off)),
+        3 => (index(), 0..=2 * TTL_TICKS).prop_map(|(claim, ttl)| Renew(claim, ttl)),
+        2 => (recent(), rights()).prop_map(|(ticket, off)| Unsent(ticket, off)),
         8 => (index(), end()).prop_map(|(claim, end)| EndClaim(claim, end)),
         2 => index().prop_map(CloneBytes),
         4 => index().prop_map(DropBytes),

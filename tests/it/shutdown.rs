@@ -1,14 +1,22 @@
 //! B9: `close`, and waiting until the stash is drained.
 
 use std::future::ready as at_once;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use cloakroom::{Budget, Refusal};
+use bytes::Bytes;
+use cloakroom::{Budget, Claim, Permit, Refusal, Reservation, Stash};
 
 use crate::executors::{Executor, Task};
-use crate::fixtures::{ALICE, TestStash, fill, payload, put, state, take, test_stash};
-use crate::support::{TTL, must_come_back, poll_once, put_task, queue, ready};
+use crate::fixtures::{
+    ALICE, BOB, TestStash, fill, payload, put, stash_with, state, take, test_stash,
+};
+use crate::support::{
+    Counted, Live, Request, TTL, Task as Job, acquire_task, must_come_back, poll_once, put_task,
+    queue, ready,
+};
 
 fn drained(executor: &impl Executor, stash: &TestStash) -> Task<()> {
     let handle = stash.clone();
@@ -247,4 +255,245 @@ fn b9_no_race_is_missed() {
             assert_eq!(state(&stash), (0, 0, 0));
         }
     });
+}
+
+/// What keeps a stash or its budget alive, or waits for it.
+enum Part {
+    Handle { _stash: TestStash },
+    Claim { _claim: Claim<Vec<u8>, u8> },
+    Delivery { _bytes: Bytes },
+    Reservation { _room: Reservation<Vec<u8>, u8> },
+    Permit { _permit: Permit<'static> },
+    Waiter(Request),
+    Drained(Job<()>),
+    Reaper(Job<()>),
+    Completed,
+}
+
+impl Part {
+    fn keeps_the_stash(&self) -> bool {
+        use Part::*;
+        matches!(self, Handle { .. } | Claim { .. } | Delivery { .. } | Reservation { .. })
+    }
+}
+
+/// A stash of 100 bytes: 30 stored, 20 claimed, 20 being delivered, 10 reserved and 10 of a bare permit. Somebody
+/// waits for 60: no room comes for that before the stash ends, because a claim that is dropped stays in the stash.
+fn parts(closed: bool) -> (Budget, Vec<Part>) {
+    let (stash, clock) = test_stash();
+    let budget = stash.budget().clone();
+    fill(&stash, 30);
+    let [claimed, delivered] = [put(&stash, 20), put(&stash, 20)];
+    let mut reaper: Job<()> = Box::pin(stash.reaper().run(move |time| clock.sleep(time)));
+    queue(&mut reaper);
+    let mut parts = vec![
+        Part::Claim { _claim: stash.claim(&claimed, &ALICE).unwrap() },
+        Part::Delivery { _bytes: stash.claim(&delivered, &ALICE).unwrap().into_bytes() },
+        Part::Reservation { _room: stash.try_reserve(10).unwrap() },
+        Part::Permit { _permit: budget.try_acquire(10).unwrap().into_owned() },
+        Part::Reaper(reaper),
+        Part::Handle { _stash: stash },
+    ];
+    let handle = budget.clone();
+    parts.push(if closed {
+        budget.close();
+        let mut drained: Job<()> = Box::pin(async move { handle.drained().await });
+        queue(&mut drained);
+        Part::Drained(drained)
+    } else {
+        let mut waiter = acquire_task(&budget, 60);
+        queue(&mut waiter);
+        Part::Waiter(waiter)
+    });
+    (budget, parts)
+}
+
+/// Drops the parts in the order that `order` draws: `order[0]` of 7, `order[1]` of the 6 that are left, and so on.
+fn end_in(order: &[usize], closed: bool) {
+    let (budget, mut parts) = parts(closed);
+    let mut granted = None;
+    for &at in order {
+        drop(parts.remove(at));
+        let is_over = !parts.iter().any(Part::keeps_the_stash);
+        let permit =
+            if parts.iter().any(|part| matches!(part, Part::Permit { .. })) { 10 } else { 0 };
+        for part in &mut parts {
+            match part {
+                Part::Waiter(waiter) if is_over => granted = Some(ready(waiter).unwrap()),
+                Part::Drained(drained) if is_over && permit == 0 => ready(drained),
+                Part::Reaper(reaper) if is_over => ready(reaper),
+                Part::Waiter(future) => {
+                    assert!(poll_once(future).is_pending(), "{order:?}");
+                    continue;
+                }
+                Part::Drained(future) | Part::Reaper(future) => {
+                    assert!(poll_once(future).is_pending(), "{order:?}");
+                    continue;
+                }
+                _ => continue,
+            }
+            *part = Part::Completed;
+        }
+        if is_over {
+            let held = permit + granted.as_ref().map_or(0, Permit::bytes);
+            assert_eq!((budget.used(), budget.waiting()), (held, 0), "{order:?}");
+        }
+    }
+    drop(granted);
+    budget.close();
+    ready(&mut Box::pin(budget.drained()));
+    assert_eq!(budget.used(), 0);
+}
+
+fn every_order(closed: bool) {
+    // All of them; or a few, that Miri has time for.
+    let step = if cfg!(miri) { 1_009 } else { 1 };
+    for number in (0..5_040).step_by(step) {
+        let (mut rest, mut order) = (number, [0; 7]);
+        for (at, left) in order.iter_mut().zip((1..=7).rev()) {
+            (*at, rest) = (rest % left, rest / left);
+        }
+        end_in(&order, closed);
+    }
+}
+
+#[test]
+fn w4_bytes_lost_with_the_last_handle_in_every_order_of_dropping() {
+    every_order(false);
+}
+
+#[test]
+fn w4_drained_never_ended_in_every_order_of_dropping() {
+    every_order(true);
+}
+
+/// Payloads that panic when they are dropped, and that use the budget then.
+#[test]
+fn w4_bytes_lost_with_payloads_whose_drop_panics_and_calls_back() {
+    let alive = Live::new();
+    let stash: Stash<Counted, ()> =
+        Stash::builder().max_bytes(100).entry_overhead(0).build().unwrap();
+    let budget = stash.budget().clone();
+    let seen = Arc::new(AtomicUsize::new(0));
+    for _ in 0..3 {
+        let (budget, seen) = (budget.clone(), Arc::clone(&seen));
+        let payload = alive.counted(30).on_drop(move || {
+            // Nothing is held, and the bytes are back.
+            drop(budget.try_acquire(100).unwrap());
+            budget.set_limit(100);
+            seen.fetch_add(1, Ordering::Relaxed);
+            panic!("a payload's drop, contained");
+        });
+        let _ = stash.try_put((), payload).map_err(drop).unwrap();
+    }
+    let mut waiter = acquire_task(&budget, 50);
+    let woken = queue(&mut waiter);
+    drop(waiter);
+    drop(stash);
+    assert_eq!((seen.load(Ordering::Relaxed), alive.get(), budget.used()), (3, 0, 0));
+    assert_eq!(woken.get(), 0);
+}
+
+/// `holds` what it makes of an empty stash whose entries have no overhead, and lets go of it: `drained` completes
+/// then, and not before.
+fn is_waited_for<T>(
+    what: &str,
+    holds: impl FnOnce(&TestStash) -> T,
+    let_go: impl FnOnce(&TestStash, T),
+) {
+    let (stash, _) = test_stash();
+    let held = holds(&stash);
+    assert_eq!(stash.used_bytes(), 1, "{what}: charged the least there is");
+    stash.close();
+    let mut drained = Box::pin(stash.drained());
+    let woken = queue(&mut drained);
+    assert!(!stash.drained_timeout(Duration::ZERO), "{what}");
+    let_go(&stash, held);
+    assert_eq!((woken.get(), state(&stash)), (1, (0, 0, 0)), "{what}");
+    ready(&mut drained);
+}
+
+#[test]
+fn w5_drained_while_an_empty_entry_is_there() {
+    let claim = |stash: &TestStash| stash.claim(&put(stash, 0), &ALICE).unwrap();
+    is_waited_for(
+        "taken",
+        |stash| put(stash, 0),
+        |stash, ticket| {
+            assert!(take(stash, ticket).is_some());
+        },
+    );
+    is_waited_for("cleared", |stash| put(stash, 0), |stash, _| assert_eq!(stash.clear(), 1));
+    is_waited_for("claimed", claim, |_, claim| assert!(claim.into_inner().is_empty()));
+    is_waited_for("claimed and put back", claim, |stash, claim| {
+        assert!(claim.put_back());
+        assert_eq!(stash.clear(), 1);
+    });
+    is_waited_for("delivered", |stash| claim(stash).into_bytes(), |_, bytes| drop(bytes));
+    let (stash, clock) = test_stash();
+    fill(&stash, 0);
+    stash.close();
+    clock.advance(TTL);
+    assert!(!stash.drained_timeout(Duration::ZERO), "expired, and still there");
+    assert_eq!(stash.gc(), 1);
+    assert!(stash.drained_timeout(Duration::ZERO));
+}
+
+#[test]
+fn w5_drained_while_a_reservation_for_an_empty_payload_is_there() {
+    let reserve = |stash: &TestStash| stash.try_reserve(0).unwrap();
+    is_waited_for("reserved", reserve, |_, room| drop(room));
+    is_waited_for(
+        "waited for",
+        |stash| ready(&mut Box::pin(stash.reserve(0))).unwrap(),
+        |_, room| {
+            drop(room);
+        },
+    );
+    let shrunk = |stash: &TestStash| {
+        let mut room = stash.try_reserve(10).unwrap();
+        room.shrink(0);
+        room
+    };
+    is_waited_for("shrunk", shrunk, |_, room| drop(room));
+    for reserved in [0, 10] {
+        let stored = |stash: &TestStash| {
+            stash.try_reserve(reserved).unwrap().put(ALICE, payload(0)).unwrap()
+        };
+        is_waited_for("used", stored, |stash, ticket| assert!(take(stash, ticket).is_some()));
+    }
+}
+
+/// The same kind: what is free is not bounded, by the limit of an owner neither.
+#[test]
+fn w5_empty_entries_without_overhead_are_bounded() {
+    let (stash, _) = stash_with(|builder| builder.max_bytes(3).max_bytes_per_owner(2));
+    let (first, _second) = (put(&stash, 0), put(&stash, 0));
+    assert_eq!(stash.try_put(ALICE, payload(0)).unwrap_err().reason(), Refusal::OwnerFull);
+    assert_eq!((stash.owner_used_bytes(&ALICE), stash.used_bytes()), (2, 2));
+    let other = stash.try_put(BOB, payload(0)).unwrap();
+    assert_eq!(stash.try_put(BOB, payload(0)).unwrap_err().reason(), Refusal::Full);
+    assert!(stash.take(&other, &BOB).is_some() && take(&stash, first).is_some());
+    assert_eq!((stash.clear(), state(&stash)), (1, (0, 0, 0)));
+    assert_eq!(stash.owner_used_bytes(&ALICE), 0);
+}
+
+/// Of a bare budget: a permit of 0 bytes holds nothing, granted or not polled yet.
+#[test]
+fn w5_a_permit_of_no_bytes_holds_nothing() {
+    let budget = Budget::new(10);
+    let all = budget.try_acquire(10).unwrap();
+    let none = budget.try_acquire(0).unwrap();
+    let mut waiter = acquire_task(&budget, 11);
+    assert_eq!(ready(&mut waiter).unwrap_err().reason(), Refusal::TooLarge);
+    let mut first = acquire_task(&budget, 1);
+    queue(&mut first);
+    let mut second = acquire_task(&budget, 0);
+    let woken = queue(&mut second);
+    drop(first);
+    assert_eq!(woken.get(), 1, "granted, and not polled");
+    budget.close();
+    drop(all);
+    assert!(budget.drained_timeout(Duration::ZERO));
+    assert_eq!((none.bytes(), ready(&mut second).unwrap().bytes()), (0, 0));
 }

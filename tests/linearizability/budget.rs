@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::task::Poll;
 
-use cloakroom::{Budget, Permit, Refusal};
+use cloakroom::{AcquireError, Budget, Permit, Refusal};
 
 use crate::recording::{Recorder, check_rounds, slow_waker};
 use crate::search::{Call, Model};
@@ -29,7 +29,7 @@ pub(crate) enum BudgetOp {
 pub(crate) enum Polled {
     Granted,
     Pending,
-    Refused,
+    Refused(Refusal),
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -38,14 +38,40 @@ pub(crate) struct BudgetModel {
     used: u64,
     closed: bool,
     queue: VecDeque<(u64, u64)>,
-    /// Requests that have left the queue and have not been polled since, with the bytes of those granted.
-    pub(crate) ended: BTreeMap<u64, Option<u64>>,
+    /// Requests that have left the queue and have not been polled since: the bytes, or why not.
+    pub(crate) ended: BTreeMap<u64, Result<u64, Refusal>>,
+    max_waiting: usize,
 }
 
 impl BudgetModel {
     pub(crate) fn new(limit: u64) -> Self {
         let (queue, ended) = (VecDeque::new(), BTreeMap::new());
-        Self { limit, used: 0, closed: false, queue, ended }
+        Self { limit, used: 0, closed: false, queue, ended, max_waiting: usize::MAX }
+    }
+
+    /// The second step of a request's first poll, whose first step found no room.
+    fn join(&self, request: u64, bytes: u64, polled: Polled) -> Vec<(Self, bool)> {
+        match (self.admits(bytes), polled) {
+            (None, Polled::Granted) => {
+                vec![(Self { used: self.used + bytes, ..self.clone() }, true)]
+            }
+            (Some(Refusal::Full), Polled::Refused(Refusal::QueueFull))
+                if self.queue.len() >= self.max_waiting =>
+            {
+                vec![(self.clone(), true)]
+            }
+            (Some(Refusal::Full), Polled::Pending) if self.queue.len() < self.max_waiting => {
+                let mut next = self.clone();
+                next.queue.push_back((request, bytes));
+                vec![(next, true)]
+            }
+            (Some(found), Polled::Refused(refused))
+                if found == refused && found != Refusal::Full =>
+            {
+                vec![(self.clone(), true)]
+            }
+            _ => Vec::new(),
+        }
     }
 
     fn admits(&self, bytes: u64) -> Option<Refusal> {
@@ -63,15 +89,18 @@ impl BudgetModel {
     /// Ends the wait of the head, if it is over. Other calls may come before the next wait ends.
     fn serve(mut self) -> (Self, bool) {
         let Some(&(request, bytes)) = self.queue.front() else { return (self, true) };
-        let granted = !self.closed && bytes <= self.limit;
-        if granted && self.used + bytes > self.limit {
+        let outcome = if self.closed {
+            Err(Refusal::Closed)
+        } else if bytes > self.limit {
+            Err(Refusal::TooLarge)
+        } else if self.used + bytes > self.limit {
             return (self, true);
-        }
-        if granted {
+        } else {
             self.used += bytes;
-        }
+            Ok(bytes)
+        };
         self.queue.pop_front();
-        self.ended.insert(request, granted.then_some(bytes));
+        self.ended.insert(request, outcome);
         (self, false)
     }
 }
@@ -89,24 +118,21 @@ impl Model for BudgetModel {
                 }
                 found == refused
             }
+            (&BudgetOp::Join(_, bytes, polled), 0) => match next.admits(bytes) {
+                None => {
+                    next.used += bytes;
+                    polled == Polled::Granted
+                }
+                Some(Refusal::Full) => return vec![(next, false)],
+                Some(refused) => polled == Polled::Refused(refused),
+            },
             (&BudgetOp::Join(request, bytes, polled), _) => {
-                let found = match next.admits(bytes) {
-                    None => {
-                        next.used += bytes;
-                        Polled::Granted
-                    }
-                    Some(Refusal::Full) => {
-                        next.queue.push_back((request, bytes));
-                        Polled::Pending
-                    }
-                    Some(_) => Polled::Refused,
-                };
-                found == polled
+                return self.join(request, bytes, polled);
             }
             (&BudgetOp::Poll(request, polled), _) => {
                 let found = match next.ended.remove(&request) {
-                    Some(Some(_)) => Polled::Granted,
-                    Some(None) => Polled::Refused,
+                    Some(Ok(_)) => Polled::Granted,
+                    Some(Err(refused)) => Polled::Refused(refused),
                     None => Polled::Pending,
                 };
                 found == polled
@@ -114,7 +140,7 @@ impl Model for BudgetModel {
             (&BudgetOp::Leave(request), 0) => {
                 let was_head = next.queue.front().is_some_and(|(head, _)| *head == request);
                 next.queue.retain(|(other, _)| *other != request);
-                let granted = next.ended.remove(&request).flatten();
+                let granted = next.ended.remove(&request).and_then(Result::ok);
                 next.used -= granted.unwrap_or(0);
                 return vec![(next, !was_head && granted.is_none())];
             }
@@ -153,10 +179,10 @@ pub(crate) fn on_budget(
     for turn in 0..6 {
         let bytes = 1 + rng.below(LIMIT);
         let request = (thread as u64) << 8 | turn;
-        let polled = |poll: Poll<Result<Permit<'static>, _>>| match poll {
+        let polled = |poll: Poll<Result<Permit<'static>, AcquireError>>| match poll {
             Poll::Pending => (Polled::Pending, None),
             Poll::Ready(Ok(permit)) => (Polled::Granted, Some(permit)),
-            Poll::Ready(Err(_)) => (Polled::Refused, None),
+            Poll::Ready(Err(refusal)) => (Polled::Refused(refusal.reason()), None),
         };
         match kinds[rng.below(kinds.len() as u64) as usize] {
             0 => permits.extend(recorder.call(calls, thread, || {
@@ -240,5 +266,19 @@ pub(crate) fn the_wait_queue() {
 pub(crate) fn the_wait_queue_while_the_limit_moves_and_the_budget_closes() {
     check_rounds("limit", 3, 1_000, new_budget, |budget, recorder, calls, thread, rng| {
         on_budget(budget, recorder, calls, thread, rng, &[1, 1, 1, 2, 2, 3, 4, 6, 7, 7]);
+    });
+}
+
+/// All refusals: of a queue for one, of a limit that moves, of a close.
+#[test]
+pub(crate) fn w20_every_refusal_is_one_that_an_order_explains() {
+    let make = || {
+        let (mut model, budget) = new_budget();
+        model.max_waiting = 1;
+        budget.set_max_waiting(1);
+        (model, budget)
+    };
+    check_rounds("refusals", 3, 2_000, make, |budget, recorder, calls, thread, rng| {
+        on_budget(budget, recorder, calls, thread, rng, &[0, 0, 1, 1, 1, 2, 3, 4, 4, 6, 7, 7]);
     });
 }

@@ -13,9 +13,11 @@
 //! - `clear` removes entries one by one and gives their bytes back all at once afterwards. It removes
 //!   everything that was there when it began, unless others did, and of what came meanwhile any part;
 //! - a permit's drop, and a future's, gives bytes back, then grants waiters, as does every other call that
-//!   is granting at that time.
+//!   is granting at that time;
+//! - a request that finds no room at its first poll joins the queue in a second step, or is granted there if
+//!   room has come meanwhile.
 //!
-//! Left out are `len` and `waiting`, which are exact only while no other thread calls, and `gc`, which is
+//! Every refusal is recorded with its reason, and the model must give the same one. Left out are `len` and `waiting`, which are exact only while no other thread calls, and `gc`, which is
 //! `clear` with a condition. `used` is one step while the limit stays.
 #![cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
 

@@ -12,9 +12,9 @@ use crate::support::random::Rng;
 
 #[derive(Clone, Debug)]
 pub(crate) enum StashOp {
-    /// Entry number, size, and why it was refused, if it was.
+    /// Entry number, charge, and why it was refused, if it was.
     Put(u64, u64, Option<Refusal>),
-    /// Entry number, size, whether by its owner, and whether the payload came.
+    /// Entry number, charge, whether by its owner, and whether the payload came.
     Take(u64, u64, bool, bool),
     Clear(usize),
     Used(u64),
@@ -33,7 +33,7 @@ pub(crate) struct Clearing {
 pub(crate) struct StashModel {
     used: u64,
     closed: bool,
-    /// Number and size.
+    /// Number and charge.
     entries: BTreeMap<u64, u64>,
     /// By call.
     clearing: BTreeMap<usize, Clearing>,
@@ -135,6 +135,11 @@ impl PartialEq for SlowOwner {
 
 impl Eq for SlowOwner {}
 
+/// Without an overhead, an empty payload is charged a byte.
+fn charge(size: u64) -> u64 {
+    size.max(1)
+}
+
 impl Payload for Sized {
     fn size(&self) -> usize {
         self.0 as usize
@@ -163,7 +168,11 @@ pub(crate) fn on_stash(
             0..5 => {
                 let ticket = recorder.call(calls, thread, || {
                     let result = stash.try_put(SlowOwner(7), Sized(size));
-                    let op = StashOp::Put(entry, size, result.as_ref().err().map(|e| e.reason()));
+                    let op = StashOp::Put(
+                        entry,
+                        charge(size),
+                        result.as_ref().err().map(|e| e.reason()),
+                    );
                     (op, result.ok())
                 });
                 tickets.lock().unwrap().extend(ticket.map(|ticket| (entry, size, ticket)));
@@ -181,7 +190,7 @@ pub(crate) fn on_stash(
                 recorder.call(calls, thread, || {
                     let taken = stash.take(&ticket, &SlowOwner(if owner { 7 } else { 8 }));
                     assert!(taken.as_ref().is_none_or(|payload| payload.0 == size));
-                    (StashOp::Take(entry, size, owner, taken.is_some()), ())
+                    (StashOp::Take(entry, charge(size), owner, taken.is_some()), ())
                 });
             }
             9 => recorder.call(calls, thread, || (StashOp::Clear(stash.clear()), ())),

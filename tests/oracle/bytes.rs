@@ -182,7 +182,7 @@ fn encode_budget_step(step: &BudgetStep, bytes: &mut Vec<u8>) {
 
 fn stash_step(b: &mut &[u8]) -> Option<StashStep> {
     use StashStep::*;
-    Some(match byte(b)? % 26 {
+    Some(match byte(b)? % 28 {
         0 => Put(How::Try, owner(b)?, stash_size(b)?, ttl(b)?),
         1 => Put(how(b)?, owner(b)?, stash_size(b)?, ttl(b)?),
         2 => Reserve(how(b)?, maybe(b, 0, u64::from(OWNERS) - 1)?.map(|n| n as u8), stash_size(b)?),
@@ -208,7 +208,9 @@ fn stash_step(b: &mut &[u8]) -> Option<StashStep> {
         22 => Close,
         23 => Drained,
         24 => PollDrained(index(b)?, flag(b)?),
-        _ => DropDrained(index(b)?),
+        25 => DropDrained(index(b)?),
+        26 => Renew(index(b)?, number(b, 2 * TTL_TICKS)?),
+        _ => Unsent(index(b)?, owner(b)?),
     })
 }
 
@@ -253,5 +255,7 @@ fn encode_stash_step(step: &StashStep, bytes: &mut Vec<u8>) {
         Drained => bytes.push(23),
         PollDrained(drain, new_waker) => bytes.extend([24, drain.0, new_waker.into()]),
         DropDrained(drain) => bytes.extend([25, drain.0]),
+        Renew(claim, ttl) => bytes.extend([26, claim.0, ttl as u8]),
+        Unsent(ticket, off) => bytes.extend([27, ticket.0, off]),
     }
 }

@@ -21,6 +21,7 @@ struct ModelEntry {
     charge: u64,
     deadline: u64,
     phase: Phase,
+    tier: Tier,
 }
 
 /// What is on its way into an entry.
@@ -70,6 +71,11 @@ pub(super) struct ModelStash {
     totals: Stats,
 }
 
+/// The time to live that an entry gets.
+fn capped(ttl: u64, tier: Tier) -> u64 {
+    if tier == Tier::Overflow { ttl.min(OVERFLOW_TTL_TICKS) } else { ttl }
+}
+
 impl ModelStash {
     pub(super) fn new(settings: Settings) -> Self {
         let overflow = settings.overflow.unwrap_or(0);
@@ -89,7 +95,7 @@ impl ModelStash {
     }
 
     pub(super) fn charge_for(&self, size: u64) -> u64 {
-        size + self.settings.overhead
+        (size + self.settings.overhead).max(1)
     }
 
     /// Removes the live entries that are chosen, and then gives their bytes back all at once.
@@ -228,10 +234,9 @@ impl ModelStash {
 
     pub(super) fn store(&mut self, ticket: Ticket, context: PutContext, charge: u64, tier: Tier) {
         let PutContext { owner, serial, ttl } = context;
-        let ttl = ttl.unwrap_or(TTL_TICKS);
-        let ttl = if tier == Tier::Overflow { ttl.min(OVERFLOW_TTL_TICKS) } else { ttl };
+        let ttl = capped(ttl.unwrap_or(TTL_TICKS), tier);
         let (deadline, phase) = (self.now + ttl, Phase::Live);
-        self.entries.push(ModelEntry { ticket, owner, serial, charge, deadline, phase });
+        self.entries.push(ModelEntry { ticket, owner, serial, charge, deadline, phase, tier });
         self.totals.stored += 1;
     }
 
@@ -325,6 +330,26 @@ impl ModelStash {
         self.entries[at].phase = Phase::Claimed;
         self.totals.claimed += 1;
         true
+    }
+
+    /// Whether the claimed entry has another time to live now.
+    pub(super) fn renew(&mut self, ticket: Ticket, ttl: u64) -> bool {
+        let at = self.find(ticket).expect("claimed");
+        let entry = &mut self.entries[at];
+        if entry.deadline <= self.now {
+            return false;
+        }
+        entry.deadline = self.now + capped(ttl, entry.tier);
+        true
+    }
+
+    /// The entry goes, its time up or not, unless it is claimed.
+    pub(super) fn drop_unsent(&mut self, ticket: Ticket, owner: u8) {
+        let Some(at) = self.find(ticket) else { return };
+        if self.entries[at].owner == owner && self.entries[at].phase == Phase::Live {
+            self.totals.unsent += 1;
+            self.end(at);
+        }
     }
 
     /// Whether it is there again.

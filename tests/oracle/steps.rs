@@ -69,7 +69,11 @@ pub enum StashStep {
     Take(Index, u8),
     TakeForged(u128, u8),
     Claim(Index, u8),
+    /// Another time to live for a claim's entry.
+    Renew(Index, u64),
     EndClaim(Index, End),
+    /// Drops a guard for a ticket that was not sent, with the owner as for `Take`.
+    Unsent(Index, u8),
     CloneBytes(Index),
     DropBytes(Index),
     Gc,

@@ -263,14 +263,16 @@ impl std::fmt::Debug for Counted {
 pub const TTL: Duration = Duration::from_secs(10);
 
 /// A stash with a limit of `max` bytes, no overhead, a ttl of ten seconds, and a clock to turn by hand.
-pub fn stash_of<P: Send + 'static, O: Send + 'static>(max: u64) -> (Stash<P, O>, ManualClock) {
+pub fn stash_of<P: Payload + Send + 'static, O: Send + 'static>(
+    max: u64,
+) -> (Stash<P, O>, ManualClock) {
     let clock = ManualClock::new();
     (stash_with_clock(max, clock.clone()), clock)
 }
 
 pub fn stash_with_clock<P, O>(max: u64, clock: impl Clock) -> Stash<P, O>
 where
-    P: Send + 'static,
+    P: Payload + Send + 'static,
     O: Send + 'static,
 {
     Stash::builder().max_bytes(max).entry_overhead(0).ttl(TTL).clock(clock).build().unwrap()

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use bytes::Bytes;
 use rusqlite::Connection;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Behaviour, Config, StashKind};
 use crate::errors::{ApiError, Code};
@@ -13,6 +15,7 @@ use crate::external::ExternalResults;
 use crate::inline::{CloakroomStore, GlueStore, InlineResults, InlineStore};
 use crate::metrics::Metrics;
 use crate::prometheus::Page;
+use crate::routes;
 use crate::sample;
 use crate::warehouse::Warehouse;
 
@@ -25,6 +28,10 @@ pub struct App {
     inline: InlineResults,
     /// Only where the warehouse has external links.
     external: Option<Arc<ExternalResults>>,
+    /// The script with which the page decodes Arrow streams, if there is one.
+    apache_arrow: Option<Bytes>,
+    /// Ends the accepting of connections, and event streams that have no end of their own.
+    stop: CancellationToken,
     /// Database and result files. Last, so that it is deleted after whoever uses it.
     workspace: TempDir,
 }
@@ -33,6 +40,8 @@ impl App {
     /// Fills the database and starts the tasks that expire results. Must be called inside a tokio
     /// runtime.
     pub async fn start(config: Config) -> anyhow::Result<Arc<Self>> {
+        let apache_arrow =
+            config.apache_arrow.as_deref().map(routes::read_apache_arrow).transpose()?;
         let workspace = tempfile::Builder::new().prefix("gateway-").tempdir()?;
         let database = database_in(workspace.path());
         let (rows, connections, audit) = (config.rows, config.connections, config.audit);
@@ -47,7 +56,17 @@ impl App {
         let inline = InlineResults::new(store(&config)?, config.wait, Arc::clone(&metrics));
         let external = (config.behaviour == Behaviour::Classic)
             .then(|| ExternalResults::start(workspace.path(), config.link_ttl));
-        Ok(Arc::new(App { config, metrics, warehouse, inline, external, workspace }))
+        let stop = CancellationToken::new();
+        Ok(Arc::new(App {
+            config,
+            metrics,
+            warehouse,
+            inline,
+            external,
+            apache_arrow,
+            stop,
+            workspace,
+        }))
     }
 
     pub fn config(&self) -> &Config {
@@ -64,6 +83,10 @@ impl App {
 
     pub fn inline(&self) -> &InlineResults {
         &self.inline
+    }
+
+    pub fn apache_arrow(&self) -> Option<&Bytes> {
+        self.apache_arrow.as_ref()
     }
 
     /// The database, for those who want to check the gateway's results against it.
@@ -86,6 +109,11 @@ impl App {
         page.counter("gateway_executions_total", "Statements executed.", executed);
         self.inline.describe(&mut page);
         page.into_text()
+    }
+
+    /// Cancelled when the gateway accepts no connection any more: event streams without an end end.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
     }
 
     /// Accepts no query any more, and answers those that wait for room. Results that are stored can

@@ -4,7 +4,7 @@
 //! the database; no SQL is ever put together from a request.
 
 use rusqlite::types::Value as SqlValue;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// The type of a result column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,14 +22,20 @@ pub struct Column {
     pub nullable: bool,
     /// How long a text usually is, in bytes, rounded up.
     pub usual_length: u64,
+    /// Whether its values can be added up to something that means something.
+    pub additive: bool,
 }
 
 const fn column(name: &'static str, kind: Kind) -> Column {
-    Column { name, kind, nullable: false, usual_length: 0 }
+    Column { name, kind, nullable: false, usual_length: 0, additive: false }
+}
+
+const fn additive(name: &'static str) -> Column {
+    Column { additive: true, ..column(name, Kind::Integer) }
 }
 
 const fn text(name: &'static str, usual_length: u64) -> Column {
-    Column { name, kind: Kind::Text, nullable: false, usual_length }
+    Column { usual_length, ..column(name, Kind::Text) }
 }
 
 /// What a parameter may be.
@@ -49,6 +55,17 @@ struct Parameter {
 impl Parameter {
     fn name(&self) -> &'static str {
         &self.placeholder[1..]
+    }
+
+    fn describe(&self) -> Value {
+        match self.accepts {
+            Accepts::Integer { min, max } => {
+                json!({ "name": self.name(), "type": "integer", "min": min, "max": max })
+            }
+            Accepts::Text { max_chars } => {
+                json!({ "name": self.name(), "type": "text", "maxChars": max_chars })
+            }
+        }
     }
 
     fn check(&self, value: Option<Value>) -> Result<SqlValue, BadParameters> {
@@ -103,6 +120,28 @@ pub struct Query {
 }
 
 impl Query {
+    /// All queries.
+    pub fn all() -> &'static [Query] {
+        QUERIES
+    }
+
+    /// What a client has to know of it: its parameters and columns.
+    pub fn describe(&self) -> Value {
+        let columns = self.columns.iter().map(|column| {
+            let kind = match column.kind {
+                Kind::Integer => "integer",
+                Kind::Real => "real",
+                Kind::Text => "text",
+            };
+            json!({ "name": column.name, "type": kind, "additive": column.additive })
+        });
+        json!({
+            "key": self.key,
+            "parameters": self.parameters.iter().map(Parameter::describe).collect::<Vec<_>>(),
+            "columns": columns.collect::<Vec<_>>(),
+        })
+    }
+
     /// The query of that key.
     pub fn find(key: &str) -> Option<&'static Query> {
         QUERIES.iter().find(|query| query.key == key)
@@ -140,10 +179,10 @@ const ORDER_COLUMNS: &[Column] = &[
     column("day", Kind::Integer),
     text("region", 7),
     text("product", 6),
-    column("quantity", Kind::Integer),
-    column("amount_cents", Kind::Integer),
+    additive("quantity"),
+    additive("amount_cents"),
     // One in four has one.
-    Column { name: "note", kind: Kind::Text, nullable: true, usual_length: 7 },
+    Column { nullable: true, ..text("note", 7) },
 ];
 
 static QUERIES: &[Query] = &[
@@ -185,8 +224,8 @@ static QUERIES: &[Query] = &[
               WHERE day >= :from_day AND day <= :to_day GROUP BY region ORDER BY region",
         columns: &[
             text("region", 7),
-            column("orders", Kind::Integer),
-            column("amount_cents", Kind::Integer),
+            additive("orders"),
+            additive("amount_cents"),
             column("average_cents", Kind::Real),
         ],
         size: Size::Rows(5),

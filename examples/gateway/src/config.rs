@@ -1,5 +1,6 @@
 //! What can be set, and what it is when nobody sets it.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// How the warehouse answers when a result cannot be returned inline.
@@ -65,6 +66,16 @@ pub struct Config {
     pub connections: usize,
     /// How often a silent event stream says that it is still there.
     pub keep_alive: Duration,
+    /// How many connections may be open at the same time. More wait to be accepted.
+    pub max_connections: usize,
+    /// How long a client may take to send the head of a request, also of the next one on a connection
+    /// that it keeps.
+    pub header_timeout: Duration,
+    /// How long a client may take to send the body of a request.
+    pub body_timeout: Duration,
+    /// The script with which the page decodes Arrow streams, `Arrow.es2015.min.js` of the npm package
+    /// `apache-arrow`, or the folder that it is in.
+    pub apache_arrow: Option<PathBuf>,
     /// How long results may still be fetched once the gateway shuts down.
     pub drain: Duration,
     /// How long requests in flight may take to end after that.
@@ -88,6 +99,10 @@ impl Default for Config {
             rows: 100_000,
             connections: 4,
             keep_alive: Duration::from_secs(15),
+            max_connections: 1_024,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(10),
+            apache_arrow: None,
             drain: Duration::from_secs(10),
             grace: Duration::from_secs(10),
             audit: false,

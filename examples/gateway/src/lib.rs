@@ -16,6 +16,7 @@ pub mod catalog;
 pub mod check;
 pub mod client;
 pub mod config;
+mod connections;
 pub mod errors;
 pub mod estimate;
 pub mod external;

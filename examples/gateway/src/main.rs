@@ -4,6 +4,7 @@ mod demo;
 mod load;
 mod signals;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,6 +35,10 @@ struct ServeArgs {
     /// Port to listen on; 0 picks a free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Settings with which a person can watch the stash on the page: 4 MiB of room, 20 s of waiting for it,
+    /// and results that expire after 60 s. Each can still be set.
+    #[arg(long)]
+    small: bool,
     /// What the warehouse does with results that do not go out inline.
     #[arg(long, value_enum, default_value = "classic")]
     warehouse: Behaviour,
@@ -42,7 +47,7 @@ struct ServeArgs {
     #[arg(long, value_enum, default_value = "cloakroom")]
     stash: StashKind,
     /// Hard limit of the stash, in bytes.
-    #[arg(long, default_value_t = Config::default().max_bytes, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = Config::default().max_bytes, default_value_if("small", "true", "4194304"), value_parser = clap::value_parser!(u64).range(1..))]
     max_bytes: u64,
     /// How many of them one owner may hold [default: a quarter].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
@@ -51,10 +56,10 @@ struct ServeArgs {
     #[arg(long, default_value_t = 1_000)]
     max_waiting: usize,
     /// How long a stashed result may wait to be fetched, in seconds.
-    #[arg(long, default_value_t = Config::default().ttl.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, default_value_t = Config::default().ttl.as_secs(), default_value_if("small", "true", "60"), value_parser = clap::value_parser!(u64).range(1..))]
     ttl_secs: u64,
     /// How long a query may wait for room in the stash, in milliseconds; 0: not at all.
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 500, default_value_if("small", "true", "20000"))]
     wait_ms: u64,
     /// How long an external link is good for, in seconds.
     #[arg(long, default_value_t = Config::default().link_ttl.as_secs())]
@@ -65,6 +70,19 @@ struct ServeArgs {
     /// Database connections, and so queries that run at the same time.
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u8).range(1..))]
     connections: u8,
+    /// Connections that may be open at the same time; more wait to be accepted.
+    #[arg(long, default_value_t = Config::default().max_connections as u32, value_parser = clap::value_parser!(u32).range(1..))]
+    max_connections: u32,
+    /// How long the head of a request may take, and a connection wait for the next one, in seconds.
+    #[arg(long, default_value_t = Config::default().header_timeout.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
+    header_timeout_secs: u64,
+    /// How long the body of a request may take, in seconds.
+    #[arg(long, default_value_t = Config::default().body_timeout.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
+    body_timeout_secs: u64,
+    /// The npm package apache-arrow, its folder or its script in one file: the page decodes Arrow streams
+    /// with it, and shows JSON rows without.
+    #[arg(long, env = "GATEWAY_APACHE_ARROW")]
+    apache_arrow: Option<PathBuf>,
     /// How long results may still be fetched on shutdown, in seconds.
     #[arg(long, default_value_t = Config::default().drain.as_secs())]
     drain_secs: u64,
@@ -88,6 +106,10 @@ impl From<&ServeArgs> for Config {
             link_ttl: Duration::from_secs(args.link_ttl_secs),
             rows: args.rows,
             connections: usize::from(args.connections),
+            max_connections: args.max_connections as usize,
+            header_timeout: Duration::from_secs(args.header_timeout_secs),
+            body_timeout: Duration::from_secs(args.body_timeout_secs),
+            apache_arrow: args.apache_arrow.clone(),
             drain: Duration::from_secs(args.drain_secs),
             grace: Duration::from_secs(args.grace_secs),
             ..Config::default()
@@ -114,7 +136,7 @@ async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     // Listened for before anything is said, so that a signal is never the one that kills.
     let stop = signals::Stop::listen()?;
     let server = Server::start(args.into(), args.port).await?;
-    println!("serving on http://{}", server.address());
+    println!("serving on http://{0}, and a page to watch it at http://{0}/", server.address());
     stop.requested().await;
     println!("shutting down");
     let shutdown = server.shutdown().await?;

@@ -32,14 +32,16 @@ impl Counter {
 /// The counters of one gateway.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Queries that were accepted, whatever became of them.
+    /// Queries answered with an event stream, whatever became of them.
     pub queries: Counter,
     /// Queries that got room at once.
     pub room_at_once: Counter,
     /// Queries that got room after waiting in line.
     pub room_after_wait: Counter,
-    /// Queries that got no room, and waited in vain if they could wait.
-    pub gave_up: Counter,
+    /// Queries that found no room where none may wait.
+    pub full: Counter,
+    /// Queries that waited for room as long as they may, in vain.
+    pub timed_out: Counter,
     /// Results that would not fit into an empty stash, or exceed what their owner may hold.
     pub too_large: Counter,
     /// Queries of an owner that held too much already.
@@ -50,13 +52,15 @@ pub struct Metrics {
     pub left_the_line: Counter,
     /// Results that turned out larger than the room that was taken for them.
     pub outgrown: Counter,
+    /// Queries that came, or waited, when the stash was closed for a shutdown.
+    pub closed: Counter,
     /// Results stored.
     pub stored: Counter,
     /// Results that went out as a file because the stash had no room.
     pub fallbacks: Counter,
     /// Queries that were refused because the stash had no room and there is no other way out.
     pub refusals: Counter,
-    /// Downloads from the stash that were begun.
+    /// Downloads from the stash that began. A request for the head alone is none.
     pub downloads: Counter,
     /// Microseconds in line, of those that stood in line to an end: given room or given up.
     waits: Mutex<Histogram<u64>>,
@@ -68,7 +72,9 @@ impl Metrics {
             queries: Counter::default(),
             room_at_once: Counter::default(),
             room_after_wait: Counter::default(),
-            gave_up: Counter::default(),
+            full: Counter::default(),
+            timed_out: Counter::default(),
+            closed: Counter::default(),
             too_large: Counter::default(),
             owner_full: Counter::default(),
             queue_full: Counter::default(),
@@ -84,12 +90,14 @@ impl Metrics {
 
     pub fn note_no_room(&self, reason: Reason) {
         match reason {
-            Reason::Full => self.gave_up.add_one(),
-            Reason::TooLarge => self.too_large.add_one(),
-            Reason::OwnerFull => self.owner_full.add_one(),
-            Reason::QueueFull => self.queue_full.add_one(),
-            Reason::Closed => {}
+            Reason::Full => &self.full,
+            Reason::TimedOut => &self.timed_out,
+            Reason::TooLarge => &self.too_large,
+            Reason::OwnerFull => &self.owner_full,
+            Reason::QueueFull => &self.queue_full,
+            Reason::Closed => &self.closed,
         }
+        .add_one();
     }
 
     pub fn record_wait(&self, wait: Duration) {
@@ -103,27 +111,42 @@ impl Metrics {
     }
 
     pub fn describe(&self, page: &mut Page) {
-        page.counter("gateway_queries_total", "Queries accepted.", self.queries.get());
+        page.counter(
+            "gateway_queries_total",
+            "Queries answered with an event stream.",
+            self.queries.get(),
+        );
         page.counters(
             "gateway_room_total",
-            "What became of the queries that asked for room in the stash.",
+            "Requests for room in the stash, by outcome. A result that outgrew its room and is not \
+             stored counts once more.",
             "outcome",
             [
                 ("at_once", self.room_at_once.get()),
                 ("after_wait", self.room_after_wait.get()),
-                ("gave_up", self.gave_up.get()),
+                ("full", self.full.get()),
+                ("timed_out", self.timed_out.get()),
                 ("too_large", self.too_large.get()),
                 ("owner_full", self.owner_full.get()),
                 ("queue_full", self.queue_full.get()),
+                ("closed", self.closed.get()),
                 ("left", self.left_the_line.get()),
             ],
         );
         for (name, help, counter) in [
             ("gateway_stored_total", "Results stored.", &self.stored),
             ("gateway_outgrown_total", "Results larger than their room.", &self.outgrown),
-            ("gateway_fallbacks_total", "Results that went to a file.", &self.fallbacks),
-            ("gateway_refusals_total", "Queries refused for want of room.", &self.refusals),
-            ("gateway_downloads_total", "Downloads begun.", &self.downloads),
+            (
+                "gateway_fallbacks_total",
+                "Results published by link because the stash had no room.",
+                &self.fallbacks,
+            ),
+            (
+                "gateway_refusals_total",
+                "Queries refused because the stash had no room.",
+                &self.refusals,
+            ),
+            ("gateway_downloads_total", "Downloads from the stash that began.", &self.downloads),
         ] {
             page.counter(name, help, counter.get());
         }

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::request::Parts;
 
 use crate::errors::{ApiError, Code};
@@ -42,16 +43,31 @@ impl fmt::Debug for Owner {
     }
 }
 
+impl Owner {
+    /// The user whom the proxy names in `headers`.
+    pub fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
+        let refuse = |why: &str| {
+            let message = format!("the request names no user: {USER_HEADER} {why}");
+            Err(ApiError::new(Code::Unauthenticated, message))
+        };
+        let mut names = headers.get_all(USER_HEADER).iter();
+        match (names.next(), names.next()) {
+            (None, _) => refuse("is missing"),
+            // Two names are nobody: which of them the proxy meant cannot be told.
+            (Some(_), Some(_)) => refuse("is there more than once"),
+            (Some(name), None) => match name.to_str().map(Owner::new) {
+                Ok(Some(owner)) => Ok(owner),
+                Ok(None) => refuse("is blank"),
+                Err(_) => refuse("is not plain text"),
+            },
+        }
+    }
+}
+
 impl<S: Sync> FromRequestParts<S> for Owner {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        // Two names are nobody: which of them the proxy meant cannot be told.
-        let mut names = parts.headers.get_all(USER_HEADER).iter();
-        match (names.next(), names.next()) {
-            (Some(name), None) => name.to_str().ok().and_then(Owner::new),
-            _ => None,
-        }
-        .ok_or_else(|| ApiError::new(Code::Unauthenticated, "the request names no user"))
+        Owner::of(&parts.headers)
     }
 }

@@ -4,13 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::config::Config;
+use crate::connections::{self, Limits};
 use crate::routes;
 
 /// A gateway that is serving.
@@ -18,8 +17,7 @@ use crate::routes;
 pub struct Server {
     app: Arc<App>,
     address: SocketAddr,
-    stop: CancellationToken,
-    serving: JoinHandle<std::io::Result<()>>,
+    serving: JoinHandle<()>,
 }
 
 /// How a shutdown went.
@@ -39,18 +37,13 @@ impl Server {
             .await
             .with_context(|| format!("cannot listen on port {port}"))?;
         let address = listener.local_addr()?;
+        let limits =
+            Limits { connections: config.max_connections, header_timeout: config.header_timeout };
         let app = App::start(config).await?;
-        let stop = CancellationToken::new();
-        let listener = listener.tap_io(|connection| {
-            // Events are small and must not wait for more of them.
-            if let Err(error) = connection.set_nodelay(true) {
-                tracing::debug!(%error, "a connection stays delayed");
-            }
-        });
-        let serving = axum::serve(listener, routes::router(Arc::clone(&app)))
-            .with_graceful_shutdown(stop.clone().cancelled_owned());
-        let serving = tokio::spawn(serving.into_future());
-        Ok(Server { app, address, stop, serving })
+        let router = routes::router(Arc::clone(&app));
+        let serving = connections::serve(listener, router, limits, app.stop().clone());
+        let serving = tokio::spawn(serving);
+        Ok(Server { app, address, serving })
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -70,10 +63,10 @@ impl Server {
         let usage = inline.usage();
         tracing::info!(results = usage.entries, bytes = usage.used_bytes, "draining");
         let drained = tokio::time::timeout(config.drain, inline.drained()).await.is_ok();
-        self.stop.cancel();
+        self.app.stop().cancel();
         let complete = match tokio::time::timeout(config.grace, self.serving).await {
             Ok(served) => {
-                served??;
+                served?;
                 true
             }
             Err(_elapsed) => false,

@@ -29,7 +29,7 @@ async fn a_query_waits_in_line_until_there_is_room_and_runs_then() {
 
     let metrics = server.app().metrics();
     assert_eq!((metrics.room_at_once.get(), metrics.room_after_wait.get()), (1, 1));
-    assert_eq!((metrics.waits().len(), metrics.gave_up.get()), (1, 0));
+    assert_eq!((metrics.waits().len(), metrics.timed_out.get()), (1, 0));
     assert_eq!(server.app().inline().usage().used_bytes, 0);
 }
 

@@ -71,7 +71,7 @@ async fn a_full_line_refuses_at_once_and_runs_nothing() {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(response.headers().contains_key("retry-after"));
         let body: serde_json::Value = response.json().await.unwrap();
-        assert_eq!(body["error"]["code"], "INLINE_ARROW_LINE_FULL");
+        assert_eq!(body["error"]["code"], "INLINE_ARROW_QUEUE_FULL");
         assert_eq!(server.app().warehouse().executions().total, 1);
         assert_eq!(server.app().metrics().queue_full.get(), 1);
 
@@ -102,12 +102,12 @@ async fn metrics_are_for_prometheus_and_name_nobody() {
         ("gateway_queries_total", 2.0),
         ("gateway_executions_total", 1.0),
         ("gateway_room_total{outcome=\"at_once\"}", 1.0),
-        ("gateway_room_total{outcome=\"gave_up\"}", 1.0),
+        ("gateway_room_total{outcome=\"timed_out\"}", 1.0),
         ("gateway_wait_seconds_count", 1.0),
         ("cloakroom_entries", 1.0),
         ("cloakroom_max_bytes", common::SMALL_STASH as f64),
         ("cloakroom_results_total{outcome=\"stored\"}", 1.0),
-        ("cloakroom_refused_total{reason=\"cancelled\"}", 1.0),
+        ("cloakroom_refused_total{reason=\"timed_out\"}", 1.0),
     ];
     for (name, value) in before {
         assert_eq!(holder.metric(name).await.unwrap(), value, "{name}");

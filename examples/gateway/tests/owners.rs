@@ -22,20 +22,25 @@ async fn who_names_no_user_gets_nothing() {
             .json(&orders(0, 1))
     };
     let fetch = || http.get(format!("http://{}/api/analytics/arrow-result/{id}", server.address()));
-    let unnamed: [fn(RequestBuilder) -> RequestBuilder; 5] = [
-        |request| request,
-        |request| request.header(USER_HEADER, ""),
-        |request| request.header(USER_HEADER, " \t "),
-        |request| request.header(USER_HEADER, b"\xff".as_slice()),
-        |request| request.header(USER_HEADER, "holder").header(USER_HEADER, "ann"),
+    type Unnamed = (fn(RequestBuilder) -> RequestBuilder, &'static str);
+    let unnamed: [Unnamed; 5] = [
+        (|request| request, "missing"),
+        (|request| request.header(USER_HEADER, ""), "blank"),
+        (|request| request.header(USER_HEADER, " \t "), "blank"),
+        (|request| request.header(USER_HEADER, b"\xff".as_slice()), "not plain text"),
+        (
+            |request| request.header(USER_HEADER, "holder").header(USER_HEADER, "ann"),
+            "more than once",
+        ),
     ];
-    for unnamed in unnamed {
+    for (unnamed, why) in unnamed {
         for request in [query(), fetch()] {
             let response = unnamed(request).send().await.unwrap();
             assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
             assert_eq!(response.headers()["content-type"], "application/json");
             let body: Value = response.json().await.unwrap();
             assert_eq!(body["error"]["code"], "UNAUTHENTICATED");
+            assert!(body["error"]["message"].as_str().unwrap().ends_with(why), "{body}");
         }
     }
     assert_eq!(client(&server, "holder").fetch(&id).await.unwrap().status, StatusCode::OK);

@@ -29,8 +29,14 @@ fn sizes_that_overflow_the_counter_are_too_large() {
         let stash: Stash<Reports, u8> =
             Stash::builder().max_bytes(max).entry_overhead(overhead).build().unwrap();
         // With and without wrapping around, in the sum with the overhead and in the counter's units.
-        for size in [usize::MAX, usize::MAX - 1, 1 << 63, 1 << 62, 1 << 61] {
+        let (half, quarter, eighth) = (usize::MAX / 2 + 1, usize::MAX / 4 + 1, usize::MAX / 8 + 1);
+        for size in [usize::MAX, usize::MAX - 1, half, quarter, eighth] {
             let charge = (size as u64).saturating_add(overhead);
+            if charge <= max {
+                // All that 32 bits can say is no overflow by itself.
+                assert_eq!((overhead < max, usize::BITS), (true, 32));
+                continue;
+            }
             let refused = stash.try_put(0, reports(size)).unwrap_err();
             assert_eq!((refused.reason(), refused.requested()), (Refusal::TooLarge, charge));
             assert_eq!(refused.into_payload().0.get(), size, "the payload comes back");
@@ -64,7 +70,7 @@ fn a_refusal_as_too_large_does_not_depend_on_other_entries() {
 
 #[test]
 fn the_charged_bytes_are_returned_whatever_size_the_payload_reports_later() {
-    for step in [7, usize::MAX, 1 << 40] {
+    for step in [7, usize::MAX, 1 << (usize::BITS - 24)] {
         let (stash, clock) = stash_of::<Reports, u8>(100);
         let changing = || Reports(Cell::new(40), step);
         let taken = stash.try_put(0, changing()).unwrap();
@@ -86,12 +92,14 @@ fn the_charged_bytes_are_returned_whatever_size_the_payload_reports_later() {
 }
 
 #[test]
-fn a_size_of_zero_fits_in_the_last_byte_and_beyond() {
+fn a_size_of_zero_fits_in_the_last_byte_and_not_beyond() {
     let (stash, _) = stash_of::<Reports, u8>(10);
-    let _ = stash.try_put(0, reports(10)).unwrap();
+    let _ = stash.try_put(0, reports(9)).unwrap();
     let nothing = stash.try_put(0, reports(0)).unwrap();
     assert_eq!((stash.len(), stash.used_bytes()), (2, 10));
+    assert_eq!(stash.try_put(0, reports(0)).unwrap_err().reason(), Refusal::Full);
     assert!(stash.take(&nothing, &0).is_some());
+    let _ = stash.try_put(0, reports(1)).unwrap();
     // But it does not overtake a waiter.
     let mut put = put_task(&stash, 0, reports(1));
     queue(&mut put);

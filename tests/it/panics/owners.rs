@@ -52,6 +52,26 @@ fn owner(number: u8) -> PanickingOwner {
 }
 
 #[test]
+fn b14_an_owner_whose_eq_or_hash_panics_leaves_the_entry() {
+    must_come_back(|| {
+        let (stash, _) = stash_of::<Counted, PanickingOwner>(100);
+        let live = Live::new();
+        let ticket = stash.try_put(owner(1), live.counted(40)).unwrap();
+        EQ_PANICS.set(true);
+        drop(stash.unsent(ticket, owner(1)));
+        assert!(!EQ_PANICS.get(), "it was asked");
+        HASH_PANICS.set(1);
+        drop(stash.unsent(ticket, owner(1)));
+        assert_eq!(
+            (HASH_PANICS.get(), state(&stash), checked_stats(&stash).unsent),
+            (0, (1, 40, 0), 0)
+        );
+        drop(stash.unsent(ticket, owner(1)));
+        assert_eq!((state(&stash), checked_stats(&stash).unsent), ((0, 0, 0), 1));
+    });
+}
+
+#[test]
 fn an_entry_is_still_there_after_its_owners_eq_panicked() {
     must_come_back(|| {
         let (stash, clock) = stash_of::<Counted, PanickingOwner>(100);

@@ -33,6 +33,7 @@ fn the_drop_of_a_payload_may_call_anything() {
     with_each_call(|stash, clock, _, call| {
         drop_by(|stash, _| _ = stash.gc(), call, stash, clock);
         drop_by(|stash, _| _ = stash.clear(), call, stash, clock);
+        drop_by(|stash, ticket| drop(stash.unsent(*ticket, 0)), call, stash, clock);
         drop_by(|stash, ticket| assert!(stash.take(ticket, &0).is_none()), call, stash, clock);
     });
 }

@@ -41,7 +41,7 @@ pub(super) async fn run(stage: &Stage) {
     stage.progress.say("jam: some clients keep their tickets and do not fetch");
     let hoards = join_all((0..HOARDERS).map(|number| hoard(stage, number))).await;
     join_all((0..LEAVERS).map(|number| leave(stage, number))).await;
-    stage.until(PATIENCE, |stage| stage.app.metrics().gave_up.get() >= GIVE_UPS).await;
+    stage.until(PATIENCE, |stage| stage.app.metrics().timed_out.get() >= GIVE_UPS).await;
     // Let go while someone stands in line, who is then served.
     stage.until(PATIENCE, |stage| stage.look().waiting > 0).await;
     stage.progress.say("jam over: they fetch");

@@ -65,6 +65,10 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
             "The demo succeeded: nothing lost, wrong, run twice or for nothing, left over or over the \
              limit."
         );
+        println!(
+            "To watch a stash in a browser: cargo run --release -p gateway -- serve --small, and open \
+             http://127.0.0.1:8080/"
+        );
         Ok(ExitCode::SUCCESS)
     } else {
         println!("THE DEMO FAILED: see the {failures} findings above.");

@@ -9,7 +9,8 @@ use cloakroom::{AcquireError, ConfigError, PutError, Refusal, Reservation, Stash
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
-use super::{Delivery, InlineStore, Opened, Reason, Refused, Reserved, Usage};
+use super::recent::{Recent, Watch};
+use super::{Delivery, InlineStore, Opened, Peeked, Reason, Refused, Reserved, Totals, Usage};
 use crate::config::Config;
 use crate::owner::Owner;
 use crate::prometheus::Page;
@@ -18,12 +19,15 @@ use crate::prometheus::Page;
 #[derive(Debug)]
 pub struct CloakroomStore {
     stash: Stash<Bytes, Arc<str>>,
+    recent: Arc<Recent>,
 }
 
 impl CloakroomStore {
     /// Must be called inside a tokio runtime. The reaper's task ends with the store.
     pub fn start(config: &Config) -> Result<Self, ConfigError> {
-        let mut builder = Stash::builder().max_bytes(config.max_bytes).ttl(config.ttl);
+        let recent = Arc::new(Recent::default());
+        let builder = Stash::builder().max_bytes(config.max_bytes).ttl(config.ttl);
+        let mut builder = builder.observer(Arc::clone(&recent));
         if let Some(bytes) = config.max_bytes_per_owner {
             builder = builder.max_bytes_per_owner(bytes);
         }
@@ -32,7 +36,7 @@ impl CloakroomStore {
         }
         let stash = builder.build()?;
         tokio::spawn(stash.reaper().run(tokio::time::sleep));
-        Ok(CloakroomStore { stash })
+        Ok(CloakroomStore { stash, recent })
     }
 }
 
@@ -48,7 +52,7 @@ impl InlineStore for CloakroomStore {
             let outcome = if wait.is_zero() {
                 stash.try_reserve_for(&*owner, bytes)
             } else {
-                stash.reserve_for(&*owner, bytes).until(tokio::time::sleep(wait)).await
+                stash.reserve_for(&*owner, bytes).timeout(tokio::time::sleep(wait)).await
             };
             match outcome {
                 Ok(reservation) => Ok(Box::new(Held { reservation, owner }) as Box<dyn Reserved>),
@@ -69,6 +73,20 @@ impl InlineStore for CloakroomStore {
                 Opened::Delivery(Delivery { bytes, body: Body::new(claim.into_body()) })
             }
             None => Opened::Gone,
+        }
+    }
+
+    fn peek(&self, ticket: &str, owner: &Owner) -> Peeked {
+        let Ok(ticket) = ticket.parse::<Ticket>() else {
+            return Peeked::Malformed;
+        };
+        match self.stash.claim(&ticket, owner.name()) {
+            Some(claim) => {
+                let bytes = claim.len() as u64;
+                claim.put_back();
+                Peeked::There(bytes)
+            }
+            None => Peeked::Gone,
         }
     }
 
@@ -99,6 +117,21 @@ impl InlineStore for CloakroomStore {
         }
     }
 
+    fn totals(&self) -> Option<Totals> {
+        let stats = self.stash.stats();
+        Some(Totals {
+            stored: stats.stored,
+            delivered: stats.delivered,
+            expired: stats.expired,
+            granted_after_wait: stats.waited,
+            timed_out: stats.refused.timed_out,
+        })
+    }
+
+    fn watch(&self) -> Option<Watch> {
+        Some(self.recent.watch())
+    }
+
     fn describe(&self, page: &mut Page) {
         let stats = self.stash.stats();
         page.gauge("cloakroom_used_bytes", "Bytes charged now.", stats.used_bytes);
@@ -106,7 +139,7 @@ impl InlineStore for CloakroomStore {
         page.gauge("cloakroom_max_bytes", "The limit.", stats.max_bytes);
         page.gauge("cloakroom_entries", "Results held.", stats.entries);
         page.gauge("cloakroom_claims", "Results being delivered.", stats.claims);
-        page.gauge("cloakroom_waiting", "Requests in line.", stats.waiting);
+        page.gauge("cloakroom_waiting", "Requests in the wait queue.", stats.waiting);
         page.gauge("cloakroom_waiting_bytes", "What they ask for.", stats.waiting_bytes);
         let oldest = stats.oldest_wait.unwrap_or_default().as_secs_f64();
         page.gauge("cloakroom_oldest_wait_seconds", "How long the head has waited.", oldest);
@@ -124,7 +157,7 @@ impl InlineStore for CloakroomStore {
         );
         page.counters(
             "cloakroom_claims_total",
-            "Deliveries begun, and those that were broken off.",
+            "Results claimed for a download or its head, and claims put back.",
             "outcome",
             [("claimed", stats.claimed), ("put_back", stats.put_back)],
         );
@@ -176,7 +209,7 @@ impl Reserved for Held {
             let outcome = if wait.is_zero() {
                 stash.try_put(owner, payload)
             } else {
-                stash.put(owner, payload).until(tokio::time::sleep(wait)).await
+                stash.put(owner, payload).timeout(tokio::time::sleep(wait)).await
             };
             outcome.map(|ticket| ticket.to_string()).map_err(refused)
         }
@@ -197,7 +230,7 @@ fn reason(refusal: &AcquireError) -> Reason {
         Refusal::OwnerFull => Reason::OwnerFull,
         Refusal::QueueFull => Reason::QueueFull,
         Refusal::Closed => Reason::Closed,
-        // Refused at once, or given up when the time in line was over: there was no room.
+        Refusal::TimedOut => Reason::TimedOut,
         _ => Reason::Full,
     }
 }
@@ -222,7 +255,7 @@ mod tests {
         let _held = store.reserve(&ann, 2_000, SHORT).await.expect("there is room");
         for (bytes, wait, reason) in [
             (3_000, Duration::ZERO, Reason::Full),
-            (3_000, SHORT, Reason::Full),
+            (3_000, SHORT, Reason::TimedOut),
             (9_000, SHORT, Reason::TooLarge),
         ] {
             let room = store.reserve(&ann, 100, SHORT).await.expect("there is room");

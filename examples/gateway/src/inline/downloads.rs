@@ -13,6 +13,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use http_body::{Frame, SizeHint};
 use tokio::sync::Notify;
 
+use super::{Delivery, InlineStore, Opened, Peeked};
 use crate::owner::Owner;
 
 type Key = (String, Owner);
@@ -25,16 +26,42 @@ pub(super) struct Downloads {
 }
 
 impl Downloads {
-    /// `body`, known as a download until it is dropped.
-    pub(super) fn follow(self: &Arc<Self>, ticket: &str, owner: &Owner, body: Body) -> Body {
-        let key = (ticket.to_owned(), owner.clone());
-        self.running().insert(key.clone());
-        let download = Download { all: Arc::clone(self), key };
-        Body::new(Followed { body, _download: download })
+    /// Opens a result of `store`; its body is known as a download until it is dropped.
+    ///
+    /// The set is locked meanwhile, and a result that comes back does so before its download is taken from
+    /// the set. So a result that is missing and not in the set is gone.
+    pub(super) fn open(
+        self: &Arc<Self>,
+        store: &dyn InlineStore,
+        ticket: &str,
+        owner: &Owner,
+    ) -> Opened {
+        let mut running = self.running();
+        match store.open(ticket, owner) {
+            Opened::Delivery(Delivery { bytes, body }) => {
+                let key = (ticket.to_owned(), owner.clone());
+                running.insert(key.clone());
+                let download = Download { all: Arc::clone(self), key };
+                let body = Body::new(Followed { body, _download: download });
+                Opened::Delivery(Delivery { bytes, body })
+            }
+            Opened::Gone if running.contains(&(ticket.to_owned(), owner.clone())) => Opened::Busy,
+            opened => opened,
+        }
+    }
+
+    /// Looks at a result of `store`. The set is locked meanwhile, so that a store may take the result for a
+    /// moment without anyone missing it.
+    pub(super) fn peek(&self, store: &dyn InlineStore, ticket: &str, owner: &Owner) -> Peeked {
+        let running = self.running();
+        match store.peek(ticket, owner) {
+            Peeked::Gone if running.contains(&(ticket.to_owned(), owner.clone())) => Peeked::Busy,
+            peeked => peeked,
+        }
     }
 
     /// Whether `owner` is downloading the result of that ticket now.
-    pub(super) fn runs(&self, ticket: &str, owner: &Owner) -> bool {
+    fn runs(&self, ticket: &str, owner: &Owner) -> bool {
         self.running().contains(&(ticket.to_owned(), owner.clone()))
     }
 
@@ -94,5 +121,84 @@ impl HttpBody for Followed {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+
+    use super::super::{Reason, Reserved, Usage};
+    use super::*;
+    use crate::prometheus::Page;
+
+    /// One result, which is missing while `peek` looks at it.
+    #[derive(Debug)]
+    struct TakesToLook {
+        there: Mutex<bool>,
+        looks: Barrier,
+    }
+
+    impl InlineStore for TakesToLook {
+        fn open(&self, _: &str, _: &Owner) -> Opened {
+            match *self.there.lock().unwrap() {
+                true => Opened::Delivery(Delivery { bytes: 0, body: Body::empty() }),
+                false => Opened::Gone,
+            }
+        }
+
+        fn peek(&self, _: &str, _: &Owner) -> Peeked {
+            *self.there.lock().unwrap() = false;
+            self.looks.wait();
+            // Long enough for the other thread to open it.
+            std::thread::sleep(Duration::from_millis(100));
+            *self.there.lock().unwrap() = true;
+            Peeked::There(0)
+        }
+
+        fn reserve(
+            &self,
+            _: &Owner,
+            _: u64,
+            _: Duration,
+        ) -> BoxFuture<'static, Result<Box<dyn Reserved>, Reason>> {
+            async { Err(Reason::Closed) }.boxed()
+        }
+
+        fn close(&self) {}
+
+        fn is_closed(&self) -> bool {
+            true
+        }
+
+        fn drained(&self) -> BoxFuture<'_, ()> {
+            async {}.boxed()
+        }
+
+        fn clear(&self) -> usize {
+            0
+        }
+
+        fn usage(&self) -> Usage {
+            Usage { entries: 1, used_bytes: 0, peak_bytes: 0, max_bytes: 0, waiting: 0 }
+        }
+
+        fn describe(&self, _: &mut Page) {}
+    }
+
+    #[test]
+    fn a_result_that_is_looked_at_is_not_gone() {
+        let store = TakesToLook { there: Mutex::new(true), looks: Barrier::new(2) };
+        let (downloads, owner) =
+            (Arc::new(Downloads::default()), Owner::new("ann").expect("a name"));
+        std::thread::scope(|scope| {
+            scope.spawn(|| downloads.peek(&store, "ticket", &owner));
+            store.looks.wait();
+            let opened = downloads.open(&store, "ticket", &owner);
+            assert!(matches!(opened, Opened::Delivery(_)), "{opened:?}");
+        });
     }
 }

@@ -18,7 +18,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use uuid::Uuid;
 
-use super::{Delivery, InlineStore, Opened, Reason, Refused, Reserved, Usage};
+use super::{Delivery, InlineStore, Opened, Peeked, Reason, Refused, Reserved, Usage};
 use crate::config::Config;
 use crate::owner::Owner;
 use crate::prometheus::Page;
@@ -142,7 +142,7 @@ impl Shared {
             permit = room.acquire_many_owned(charge) => permit.map_err(|_| Reason::Closed),
             // A closed semaphore would refuse those who hold permits to be used, too: so there are two.
             _ = self.closed.acquire() => Err(Reason::Closed),
-            () = tokio::time::sleep(wait) => Err(Reason::Full),
+            () = tokio::time::sleep(wait) => Err(Reason::TimedOut),
         }
     }
 
@@ -187,6 +187,19 @@ impl InlineStore for GlueStore {
                 Opened::Delivery(Delivery { bytes, body })
             }
             None => Opened::Gone,
+        }
+    }
+
+    fn peek(&self, ticket: &str, owner: &Owner) -> Peeked {
+        let Ok(ticket) = Uuid::try_parse(ticket) else {
+            return Peeked::Malformed;
+        };
+        let now = Instant::now();
+        match self.shared.entries.get(&ticket) {
+            Some(entry) if entry.owner == *owner && now < entry.deadline => {
+                Peeked::There(entry.payload.bytes.len() as u64)
+            }
+            _ => Peeked::Gone,
         }
     }
 

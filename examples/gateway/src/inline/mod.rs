@@ -6,7 +6,9 @@
 mod cloakroom;
 mod downloads;
 mod glue;
+mod recent;
 mod results;
+mod waiters;
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -17,7 +19,9 @@ use futures_util::future::BoxFuture;
 
 pub use self::cloakroom::CloakroomStore;
 pub use self::glue::GlueStore;
+pub use self::recent::{Happened, News, Watch};
 pub use self::results::{InlineResults, Reserving, Room};
+pub use self::waiters::Waiter;
 use crate::owner::Owner;
 use crate::prometheus::Page;
 
@@ -27,8 +31,10 @@ pub const ID_PREFIX: &str = "inline-";
 /// Why there is no room for a result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// No room, and none came in time.
+    /// No room, and the query may not wait.
     Full,
+    /// No room came in time.
+    TimedOut,
     /// It would not fit into an empty store either, or exceeds what one owner may hold.
     TooLarge,
     /// Its owner holds too much already.
@@ -65,6 +71,26 @@ pub enum Opened {
     Malformed,
 }
 
+/// What a request for the head of a download is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peeked {
+    /// The result is there; so many bytes.
+    There(u64),
+    Busy,
+    Gone,
+    Malformed,
+}
+
+/// What became of results and waits since the store was built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
+pub struct Totals {
+    pub stored: u64,
+    pub delivered: u64,
+    pub expired: u64,
+    pub granted_after_wait: u64,
+    pub timed_out: u64,
+}
+
 /// How full a store is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
@@ -90,6 +116,9 @@ pub trait InlineStore: Debug + Send + Sync {
     /// count until the last of them has left.
     fn open(&self, ticket: &str, owner: &Owner) -> Opened;
 
+    /// Says whether [`open`](Self::open) would begin a delivery, and of how many bytes. Changes nothing.
+    fn peek(&self, ticket: &str, owner: &Owner) -> Peeked;
+
     /// Takes no reservation any more, and refuses those who wait. What is reserved can still be used, what
     /// is stored be fetched.
     fn close(&self);
@@ -103,6 +132,16 @@ pub trait InlineStore: Debug + Send + Sync {
     fn clear(&self) -> usize;
 
     fn usage(&self) -> Usage;
+
+    /// Totals, if the store keeps them.
+    fn totals(&self) -> Option<Totals> {
+        None
+    }
+
+    /// Tells what happens from now on, if the store can.
+    fn watch(&self) -> Option<Watch> {
+        None
+    }
 
     /// Says on `page` how it is doing.
     fn describe(&self, page: &mut Page);

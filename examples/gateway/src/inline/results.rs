@@ -1,15 +1,17 @@
 //! The gateway's inline results: a store, with ids and counting around it.
 
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use futures_util::{FutureExt, poll};
 
 use super::downloads::Downloads;
-use super::{Delivery, ID_PREFIX, InlineStore, Opened, Reason, Refused, Reserved, Usage};
+use super::waiters::{First, Listed, Waiter, Waiters};
+use super::{
+    ID_PREFIX, InlineStore, Opened, Peeked, Reason, Refused, Reserved, Totals, Usage, Watch,
+};
 use crate::metrics::Metrics;
 use crate::owner::Owner;
 use crate::prometheus::Page;
@@ -28,6 +30,7 @@ pub struct InlineResults {
     store: Box<dyn InlineStore>,
     wait: Duration,
     downloads: Arc<Downloads>,
+    waiters: Arc<Waiters>,
     metrics: Arc<Metrics>,
 }
 
@@ -35,29 +38,32 @@ pub struct InlineResults {
 #[derive(Debug)]
 pub struct Room {
     reserved: Box<dyn Reserved>,
+    owner: Owner,
     wait: Duration,
+    waiters: Arc<Waiters>,
     metrics: Arc<Metrics>,
 }
 
 impl InlineResults {
     pub fn new(store: Box<dyn InlineStore>, wait: Duration, metrics: Arc<Metrics>) -> Self {
-        InlineResults { store, wait, downloads: Arc::default(), metrics }
+        InlineResults { store, wait, downloads: Arc::default(), waiters: Arc::default(), metrics }
     }
 
     /// Takes room for a result of `bytes`, waiting in line if there is none. Dropping the future gives up
     /// the place.
     pub fn reserve(&self, owner: &Owner, bytes: u64) -> Reserving {
         let mut reserving = self.store.reserve(owner, bytes, self.wait);
-        let (wait, metrics) = (self.wait, Arc::clone(&self.metrics));
+        let (wait, owner) = (self.wait, owner.clone());
+        let (waiters, metrics) = (Arc::clone(&self.waiters), Arc::clone(&self.metrics));
         async move {
             let started = Instant::now();
-            let outcome = match poll!(&mut reserving) {
-                Poll::Ready(outcome) => {
+            let outcome = match waiters.begin(&owner, bytes, &mut reserving).await {
+                First::Ready(outcome) => {
                     metrics.room_at_once.add_if(outcome.is_ok());
                     outcome
                 }
-                Poll::Pending => {
-                    let mut place = PlaceInLine::taken(&metrics, started);
+                First::Waits(listed) => {
+                    let mut place = PlaceInLine::taken(&metrics, started, listed);
                     let outcome = reserving.await;
                     place.ended();
                     metrics.room_after_wait.add_if(outcome.is_ok());
@@ -65,7 +71,7 @@ impl InlineResults {
                 }
             };
             match outcome {
-                Ok(reserved) => Ok(Room { reserved, wait, metrics }),
+                Ok(reserved) => Ok(Room { reserved, owner, wait, waiters, metrics }),
                 Err(reason) => {
                     metrics.note_no_room(reason);
                     Err(reason)
@@ -77,23 +83,22 @@ impl InlineResults {
 
     /// Begins the delivery of the result behind the part of a statement id that follows [`ID_PREFIX`].
     pub async fn open(&self, ticket: &str, owner: &Owner) -> Opened {
-        let mut opened = self.store.open(ticket, owner);
-        if matches!(opened, Opened::Gone) && self.downloads.runs(ticket, owner) {
-            if !self.downloads.ended(ticket, owner, NOTICE).await {
-                return Opened::Busy;
-            }
-            opened = self.store.open(ticket, owner);
+        let open = || self.downloads.open(&*self.store, ticket, owner);
+        let mut opened = open();
+        if matches!(opened, Opened::Busy) && self.downloads.ended(ticket, owner, NOTICE).await {
+            opened = open();
             if matches!(opened, Opened::Gone) {
                 tokio::time::sleep(FRAMES_GO).await;
-                opened = self.store.open(ticket, owner);
+                opened = open();
             }
         }
-        if let Opened::Delivery(Delivery { bytes, body }) = opened {
-            self.metrics.downloads.add_one();
-            let body = self.downloads.follow(ticket, owner, body);
-            return Opened::Delivery(Delivery { bytes, body });
-        }
+        self.metrics.downloads.add_if(matches!(opened, Opened::Delivery(_)));
         opened
+    }
+
+    /// Says what [`open`](Self::open) would answer. Changes nothing.
+    pub fn peek(&self, ticket: &str, owner: &Owner) -> Peeked {
+        self.downloads.peek(&*self.store, ticket, owner)
     }
 
     /// How long a query waits at most, and so when it makes sense to try again.
@@ -122,6 +127,20 @@ impl InlineResults {
         self.store.usage()
     }
 
+    pub fn totals(&self) -> Option<Totals> {
+        self.store.totals()
+    }
+
+    /// The queries that wait, the head first, `most` of them at most.
+    pub fn waiters(&self, most: usize) -> Vec<Waiter> {
+        self.waiters.last(self.store.usage().waiting, most)
+    }
+
+    /// Tells what happens in the store from now on, if the store can.
+    pub fn watch(&self) -> Option<Watch> {
+        self.store.watch()
+    }
+
     pub fn describe(&self, page: &mut Page) {
         self.store.describe(page);
     }
@@ -130,9 +149,15 @@ impl InlineResults {
 impl Room {
     /// Stores `payload` and answers with its statement id.
     pub async fn put(self, payload: Bytes) -> Result<String, Refused> {
-        let Room { reserved, wait, metrics } = self;
-        metrics.outgrown.add_if(payload.len() as u64 > reserved.bytes());
-        match reserved.put(payload, wait).await {
+        let Room { reserved, owner, wait, waiters, metrics } = self;
+        let bytes = payload.len() as u64;
+        metrics.outgrown.add_if(bytes > reserved.bytes());
+        let mut put = reserved.put(payload, wait);
+        let outcome = match waiters.begin(&owner, bytes, &mut put).await {
+            First::Ready(outcome) => outcome,
+            First::Waits(_listed) => put.await,
+        };
+        match outcome {
             Ok(ticket) => {
                 metrics.stored.add_one();
                 Ok(format!("{ID_PREFIX}{ticket}"))
@@ -150,11 +175,12 @@ struct PlaceInLine<'a> {
     metrics: &'a Metrics,
     since: Instant,
     left: bool,
+    _listed: Listed,
 }
 
 impl<'a> PlaceInLine<'a> {
-    fn taken(metrics: &'a Metrics, since: Instant) -> Self {
-        PlaceInLine { metrics, since, left: true }
+    fn taken(metrics: &'a Metrics, since: Instant, listed: Listed) -> Self {
+        PlaceInLine { metrics, since, left: true, _listed: listed }
     }
 
     fn ended(&mut self) {

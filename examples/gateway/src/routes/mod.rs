@@ -1,7 +1,10 @@
 //! The HTTP surface. Every refusal, from whatever layer, is JSON with a stable code.
 
+mod live;
 mod metrics;
+mod page;
 mod query;
+mod request;
 mod result;
 
 use std::sync::Arc;
@@ -14,16 +17,23 @@ use crate::app::App;
 use crate::errors::{ApiError, Code};
 use crate::links;
 
+pub(crate) use self::page::read_apache_arrow;
+
 /// A request is a key and a few values.
 const MAX_REQUEST_BYTES: usize = 64 << 10;
 
 /// All routes over `app`.
 pub fn router(app: Arc<App>) -> Router {
-    // A GET route answers HEAD too unless told otherwise, and would hand out the result to nobody.
-    let arrow_result = get(result::arrow_result).head(method_not_allowed);
+    // A GET route answers HEAD too unless told otherwise, and would take the result to show its head.
+    let arrow_result = get(result::arrow_result).head(result::head_of_arrow_result);
     Router::new()
         .route("/api/analytics/query/{key}", post(query::run))
         .route("/api/analytics/arrow-result/{id}", arrow_result)
+        .route("/", get(page::index))
+        .route("/page/apache-arrow.js", get(page::apache_arrow))
+        .route("/page/session.json", get(page::session))
+        .route("/page/{file}", get(page::asset))
+        .route("/stash/events", get(live::events))
         .route("/metrics", get(metrics::metrics))
         .route(&format!("{}/{{id}}", links::PATH), get(result::external_result))
         .fallback(not_found)

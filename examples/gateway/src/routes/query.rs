@@ -4,18 +4,16 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::Poll;
 
-use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{Path, State};
-use axum::http::{HeaderName, StatusCode};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::HeaderName;
 use axum::response::sse::{KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future, poll, stream};
 use rusqlite::Rows;
-use serde::Deserialize;
-use serde_json::{Map, Value};
 
+use super::request::{Disposition, Format, QueryRequest};
 use crate::app::App;
 use crate::catalog::{Column, Query};
 use crate::errors::{ApiError, Code};
@@ -25,31 +23,6 @@ use crate::owner::Owner;
 use crate::sse::{Answer, warehouse_status};
 use crate::warehouse::{ExecutionError, Statement};
 use crate::{arrow, json};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum Format {
-    ArrowStream,
-    JsonArray,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-enum Disposition {
-    #[default]
-    Inline,
-    ExternalLinks,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct QueryRequest {
-    format: Format,
-    #[serde(default)]
-    disposition: Disposition,
-    #[serde(default)]
-    parameters: Map<String, Value>,
-}
 
 /// Where a client wants its result.
 enum Wanted {
@@ -69,18 +42,19 @@ enum Destination {
 }
 
 /// Tells proxies not to hold events back.
-const NO_BUFFERING: (HeaderName, &str) = (HeaderName::from_static("x-accel-buffering"), "no");
+pub(super) const NO_BUFFERING: (HeaderName, &str) =
+    (HeaderName::from_static("x-accel-buffering"), "no");
 
 pub(super) async fn run(
     State(app): State<Arc<App>>,
     owner: Owner,
     key: Result<Path<String>, PathRejection>,
-    request: Result<Json<QueryRequest>, JsonRejection>,
+    request: Request,
 ) -> Result<Response, ApiError> {
     let query = key.ok().and_then(|Path(key)| Query::find(&key));
     let query = query
         .ok_or_else(|| ApiError::new(Code::QueryNotFound, "there is no query of that name"))?;
-    let Json(request) = request.map_err(|rejection| bad_request(&rejection))?;
+    let request = QueryRequest::read(&app, request).await?;
     let wanted = wanted(&app, &request)?;
     let bindings = query
         .bind(request.parameters)
@@ -89,7 +63,6 @@ pub(super) async fn run(
         return Err(ApiError::shutting_down());
     }
 
-    app.metrics().queries.add_one();
     let statement = Statement::new(query, bindings);
     let (destination, waits) = match wanted {
         Wanted::Rows => (Destination::Events, false),
@@ -99,6 +72,7 @@ pub(super) async fn run(
             (Destination::Stash(reserving), waits)
         }
     };
+    app.metrics().queries.add_one();
     let keep_alive = KeepAlive::new().interval(app.config().keep_alive);
     let status = warehouse_status(statement.id, app.config().behaviour, waits);
     // The stream owns the whole work: when the client goes away, the server drops the stream, and
@@ -109,17 +83,6 @@ pub(super) async fn run(
     };
     let events = stream::iter([status]).chain(stream::once(answer)).map(Ok::<_, Infallible>);
     Ok(([NO_BUFFERING], Sse::new(events).keep_alive(keep_alive)).into_response())
-}
-
-fn bad_request(rejection: &JsonRejection) -> ApiError {
-    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-        return ApiError::new(Code::RequestTooLarge, "the request is too large");
-    }
-    ApiError::new(
-        Code::InvalidRequest,
-        "the request must be JSON with a format of ARROW_STREAM or JSON_ARRAY, parameters, \
-         and if you like a disposition of INLINE or EXTERNAL_LINKS",
-    )
 }
 
 fn wanted(app: &App, request: &QueryRequest) -> Result<Wanted, ApiError> {
@@ -222,8 +185,9 @@ async fn fall_back(
     statement: &Statement,
     payload: Bytes,
 ) -> Result<Answer, ApiError> {
+    let answer = publish(external, owner, statement, payload).await?;
     app.metrics().fallbacks.add_one();
-    publish(external, owner, statement, payload).await
+    Ok(answer)
 }
 
 async fn publish(
@@ -243,14 +207,14 @@ fn another_way(app: &App, reason: Reason) -> Result<&ExternalResults, ApiError> 
     let later = app.inline().wait();
     let error = match reason {
         Reason::Closed => return Err(ApiError::shutting_down()),
-        Reason::Full | Reason::TooLarge if app.external().is_ok() => {
+        Reason::Full | Reason::TimedOut | Reason::TooLarge if app.external().is_ok() => {
             return app.external().map(|external| &**external);
         }
         Reason::TooLarge => ApiError::new(
             Code::ResultTooLarge,
             "the result is larger than what can be returned inline",
         ),
-        Reason::Full => {
+        Reason::Full | Reason::TimedOut => {
             ApiError::new(Code::StashExhausted, "too many results are waiting to be fetched")
                 .retry_after(later)
         }

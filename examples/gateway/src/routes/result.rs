@@ -15,7 +15,7 @@ use crate::app::App;
 use crate::arrow;
 use crate::errors::{ApiError, Code};
 use crate::external::OpenError;
-use crate::inline::{Delivery, ID_PREFIX, Opened};
+use crate::inline::{Delivery, ID_PREFIX, Opened, Peeked};
 use crate::links::{LinkError, LinkQuery};
 use crate::owner::Owner;
 
@@ -35,14 +35,29 @@ pub(super) async fn arrow_result(
     }
 }
 
+/// Answers as [`arrow_result`] would, without the result and without taking it.
+pub(super) async fn head_of_arrow_result(
+    State(app): State<Arc<App>>,
+    owner: Owner,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, ApiError> {
+    let Path(id) = id.map_err(|_| unknown_statement())?;
+    let Some(ticket) = id.strip_prefix(ID_PREFIX) else {
+        return redirect_to_link(&app, &id, &owner);
+    };
+    match app.inline().peek(ticket, &owner) {
+        Peeked::There(bytes) => Ok(arrow_stream(Delivery { bytes, body: Body::empty() })),
+        Peeked::Busy => Err(busy()),
+        Peeked::Gone => Err(gone()),
+        Peeked::Malformed => Err(unknown_statement()),
+    }
+}
+
 async fn inline_result(app: &App, ticket: &str, owner: &Owner) -> Result<Response, ApiError> {
     match app.inline().open(ticket, owner).await {
         Opened::Delivery(delivery) => Ok(arrow_stream(delivery)),
-        Opened::Busy => Err(ApiError::new(Code::ResultBusy, "this result is being downloaded")
-            .retry_after(BUSY_RETRY)),
-        Opened::Gone => {
-            Err(ApiError::new(Code::ResultGone, "there is no such result, or no longer"))
-        }
+        Opened::Busy => Err(busy()),
+        Opened::Gone => Err(gone()),
         Opened::Malformed => Err(unknown_statement()),
     }
 }
@@ -80,8 +95,18 @@ fn arrow_stream(delivery: Delivery) -> Response {
         (header::CONTENT_TYPE, arrow::MEDIA_TYPE.to_owned()),
         (header::CONTENT_LENGTH, delivery.bytes.to_string()),
         (header::CACHE_CONTROL, "no-store".to_owned()),
+        // A part of a result cannot be asked for: what has been sent is gone.
+        (header::ACCEPT_RANGES, "none".to_owned()),
     ];
     (headers, delivery.body).into_response()
+}
+
+fn busy() -> ApiError {
+    ApiError::new(Code::ResultBusy, "this result is being downloaded").retry_after(BUSY_RETRY)
+}
+
+fn gone() -> ApiError {
+    ApiError::new(Code::ResultGone, "there is no such result, or no longer")
 }
 
 fn unknown_statement() -> ApiError {

@@ -1,0 +1,101 @@
+//! Large payloads: in chunks, beside the steps, so that they hold up nobody and can be resumed.
+//!
+//! A chunk is a plain `SET` with `NX` and a time to live. One that an old connection delivers late so changes
+//! nothing that is there, and goes by itself if nothing is. `store` makes the chunks permanent.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use redis::Value;
+
+use crate::engine::{Engine, StepError};
+use crate::library::{CHUNK, INLINE};
+use crate::owner::Id;
+use crate::session::Session;
+
+/// How long a chunk that was not stored stays.
+const ORPHAN_MILLIS: u64 = 60_000;
+
+pub(crate) fn chunk_count(size: usize) -> usize {
+    if size <= INLINE { 0 } else { size.div_ceil(CHUNK) }
+}
+
+fn key(engine: &Engine, id: &Id, chunk: usize) -> Vec<u8> {
+    let mut key = format!("{}p:", engine.prefix).into_bytes();
+    key.extend_from_slice(id);
+    key.extend_from_slice(format!(":{chunk}").as_bytes());
+    key
+}
+
+/// Sends chunks, two at a time: enough to keep the link busy, and little for others to wait behind. The patience
+/// begins anew with each chunk.
+pub(crate) async fn send_chunks(
+    engine: &Arc<Engine>,
+    session: &Arc<Session>,
+    id: &Id,
+    payload: &Bytes,
+    chunks: Range<usize>,
+) -> Result<(), StepError> {
+    let send = |chunk: usize| async move {
+        let bytes = &payload[chunk * CHUNK..payload.len().min((chunk + 1) * CHUNK)];
+        let mut set = redis::cmd("SET");
+        set.arg(key(engine, id, chunk)).arg(bytes).arg("NX").arg("PX").arg(ORPHAN_MILLIS);
+        // Nil when it is there already: an earlier try did it.
+        engine.plain::<Value>(session, &set, engine.deadline()).await.map(drop)
+    };
+    for chunk in chunks.clone().step_by(2) {
+        if chunk + 1 < chunks.end {
+            tokio::try_join!(send(chunk), send(chunk + 1))?;
+        } else {
+            send(chunk).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Fetches the chunks of a claimed payload.
+pub(crate) async fn fetch_chunks(
+    engine: &Arc<Engine>,
+    session: &Arc<Session>,
+    id: &Id,
+    chunks: usize,
+) -> Result<Bytes, StepError> {
+    let fetch = |chunk: usize| async move {
+        let mut get = redis::cmd("GET");
+        get.arg(key(engine, id, chunk));
+        let bytes = engine.plain::<Option<Vec<u8>>>(session, &get, engine.deadline()).await?;
+        // Gone: the claim has ended with its session.
+        bytes.ok_or(StepError::Lost)
+    };
+    let mut payload = BytesMut::with_capacity(chunks * CHUNK);
+    for chunk in (0..chunks).step_by(2) {
+        if chunk + 1 < chunks {
+            let (first, second) = tokio::try_join!(fetch(chunk), fetch(chunk + 1))?;
+            payload.extend_from_slice(&first);
+            payload.extend_from_slice(&second);
+        } else {
+            let last = fetch(chunk).await?;
+            // One chunk alone needs no copy.
+            if chunk == 0 {
+                return Ok(last.into());
+            }
+            payload.extend_from_slice(&last);
+        }
+    }
+    Ok(payload.freeze())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_are_cut_where_the_engine_cuts_them() {
+        for (size, chunks) in
+            [(0, 0), (INLINE, 0), (INLINE + 1, 1), (CHUNK, 1), (CHUNK + 1, 2), (3 * CHUNK, 3)]
+        {
+            assert_eq!(chunk_count(size), chunks);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+-- Entries: records, chunks, expiry, claims and the sweep after `clear`.
+--
+-- An entry record is a header of fixed length, then the payload unless it is in chunks:
+--   charge d | deadline d | epoch I4 | chunks I4 | owner c16
+
+local ENTRY = '>ddI4I4c16'
+local ENTRY_HEADER = 40
+-- A claim's record is its mode ('f' or 'b': what becomes of it when its session dies), the ticket, the entry.
+local CLAIM_HEADER = 17
+
+local function unpack_entry(v)
+  return struct.unpack(ENTRY, v)
+end
+
+local function free_chunks(S, ticket, chunks)
+  if chunks == 0 then return end
+  local keys = {}
+  for i = 1, chunks do keys[i] = S.p .. 'p:' .. ticket .. ':' .. (i - 1) end
+  call('UNLINK', unpack(keys))
+end
+
+-- The entry's bytes go back. Its record is gone already.
+local function free_entry(S, ticket, v)
+  local n, _, _, chunks, owner = unpack_entry(v)
+  free_chunks(S, ticket, chunks)
+  refund(S, n, owner)
+end
+
+local function insert(S, ticket, n, owner, ttl, overflow, chunks, payload)
+  if overflow and S[OVERFLOW_TTL] < ttl then ttl = S[OVERFLOW_TTL] end
+  local deadline = S[CLOCK] + ttl
+  call('HSET', S.p .. 't', ticket, struct.pack(ENTRY, n, deadline, S[EPOCH], chunks, owner) .. payload)
+  call('ZADD', S.p .. 'd', int(deadline), ticket)
+  S[STORED] = S[STORED] + 1
+  -- The head's session sleeps until the earliest deadline that it knows of.
+  if S[WAITING] > 0 and call('ZRANK', S.p .. 'd', ticket) == 0 then
+    local head = call('ZRANGE', S.p .. 'q', 0, 0)[1]
+    if head then tell(S, string.sub(head, 1, 16), 't') end
+  end
+end
+
+local function expire(S)
+  local due = call('ZRANGE', S.p .. 'd', '-inf', int(S[CLOCK]), 'BYSCORE', 'LIMIT', 0, S.left)
+  if #due == 0 then return end
+  for _, ticket in ipairs(due) do
+    local v = call('HGET', S.p .. 't', ticket)
+    call('HDEL', S.p .. 't', ticket)
+    free_entry(S, ticket, v)
+  end
+  call('ZREM', S.p .. 'd', unpack(due))
+  S[EXPIRED] = S[EXPIRED] + #due
+  S.left = S.left - #due
+end
+
+-- Frees what `clear` removed. By the sorted set: HSCAN from 0 finds nothing in buckets that it has emptied,
+-- and would stop early.
+local function sweep(S)
+  if S[SWEEPING] == 0 then return end
+  local popped = call('ZPOPMIN', S.p .. 'y', S.left)
+  for i = 1, #popped, 2 do
+    local v = call('HGET', S.p .. 'x', popped[i])
+    call('HDEL', S.p .. 'x', popped[i])
+    free_entry(S, popped[i], v)
+  end
+  S.left = S.left - #popped / 2
+  if call('EXISTS', S.p .. 'y') == 0 then S[SWEEPING] = 0 end
+end
+
+-- Ends a claim: delivered, or put back under the same ticket and deadline unless that has passed.
+local function end_claim(S, sid, cid, finish)
+  local c = call('HGET', S.p .. 'c:' .. sid, cid)
+  -- With a live session: an earlier try did it.
+  if not c then return end
+  call('HDEL', S.p .. 'c:' .. sid, cid)
+  S[CLAIMS] = S[CLAIMS] - 1
+  local ticket, v = string.sub(c, 2, CLAIM_HEADER), string.sub(c, CLAIM_HEADER + 1)
+  local _, deadline, epoch = unpack_entry(v)
+  if finish then
+    S[DELIVERED] = S[DELIVERED] + 1
+    free_entry(S, ticket, v)
+  elseif epoch ~= S[EPOCH] then
+    S[CLEARED] = S[CLEARED] + 1
+    free_entry(S, ticket, v)
+  elseif deadline <= S[CLOCK] then
+    S[EXPIRED] = S[EXPIRED] + 1
+    free_entry(S, ticket, v)
+  else
+    S[PUT_BACK] = S[PUT_BACK] + 1
+    call('HSET', S.p .. 't', ticket, v)
+    call('ZADD', S.p .. 'd', int(deadline), ticket)
+    if S[WAITING] > 0 then
+      local head = call('ZRANGE', S.p .. 'q', 0, 0)[1]
+      if head then tell(S, string.sub(head, 1, 16), 't') end
+    end
+  end
+end

@@ -1,0 +1,242 @@
+//! The connection breaks at any point of any step: nothing lost, nothing twice.
+
+use std::time::{Duration, Instant};
+
+use cloakroom::{Cloakroom, CloakroomClaim, CloakroomReservation, Failure};
+
+use crate::support::audit::audit;
+use crate::support::proxy::Proxy;
+use crate::support::replica::{Replica, alice, builder, replica};
+use crate::support::server::Server;
+use crate::support::{eventually, payload};
+use crate::{put, state};
+
+/// One of each step, each with its outcome.
+async fn everything(stash: &Replica) {
+    let small = put(stash, 60).await;
+    let claim = stash.claim(&small, &alice()).await.unwrap().unwrap();
+    claim.put_back().await;
+    let waiter = stash.clone();
+    let waiter = tokio::spawn(async move { waiter.put(alice(), payload(90)).await });
+    eventually("in the queue", || state(stash), |state| state.2 == 1).await;
+    assert_eq!(stash.take(&small, &alice()).await, Ok(Some(payload(60))), "what was put back");
+    let waited = waiter.await.unwrap().unwrap();
+    assert_eq!(stash.take(&waited, &alice()).await, Ok(Some(payload(90))), "what waited");
+    assert_eq!(stash.take(&waited, &alice()).await, Ok(None), "taken already");
+    let room = stash.reserve(None, 70).await.unwrap();
+    let reserved = room.put(alice(), payload(50)).await.unwrap();
+    let claim = stash.claim(&reserved, &alice()).await.unwrap().unwrap();
+    assert_eq!(claim.into_inner(), payload(50));
+    let _ = put(stash, 10).await;
+    // The number is of the try that was heard of: a retry finds nothing left.
+    assert!(matches!(stash.clear().await, Ok(0 | 1)));
+    assert_eq!(state(stash).await, (0, 0, 0));
+    let stats = stash.stats().await.unwrap();
+    assert_eq!((stats.stored, stats.delivered, stats.cleared), (4, 3, 1));
+}
+
+/// Cuts at many points, in requests or in replies.
+async fn cut_everywhere(cut: impl Fn(&Proxy, i64), step: usize) {
+    let server = Server::start();
+    let mut at = 0;
+    loop {
+        let name = format!("cut {at}");
+        let proxy = Proxy::to(server.port);
+        let stash = builder(&proxy.url(), &name).open().await.unwrap();
+        cut(&proxy, at);
+        everything(&stash).await;
+        audit(&mut server.connection(), &name);
+        if proxy.cuts() == 0 {
+            // The whole script has passed.
+            assert!(at > 1_000, "the cuts never came");
+            return;
+        }
+        at += step as i64;
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_torn_anywhere() {
+    cut_everywhere(Proxy::cut_requests_after, 23).await;
+}
+
+#[tokio::test]
+async fn a_reply_is_torn_anywhere() {
+    cut_everywhere(Proxy::cut_replies_after, 11).await;
+}
+
+#[tokio::test]
+async fn a_reply_that_never_comes_is_asked_for_again() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let stash = replica(&proxy.url()).await;
+    let ticket = put(&stash, 60).await;
+    proxy.drop_replies(true);
+    let taker = stash.clone();
+    let taker = tokio::spawn(async move { taker.take(&ticket, &alice()).await });
+    // Executed, and not heard of.
+    let look = || async { audit(&mut server.connection(), "faults").claims };
+    eventually("claimed", look, |&claims| claims == 1).await;
+    proxy.drop_replies(false);
+    assert_eq!(taker.await.unwrap(), Ok(Some(payload(60))));
+    assert_eq!(state(&stash).await, (0, 0, 0));
+    audit(&mut server.connection(), "faults");
+}
+
+#[tokio::test]
+async fn a_reply_that_comes_after_the_retry_changes_nothing() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let stash = replica(&proxy.url()).await;
+    // Longer than the response timeout.
+    proxy.delay(Duration::from_millis(700));
+    let putter = stash.clone();
+    let putter = tokio::spawn(async move { putter.try_put(alice(), payload(60)).await });
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    proxy.delay(Duration::ZERO);
+    let ticket = putter.await.unwrap().unwrap();
+    assert_eq!(state(&stash).await, (1, 60, 0));
+    assert_eq!(stash.take(&ticket, &alice()).await, Ok(Some(payload(60))));
+    assert_eq!(state(&stash).await, (0, 0, 0));
+    audit(&mut server.connection(), "faults");
+}
+
+/// The first try is under way, the connection breaks, the retry is executed, and then the first try arrives.
+#[tokio::test]
+async fn a_first_try_that_arrives_late_is_fenced_off() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let (stash, other) = (replica(&proxy.url()).await, replica(&server.url()).await);
+
+    // A put: executed twice, it would store again what was taken.
+    proxy.hold_requests();
+    let putter = stash.clone();
+    let putter = tokio::spawn(async move { putter.try_put(alice(), payload(60)).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    proxy.forget_held();
+    let ticket = putter.await.unwrap().unwrap();
+    assert_eq!(other.take(&ticket, &alice()).await, Ok(Some(payload(60))));
+    assert!(proxy.deliver_held() > 0);
+    assert_eq!(state(&other).await, (0, 0, 0), "the put came twice");
+
+    // A claim: executed late, it would claim what was put back.
+    let ticket = put(&other, 60).await;
+    proxy.hold_requests();
+    let claimer = stash.clone();
+    let claimer = tokio::spawn(async move { claimer.claim(&ticket, &alice()).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    proxy.forget_held();
+    claimer.await.unwrap().unwrap().unwrap().put_back().await;
+    assert!(proxy.deliver_held() > 0);
+    assert_eq!(audit(&mut server.connection(), "faults").claims, 0, "the claim came twice");
+    assert_eq!(other.take(&ticket, &alice()).await, Ok(Some(payload(60))));
+
+    // A request that waits: joining late, it would wait for nobody and hold up the queue.
+    let full = put(&other, 100).await;
+    proxy.hold_requests();
+    let waiter = stash.clone();
+    let patience = tokio::time::sleep(Duration::from_millis(1_000));
+    let waiter =
+        tokio::spawn(async move { waiter.put_until(alice(), payload(50), patience).await });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    proxy.forget_held();
+    assert!(waiter.await.unwrap().is_err());
+    assert!(proxy.deliver_held() > 0);
+    assert_eq!(state(&other).await, (1, 100, 0), "it joined twice");
+    assert_eq!(other.take(&full, &alice()).await, Ok(Some(payload(100))));
+    audit(&mut server.connection(), "faults");
+}
+
+#[tokio::test]
+async fn a_notification_that_is_lost_costs_a_beat() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let (stash, other) = (replica(&proxy.url()).await, replica(&server.url()).await);
+    let full = put(&other, 100).await;
+    let waiter = stash.clone();
+    let waiter = tokio::spawn(async move { waiter.put(alice(), payload(50)).await });
+    eventually("in the queue", || state(&other), |state| state.2 == 1).await;
+    // The grant is published into a connection that passes nothing on.
+    proxy.drop_replies(true);
+    let began = Instant::now();
+    assert_eq!(other.take(&full, &alice()).await, Ok(Some(payload(100))));
+    let look = || async { audit(&mut server.connection(), "faults").grants };
+    eventually("granted", look, |&grants| grants == 1).await;
+    proxy.drop_replies(false);
+    let _ = waiter.await.unwrap().unwrap();
+    // A response timeout until the connection is given up, and a beat.
+    assert!(began.elapsed() < Duration::from_millis(2_000), "{:?}", began.elapsed());
+    audit(&mut server.connection(), "faults");
+}
+
+#[tokio::test]
+async fn an_engine_that_cannot_be_reached_is_not_an_empty_stash() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let patience = Duration::from_millis(300);
+    let stash = builder(&proxy.url(), "faults").patience(patience).open().await.unwrap();
+    let ticket = put(&stash, 60).await;
+    proxy.sever();
+    assert_eq!(stash.take(&ticket, &alice()).await, Err(Failure::Unreachable));
+    let rejected = stash.try_put(alice(), payload(10)).await.unwrap_err();
+    assert_eq!(rejected.failure(), Failure::Unreachable);
+    assert_eq!(rejected.into_inner(), payload(10), "the payload comes back");
+    assert!(stash.last_error().is_some());
+    proxy.mend();
+    // Neither the take nor the put had happened, and neither happens later.
+    let look = || async { stash.take(&ticket, &alice()).await };
+    let taken = eventually("reached again", look, |taken| taken.is_ok()).await;
+    assert_eq!(taken, Ok(Some(payload(60))));
+    assert_eq!(state(&stash).await, (0, 0, 0));
+    audit(&mut server.connection(), "faults");
+}
+
+/// A take whose claim was executed and whose patience ended: it goes back, and can be taken again.
+#[tokio::test]
+async fn a_take_that_was_given_up_puts_back() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let patience = Duration::from_millis(300);
+    let stash = builder(&proxy.url(), "faults").patience(patience).open().await.unwrap();
+    let ticket = put(&stash, 60).await;
+    proxy.drop_replies(true);
+    assert_eq!(stash.take(&ticket, &alice()).await, Err(Failure::Unreachable));
+    proxy.drop_replies(false);
+    let look = || async { stash.take(&ticket, &alice()).await };
+    let taken = eventually("put back", look, |taken| matches!(taken, Ok(Some(_)))).await;
+    assert_eq!(taken, Ok(Some(payload(60))));
+    assert_eq!(state(&stash).await, (0, 0, 0));
+}
+
+/// From the prototype: 16 MiB over a link that breaks every few chunks.
+#[tokio::test]
+async fn a_large_payload_passes_a_link_that_breaks_every_few_chunks() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let open = |url: String| async move {
+        builder(&url, "large")
+            .max_bytes(64 << 20)
+            .response_timeout(Duration::from_secs(2))
+            .open()
+            .await
+    };
+    let stash = open(proxy.url()).await.unwrap();
+    let other = open(server.url()).await.unwrap();
+    let (from, to) = (proxy, stash.clone());
+    let large = payload(16 << 20);
+    let sent = large.clone();
+    let putter = tokio::spawn(async move { to.try_put(alice(), sent).await });
+    while !putter.is_finished() {
+        from.cut_requests_after(3 << 20);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let ticket = putter.await.unwrap().unwrap();
+    assert!(from.cuts() > 0, "it never broke");
+    from.cut_requests_after(i64::MAX);
+    audit(&mut server.connection(), "large");
+    from.cut_replies_after(5 << 20);
+    assert!(stash.take(&ticket, &alice()).await.unwrap().unwrap() == large);
+    assert_eq!(other.take(&ticket, &alice()).await, Ok(None));
+    assert_eq!(state(&stash).await, (0, 0, 0));
+    audit(&mut server.connection(), "large");
+}

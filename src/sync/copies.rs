@@ -1,0 +1,77 @@
+//! Counts how often this process was copied by `fork()`.
+//!
+//! The count is what a generator's state is checked against: a copy has its parent's states, but another
+//! count. It is kept by a handler that the C library runs in the child before `fork` returns there, so asking
+//! costs one load, and no system call.
+//!
+//! A copy that is made without the handlers, by a raw `clone` system call or by a snapshot of a virtual
+//! machine, is not counted.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+static COPIES: AtomicU64 = AtomicU64::new(0);
+static COUNTING: AtomicBool = AtomicBool::new(false);
+
+/// Returns how many copies lie between the first process that counted and this one.
+#[inline]
+pub(crate) fn copies() -> u64 {
+    // ORDERING: Relaxed [copies.get]: a copy begins with one thread, and the count is written by that one.
+    COPIES.load(Ordering::Relaxed)
+}
+
+/// Makes sure that copies are counted from now on. Returns whether they are.
+pub(crate) fn count_copies() -> bool {
+    // Two threads may both register, and a copy then counts as two. A lock would do without that, but a copy
+    // that is made while it is held could never take it.
+    // ORDERING: Relaxed [copies.counting.get]: nothing else is read.
+    if !COUNTING.load(Ordering::Relaxed) {
+        if !register() {
+            return false;
+        }
+        // ORDERING: Relaxed [copies.counting.set]: as for the load.
+        COUNTING.store(true, Ordering::Relaxed);
+    }
+    true
+}
+
+#[cfg(all(
+    any(
+        target_vendor = "apple",
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "illumos",
+        target_os = "linux",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "solaris",
+    ),
+    not(miri)
+))]
+fn register() -> bool {
+    extern "C" fn in_the_child() {
+        // ORDERING: Relaxed [copies.count]: the child has no other thread yet.
+        COPIES.fetch_add(1, Ordering::Relaxed);
+    }
+    // SAFETY: the handler may run at any `fork`: it adds to an atomic, which is async-signal-safe.
+    unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) == 0 }
+}
+
+/// Where processes are not copied, or nobody says that they were.
+#[cfg(not(all(
+    any(
+        target_vendor = "apple",
+        target_os = "android",
+        target_os = "dragonfly",
+        target_os = "freebsd",
+        target_os = "illumos",
+        target_os = "linux",
+        target_os = "netbsd",
+        target_os = "openbsd",
+        target_os = "solaris",
+    ),
+    not(miri)
+)))]
+fn register() -> bool {
+    true
+}
