@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::task::Poll;
 
-use cloakroom::Budget;
-use cloakroom::loom_internals::OneShare;
+use cloakroom::loom_internals::{OneShare, lend};
+use cloakroom::{Budget, Refusal};
 use loom::thread;
 use loom_tests::{Exclusive, Waiter, acquire, hold, hold_on, lent, model, on_share, settled};
 
@@ -75,7 +75,7 @@ fn l21_a_release_to_a_share_happens_before_the_charge_after_a_recall() {
             };
             let recaller = {
                 let budget = budget.clone();
-                thread::spawn(move || budget.set_limit(2))
+                thread::spawn(move || _ = budget.used())
             };
             touch(budget, cell, 2);
             releaser.join().unwrap();
@@ -190,6 +190,27 @@ fn l21_a_release_to_a_share_happens_before_the_grant_that_needs_it() {
         }
         other.join().unwrap();
         drop(waiter);
+        settled(&budget);
+    });
+}
+
+/// The limit is raised and room is lent between the read that refused and the one that finds the reason. At most one
+/// byte of four is held then, so the only reason is the limit of before.
+#[test]
+fn l21_a_refusal_does_not_mix_the_limit_of_before_with_the_room_of_after() {
+    model(|| {
+        let budget = lent(1, 1);
+        let raiser = {
+            let budget = budget.clone();
+            on_share(1, move || {
+                budget.set_limit(4);
+                lend(&budget);
+                drop(budget.try_acquire(1).unwrap());
+            })
+        };
+        let reason = budget.try_acquire(3).map(drop).map_err(|refused| refused.reason());
+        assert!(matches!(reason, Ok(()) | Err(Refusal::TooLarge)), "{reason:?}");
+        raiser.join().unwrap();
         settled(&budget);
     });
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use cloakroom::Ticket;
-use cloakroom::loom_internals::{Free, OwnerAccounts, Slots, Tree};
+use cloakroom::loom_internals::{Free, OwnerQuotas, Slots, Tree};
 use loom::thread;
 use loom_tests::{Exclusive, bounded_model, model};
 
@@ -392,7 +392,7 @@ fn s5_a_put_among_two_sweeps() {
 #[test]
 fn w20_an_attempt_that_fails_is_never_seen_in_the_account() {
     model(|| {
-        let accounts = Arc::new(OwnerAccounts::new(100));
+        let accounts = Arc::new(OwnerQuotas::new(100));
         let refused = {
             let accounts = Arc::clone(&accounts);
             thread::spawn(move || accounts.charge_with(ALICE, 60, || false))

@@ -25,7 +25,7 @@ use crate::sync::MutexGuard;
 
 impl Semaphore {
     /// Charges `bytes` after the state was seen to be `LENT` (A6 to A17).
-    #[inline]
+    #[inline(never)]
     pub(super) fn acquire_lent(&self, bytes: u64) -> Result<Tier, Refusal> {
         match self.lending.share(bytes) {
             // By I1 nobody waits, and no overflow is in use.
@@ -66,9 +66,11 @@ impl Semaphore {
     #[inline]
     pub(super) fn release_to_share(&self, bytes: u64) -> bool {
         // Step R1.
-        let Some(share) = self.lending.share(bytes) else {
-            return false;
-        };
+        self.lending.share(bytes).is_some_and(|share| self.release_to(share, bytes))
+    }
+
+    #[inline(never)]
+    fn release_to(&self, share: &Share, bytes: u64) -> bool {
         match share.release(bytes, 2 * self.lending.batch.get()) {
             Returned::Kept => true,
             Returned::Recalled => false,

@@ -113,7 +113,7 @@ impl Semaphore {
     }
 
     /// Charges `bytes` now or says why not. Lock-free.
-    #[inline]
+    #[inline(always)]
     pub(super) fn try_acquire(&self, bytes: u64) -> Result<Tier, Refusal> {
         #[cfg(cloakroom_lend)]
         self.lend();

@@ -1,20 +1,20 @@
-//! `std`'s atomics with a hook before each access: under shuttle a scheduling point, and under `--cfg
-//! cloakroom_count` a record of what is written.
+//! Wraps `std`'s atomics in a hook before each access.
 //!
-//! Shuttle's own are not valid when all their bytes are zero, as fresh slots are. Neither knows weak orderings:
-//! memory is sequentially consistent under shuttle.
+//! Under shuttle the hook is a scheduling point; under `--cfg cloakroom_count` it records what is written.
+//! Shuttle's own atomics are not valid when all their bytes are zero, as those of a new slot are. Neither
+//! explores weak orderings: memory is sequentially consistent under shuttle.
 
 use std::sync::atomic;
 pub(crate) use std::sync::atomic::Ordering;
 
-/// Before each access. `address`: of the atomic that it changes, or 0.
+/// Runs before each access. `address`: of the atomic that it changes, or 0.
 fn before(address: usize) {
     #[cfg(cloakroom_count)]
     super::writes::record_at(address);
     #[cfg(cloakroom_shuttle)]
     {
         let _ = address;
-        // Not `yield_now`, which tells the scheduler that this task has nothing to do.
+        // Not `yield_now`, which tells the scheduler that this task cannot make progress.
         // ORDERING: SeqCst [shuttle.switch]: shuttle knows no other; nothing is read.
         shuttle::sync::atomic::AtomicBool::new(false).load(Ordering::SeqCst);
     }
@@ -75,6 +75,7 @@ macro_rules! wrap {
     };
 }
 
+wrap!(AtomicBool, bool);
 wrap!(AtomicU8, u8);
 wrap!(AtomicU64, u64);
 wrap!(AtomicPtr<T>, *mut T);
