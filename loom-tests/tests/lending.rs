@@ -26,7 +26,7 @@ fn queued(budget: &Budget, bytes: u64) -> Waiter<loom_tests::Acquired> {
     Waiter::queued(acquire(budget, bytes), CountingWaker::new())
 }
 
-/// For when all has been released: the waiter was granted at once, or woken for it.
+/// For when all has been released: the waiter was granted immediately, or woken for it.
 fn granted(outcome: Result<loom_tests::Acquired, Waiter<loom_tests::Acquired>>) -> Permit<'static> {
     outcome.unwrap_or_else(Waiter::woken_once).unwrap()
 }
@@ -113,7 +113,7 @@ fn l21_nobody_is_refused_during_a_recall() {
     });
 }
 
-/// The permit was released where room is lent by then, and its thread asks for the bytes again: it must not be
+/// The permit was released where room has been lent meanwhile, and its thread asks for the bytes again: it must not be
 /// refused by what the state was before.
 #[test]
 fn l21_nobody_is_refused_by_what_was_before() {
@@ -206,7 +206,7 @@ fn l21_releases_to_shares_wake_the_head() {
 
 /// The waiter needs a byte that a share has, and one that is being released to it.
 #[test]
-fn l21_who_joins_finds_what_is_lent() {
+fn l21_a_joiner_finds_what_is_lent() {
     model(|| {
         let budget = lent(3, 1);
         let p = hold_on(1, &budget, 1);
@@ -220,7 +220,7 @@ fn l21_who_joins_finds_what_is_lent() {
 
 /// Lending begins between the attempt and the joining.
 #[test]
-fn l21_who_joins_recalls_what_was_lent_since() {
+fn l21_a_joiner_recalls_what_was_lent_since() {
     model(|| {
         let budget = lending(2, 0, 1, 0);
         let p = hold(&budget, 1);
@@ -268,7 +268,7 @@ fn l21_a_surplus_on_its_way_is_found() {
     });
 }
 
-/// A is in line all the time, so nobody gets anything by a share, which is lent again only afterwards.
+/// A waits all the time, so no thread acquires from a share, which is lent again only afterwards.
 #[test]
 fn l21_nobody_overtakes_by_a_share() {
     model(|| {
@@ -292,7 +292,7 @@ fn l21_nobody_overtakes_by_a_share() {
     });
 }
 
-/// Whoever knows that somebody waits is refused, whatever its share had.
+/// A thread that knows of a waiter is refused, whatever its share had.
 #[test]
 fn l21_nobody_overtakes_whom_it_can_know_of() {
     model(|| {
@@ -361,7 +361,7 @@ fn l21_a_waker_that_lends_is_one_more_interleaving() {
     });
 }
 
-/// Whoever knows that the limit is one does not hold two, whatever its share had.
+/// A thread that knows that the limit is one does not hold two, whatever its share had.
 #[test]
 fn l21_a_lowered_limit_is_never_passed() {
     model(|| {
@@ -458,7 +458,7 @@ fn l21_the_last_release_to_a_share_drains() {
     });
 }
 
-/// One byte of three is overflow: who has all three has it, and nobody who is granted less beside nobody.
+/// One byte of three is overflow: a holder of all three has it, and a sole holder of less does not.
 #[test]
 fn l21_a_tier_is_exact() {
     model(|| {

@@ -42,7 +42,7 @@ fn config(behaviour: Behaviour) -> Config {
     Config {
         behaviour,
         max_bytes: STASH_BYTES,
-        // Only what nobody will ever fetch is to expire.
+        // Only results that are never fetched may expire.
         ttl: Duration::from_secs(30),
         rows: SAMPLE_ROWS,
         audit: true,
