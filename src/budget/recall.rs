@@ -24,7 +24,7 @@ use crate::error::Refusal;
 use crate::sync::MutexGuard;
 
 impl Semaphore {
-    /// Charges `bytes` after the state was seen to be `LENT` (A5 to A17).
+    /// Charges `bytes` after the state was seen to be `LENT` (A6 to A17).
     #[inline(never)]
     pub(super) fn acquire_lent(&self, bytes: u64) -> Result<Tier, Refusal> {
         match self.lending.share(bytes) {
@@ -47,21 +47,25 @@ impl Semaphore {
         self.decide_locked(bytes)
     }
 
-    /// Charges `bytes` to the state together with a batch for the share (A8 to A11). `None`: the lock is taken,
+    /// Charges `bytes` to the state together with a batch for the share (A8 to A10). `None`: the lock is taken,
     /// or there is too little for both.
     fn borrow_batch(&self, bytes: u64, share: &Share) -> Option<Tier> {
         // Under the lock: nobody is refused, by a recall, for the batch that is on its way.
+        // Step A8.
         let queues = self.queues.try_lock()?;
         let batch = self.lending.batch.get();
+        // Step A9.
         let after = self.state.acquire_lent(bytes + batch, self.overflow).ok()?;
+        // Step A10.
         share.deposit(batch);
         drop(queues);
         Some(self.record_acquired(after))
     }
 
-    /// Gives `bytes` to this thread's share (R1 to R4, R7 to R11). `false`: they belong in the state.
+    /// Gives `bytes` to this thread's share (R1 to R4, R7 to R10). `false`: they belong in the state.
     #[inline]
     pub(super) fn release_to_share(&self, bytes: u64) -> bool {
+        // Step R1.
         self.lending.share(bytes).is_some_and(|share| self.release_to(share, bytes))
     }
 
@@ -78,13 +82,17 @@ impl Semaphore {
     #[cold]
     fn return_surplus(&self, bytes: u64, share: &Share) -> bool {
         // Under the lock, as in `borrow_batch`.
+        // Step R7.
         let Some(_queues) = self.queues.try_lock() else {
             return false;
         };
+        // Step R8.
         if !self.state.load().is_lent() {
             return false;
         }
+        // Step R9.
         let surplus = share.withdraw(self.lending.batch.get());
+        // Step R10.
         self.state.release(bytes + surplus);
         true
     }
@@ -98,11 +106,14 @@ impl Semaphore {
 
     /// Moves all room into the state (K1 to K3). It stays there until the lock is free.
     pub(super) fn recall(&self, _locked: &Queues) {
+        // Step K1.
         if !self.state.load().is_lent() {
             return;
         }
+        // Step K2.
         let lent = self.lending.all().iter().map(|share| share.recall()).sum();
         // Last: whoever sees a state that is not `LENT` sees all room.
+        // Step K3.
         self.state.end_lending(lent);
         self.contention.set(0);
     }
@@ -119,7 +130,7 @@ impl Semaphore {
         }
     }
 
-    /// Lets threads use shares if there is plenty of room and nobody waits (G1 to G5).
+    /// Lets threads use shares if there is plenty of room and nobody waits (G1 to G4).
     #[cold]
     pub(super) fn lend(&self) {
         let lending = &self.lending;
@@ -128,12 +139,14 @@ impl Semaphore {
         }
         // The allocator is somebody else's code: not under the lock.
         let shares = lending.make_shares(shares());
+        // Step G1.
         let Some(_queues) = self.queues.try_lock() else {
             return;
         };
         if self.state.begin_lending(self.overflow.saturating_add(lending.plenty.get())) {
             // After the state: room in a share must not be overlooked by a refusal.
             for share in shares {
+                // Step G4.
                 share.resume();
             }
         }

@@ -182,6 +182,7 @@ impl Semaphore {
         }
         loop {
             // Observing synchronises with a close; the value found was read Relaxed.
+            // Step A18.
             let (now, limit) = self.shared_limit.read_with(|| self.state.observe());
             if now.is_closed() {
                 return Err(Refusal::Closed);
@@ -206,11 +207,13 @@ impl Semaphore {
     #[cold]
     pub(super) fn decide_locked(&self, bytes: u64) -> Result<Tier, Refusal> {
         let queues = self.queues.lock();
+        // Step A15.
         if bytes > queues.limit && !queues.closed {
             // Without a recall: it would be of no use.
             return Err(Refusal::TooLarge);
         }
         self.recall(&queues);
+        // Step A17.
         match self.state.try_acquire(bytes, || ()) {
             Ok(after) => Ok(self.record_acquired(after)),
             Err(_) if queues.closed => Err(Refusal::Closed),
@@ -238,6 +241,7 @@ impl Semaphore {
         let bytes = node.need();
         // A waiter needs all room in the state, and so do those before whom it is to come.
         let mut queues = self.lock_recalled();
+        // Step J2.
         let joined = if queues.closed {
             EnqueueResult::Refused(Refusal::Closed)
         } else if bytes > queues.limit {
@@ -252,6 +256,7 @@ impl Semaphore {
         } else if let Some(after) = self.acquire_if_first(&queues, bytes) {
             EnqueueResult::Granted(self.record_acquired(after))
         } else {
+            // Step J5.
             // SAFETY: the caller's.
             unsafe { queues.waiters.enqueue(node, waker) };
             self.record_waiting(&queues);
@@ -266,6 +271,7 @@ impl Semaphore {
     /// For a request that joins: takes the bytes if there is no waiter and they fit. `None`: `QUEUED` is set, so a
     /// release that comes after this check takes the lock and grants (invariant 5).
     fn acquire_if_first(&self, queues: &Queues, bytes: u64) -> Option<Snapshot> {
+        // Step J3.
         if !queues.waiters.is_empty() {
             return None;
         }
@@ -331,7 +337,9 @@ impl Semaphore {
         loop {
             let more = self.grant_batch(&mut queues, &mut batch);
             self.record_waiting(&queues);
+            // Step S8.
             drop(queues);
+            // Step S9.
             batch.wake_all();
             if !more {
                 return;
@@ -342,6 +350,7 @@ impl Semaphore {
 
     /// One hold of the lock's worth of serving. Returns whether to go on after waking the batch.
     fn grant_batch(&self, queues: &mut Queues, batch: &mut WakeBatch) -> bool {
+        // Step S2.
         let mut now = self.state.load();
         let (closed, limit) = (queues.closed, queues.limit);
         let mut more = queues.waiters.grant_from_head(batch, |bytes, last| {
@@ -354,15 +363,18 @@ impl Semaphore {
                 }
                 Decision::End(WaitOutcome::TooLarge)
             } else if now.fits(bytes) {
+                // Step S3.
                 now = self.state.grant(bytes, last);
                 Decision::End(WaitOutcome::granted(self.record_acquired(now)))
             } else {
                 Decision::Wait
             }
         });
+        // Step S6.
         if !more && closed && self.state.observe().room() == limit as i64 {
             more = queues.drains.grant_from_head(batch, |_, _| Decision::End(WaitOutcome::Granted));
         }
+        // Step S7.
         if now.is_queued() && !queues.is_watched() {
             self.state.clear_queued();
         }
@@ -378,7 +390,9 @@ impl Semaphore {
         let mut queues = self.queues.lock();
         // As in a join: the flag first, then the look.
         let drained = queues.closed && {
+            // Step D2.
             self.state.set_queued();
+            // Step D3.
             self.state.observe().room() == queues.limit as i64
         };
         if !drained {
@@ -386,6 +400,7 @@ impl Semaphore {
             unsafe { queues.drains.enqueue(node, waker) };
             return true;
         }
+        // Step D4.
         if !queues.is_watched() {
             self.state.clear_queued();
         }
@@ -398,8 +413,10 @@ impl Semaphore {
     /// The node was joined by [`Semaphore::enqueue_drained`].
     pub(super) unsafe fn remove_drained(&self, node: Pin<&Node>) {
         let mut queues = self.queues.lock();
+        // Step E2.
         // SAFETY: the caller's.
         let left = unsafe { queues.drains.remove(node) };
+        // Step E3.
         if queues.closed && !queues.is_watched() {
             self.state.clear_queued();
         }
@@ -409,8 +426,10 @@ impl Semaphore {
 
     pub(super) fn close(&self) -> usize {
         let mut queues = self.lock_recalled();
+        // Step X2.
         self.state.close();
         if !queues.drains.is_empty() {
+            // Step X3.
             self.state.set_queued();
         }
         let waiting = if mem::replace(&mut queues.closed, true) { 0 } else { queues.waiters.len() };
@@ -430,6 +449,7 @@ impl Semaphore {
         if limit < old {
             self.min_room.add(more);
         }
+        // Step Z2.
         self.shared_limit.set(limit, || self.state.resize(old, limit));
         if limit > old {
             self.min_room.add(more);

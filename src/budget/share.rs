@@ -54,12 +54,14 @@ impl Share {
     /// Takes `bytes` if it has them. A share that has not decides nothing.
     #[inline]
     pub(crate) fn try_acquire(&self, bytes: u64) -> bool {
+        // Step A6.
         // ORDERING: Relaxed [share.load_for_cas]: checked by the CAS; nobody is refused because of it.
         let mut now = load_for_cas(&self.0, Ordering::Relaxed);
         loop {
             if now & RECALLED != 0 || now < units(bytes) {
                 return false;
             }
+            // Step A7.
             // ORDERING: AcqRel / Relaxed [share.acquire] pairs with [share.release], [share.deposit] and
             // [share.resume]; and with [share.recall], for what this thread did to the state before.
             let after = now - units(bytes);
@@ -73,6 +75,7 @@ impl Share {
     /// Gives `bytes` back unless it is recalled or would have more than `most`.
     #[inline]
     pub(crate) fn release(&self, bytes: u64, most: u64) -> Returned {
+        // Step R3.
         // ORDERING: Relaxed [share.load_for_cas]: checked by the CAS; the state takes bytes at any time.
         let mut now = load_for_cas(&self.0, Ordering::Relaxed);
         loop {
@@ -83,6 +86,7 @@ impl Share {
             if after > units(most) {
                 return Returned::Surplus;
             }
+            // Step R4.
             // ORDERING: AcqRel / Relaxed [share.release] pairs with [share.acquire], [share.withdraw] and
             // [share.recall]; and with [share.resume]: a thread that hears of this release sees `LENT`.
             match self.0.compare_exchange_weak(now, after, Ordering::AcqRel, Ordering::Relaxed) {

@@ -136,13 +136,16 @@ impl State {
         bytes: u64,
         contended: impl Fn(),
     ) -> Result<Snapshot, Snapshot> {
+        // Step A1.
         // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; a refusal by an old value is one that came
         // a little earlier.
         let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
         loop {
+            // Step A3.
             if !now.admits(bytes) {
                 return Err(now);
             }
+            // Step A4.
             // ORDERING: Acquire / Relaxed [state.acquire] pairs with [state.release]: what was done under
             // the released bytes happens before what is done under these.
             let after = now.0 - units(bytes);
@@ -157,12 +160,14 @@ impl State {
     /// Takes `bytes` while room is lent, if at least `kept` are left. Returns the value after, or the one that
     /// has too little or is not `LENT`. Lock-free.
     pub(crate) fn acquire_lent(&self, bytes: u64, kept: u64) -> Result<Snapshot, Snapshot> {
+        // Step A12.
         // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; nobody is refused because of it.
         let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
         loop {
             if !now.is_lent() || !now.fits(bytes.saturating_add(kept)) {
                 return Err(now);
             }
+            // Step A13.
             // ORDERING: Acquire / Relaxed [state.acquire_lent] pairs with [state.release].
             let after = now.0 - units(bytes);
             match self.0.compare_exchange_weak(now.0, after, Ordering::Acquire, Ordering::Relaxed) {
@@ -181,6 +186,7 @@ impl State {
             if !now.admits(least) {
                 return false;
             }
+            // Step G3.
             // ORDERING: Relaxed / Relaxed [state.begin_lending]: [share.resume] publishes it.
             let after = now.0 | LENT;
             match self.0.compare_exchange_weak(now.0, after, Ordering::Relaxed, Ordering::Relaxed) {
@@ -208,6 +214,7 @@ impl State {
         loop {
             let fits = now.fits(bytes);
             let after = if fits { now.0 - units(bytes) } else { now.0 | QUEUED };
+            // Step J4.
             // ORDERING: Acquire / Relaxed [state.acquire] pairs with [state.release], as in `try_acquire`.
             match self.0.compare_exchange_weak(now.0, after, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return fits.then_some(Snapshot(after)),
@@ -219,6 +226,7 @@ impl State {
     /// Gives `bytes` back. The caller must serve the line if the value returned says `QUEUED`.
     #[inline]
     pub(crate) fn release(&self, bytes: u64) -> Snapshot {
+        // Step R5.
         // ORDERING: Release [state.release] pairs with [state.acquire], [state.grant] and [state.observe].
         Snapshot(self.0.fetch_add(units(bytes), Ordering::Release))
     }

@@ -300,9 +300,11 @@ impl WaitQueue {
                 Decision::End(outcome) => {
                     // SAFETY: linked; then unlinked, its waker moved out, and not touched again.
                     unsafe {
+                        // Step S4.
                         if let Some(waker) = self.unlink(head) {
                             batch.push(waker);
                         }
+                        // Step S5.
                         Node::finish(head, outcome);
                     }
                 }
@@ -317,6 +319,7 @@ impl WaitQueue {
     /// # Safety
     /// The node has been joined to this queue.
     pub(super) unsafe fn remove(&mut self, node: Pin<&Node>) -> Option<(bool, Option<Waker>)> {
+        // Step L2.
         if node.outcome() != WaitOutcome::Waiting {
             return None;
         }
@@ -324,6 +327,7 @@ impl WaitQueue {
         let was_head = self.head == Some(node);
         // SAFETY: joined and not ended, so linked; then unlinked and its waker moved out.
         unsafe {
+            // Step L3.
             let waker = self.unlink(node);
             Node::finish(node, WaitOutcome::Removed);
             Some((was_head, waker))

@@ -91,6 +91,7 @@ impl Bound {
     /// It is an RMW even if the value stays the same.
     fn visit(&self, now: Nanos) -> Visit {
         let before = self.change(|bits| {
+            // Step W1.
             let begin = bits & SWEEPING == 0 && bits <= now;
             if begin { NEVER | SWEEPING } else { bits }
         });
@@ -105,6 +106,7 @@ impl Bound {
 
     /// Performs sweep's step 3: `left` is the earliest deadline that the sweep left below.
     fn finish(&self, left: Nanos) {
+        // Step W3.
         self.change(|bits| earliest(bits).min(left));
     }
 

@@ -144,6 +144,7 @@ impl<P, O> SlotMap<P, O> {
         let marked = deadline();
         let deadline = (marked & !CAPPED).min(NEVER - 1);
         let marked = deadline | marked & CAPPED;
+        // Step P1.
         let Some((number, index)) = self.allocate() else { return Err(payload) };
         let shard = &self.shards[number];
         let (slot, bounds) = shard.segments.location(index).expect("allocated");
@@ -219,6 +220,7 @@ impl<P, O> SlotMap<P, O> {
         // The owner's `Eq` is user code: the entry is put back if `Eq` answers `false` (which takes a
         // collision of fingerprints) or panics.
         let guard = PutBack::new(shard, index, guard);
+        // Step T3.
         if !guard.guard.with(|entry| entry.secret == secret && entry.owner.borrow() == owner) {
             return None;
         }
@@ -428,7 +430,9 @@ impl<P, O> Shard<P, O> {
     /// Lowers the bounds over a published entry: put's steps 2 and 3 (see `bounds.rs`).
     #[inline]
     fn lower_bounds(&self, [block, segment]: [&Bound; 2], deadline: Nanos) {
+        // Step P4.
         block.lower(deadline);
+        // Step P5.
         segment.lower_if_above(deadline);
         self.bound.lower_if_above(deadline);
     }

@@ -127,11 +127,13 @@ impl<P, O> Slot<P, O> {
         deadline: Nanos,
         charge: u64,
     ) {
+        // Step P2.
         // SAFETY: a free slot is its popper's alone.
         self.cell.with_mut(|cell| unsafe { (*cell).write(entry) });
         // ORDERING: Relaxed [slot.deadline.set]: published with the state.
         self.deadline.store(deadline, Ordering::Relaxed);
         self.set_charge_or_link(charge);
+        // Step P3.
         self.go_live(fingerprint);
     }
 
@@ -161,6 +163,7 @@ impl<P, O> Slot<P, O> {
         &self,
         fingerprint: Fingerprint,
     ) -> Result<SlotGuard<'_, P, O>, Observed> {
+        // Step T2.
         // ORDERING: Acquire / Relaxed [slot.guard] pairs with [slot.publish]: the entry is visible.
         match self.state.compare_exchange(fingerprint.0, BUSY, Ordering::Acquire, Ordering::Relaxed)
         {
@@ -190,6 +193,7 @@ impl<P, O> Slot<P, O> {
     ///
     /// The slot goes from live to claimed in one step, so that a concurrent `doom` does not miss it.
     pub(super) fn claim(&self, fingerprint: Fingerprint) -> bool {
+        // Step U1.
         // ORDERING: Acquire / Relaxed [slot.claim] pairs with [slot.publish]: the entry is visible.
         self.state
             .compare_exchange(fingerprint.0, CLAIMED, Ordering::Acquire, Ordering::Relaxed)
@@ -199,6 +203,7 @@ impl<P, O> Slot<P, O> {
     /// Dooms a claimed slot, so that it does not go live again. `false`: the claim has ended, and the slot
     /// may be live.
     pub(super) fn doom(&self) -> bool {
+        // Step U3.
         // ORDERING: Relaxed / Relaxed [slot.doom]: the claimer that finds it reads nothing but the state.
         match self.state.compare_exchange(CLAIMED, DOOMED, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => true,
@@ -212,6 +217,7 @@ impl<P, O> Slot<P, O> {
     /// The caller has claimed the slot with this fingerprint, and this is the end of the claim if it returns
     /// `true`.
     pub(super) unsafe fn unclaim(&self, fingerprint: Fingerprint) -> bool {
+        // Step U2.
         // ORDERING: Release / Relaxed [slot.unclaim] pairs with [slot.guard] and [slot.observe], as a publish.
         self.state
             .compare_exchange(CLAIMED, fingerprint.0, Ordering::Release, Ordering::Relaxed)
@@ -314,6 +320,7 @@ impl<P, O> Slot<P, O> {
         // SAFETY: guarded or claimed, so there is an entry and it is ours; the phase then says that it has
         // gone.
         let entry = self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() });
+        // Step T4.
         // ORDERING: Relaxed [slot.vacate]: the next user gets the slot through the free list.
         self.state.store(FREE, Ordering::Relaxed);
         entry

@@ -168,6 +168,7 @@ impl<'a, P, O> RemovedBatch<'a, P, O> {
             let secret = guard.with(|entry| entry.secret);
             self.map.release_owner(guard.fingerprint(), secret, guard.charge());
         }
+        // Step W2.
         self.bytes += guard.charge();
         self.count += 1;
         let next = mem::replace(&mut self.first, u64::from(location) + 1);
