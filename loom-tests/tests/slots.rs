@@ -387,7 +387,7 @@ fn s5_a_put_among_two_sweeps() {
     });
 }
 
-/// One request finds room in the account and none in the budget; another of the same owner, which the account
+/// One request finds room in the quota and none in the budget; another of the same owner, which the quota
 /// has room for, never sees the first one's bytes.
 #[test]
 fn w20_an_attempt_that_fails_is_never_seen_in_the_account() {

@@ -1,5 +1,5 @@
 //! The whole stash: models L15 and E1, re-entrancy and head-of-line order; claims (S6); reservations,
-//! owners' accounts, the overflow and the peak (E2 to E5).
+//! owners' quotas, the overflow and the peak (E2 to E5).
 #![cfg(cloakroom_loom)]
 
 use std::sync::{Arc, Mutex};

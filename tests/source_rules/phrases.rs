@@ -46,30 +46,22 @@ const BANNED: &[&str] = &[
 ];
 
 /// Where phrases of `NOT_YET` are only printed. The page about benchmarks is generated: `benches/src/page`.
-const NOT_YET_IN: &[&str] = &["src/", "docs/proof.md", "docs/benchmarks.md"];
+const NOT_YET_IN: &[&str] = &["src/budget/", "docs/proof.md", "docs/benchmarks.md"];
 
 /// The phrases that are not removed there yet.
 const NOT_YET: &[&str] = &[
-    "as there is",
-    "at it",
-    "by then",
     "for good",
     "he",
     "in the line",
     "is to be",
     "nobody may",
-    "one hall",
     "the hall",
-    "to be had",
-    "told of",
-    "who claims",
     "who holds",
     "who releases",
     "who sees",
     "who takes",
     "who waits",
     "whoever",
-    "wings",
 ];
 
 /// The text's words in lower case; `.` where a sentence or a clause ends.
