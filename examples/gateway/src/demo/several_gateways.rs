@@ -106,26 +106,8 @@ pub(super) async fn run() -> anyhow::Result<usize> {
     let monitor = Client::new(scene.gateways[survivor], "monitor");
     let put_back = fetch_again_from(&scene, survivor, victim).await?;
     act.expect(killed.elapsed() < TTL, "it took so long that results may have expired unnoticed");
-    let (left, leftovers) = wait_until_empty(&monitor).await?;
     report(&mut act, &scene, victim, next, put_back);
-    act.say("in the end", format!("{left} bytes, after {leftovers} results had expired unclaimed"));
-    act.expect(left == 0.0, format!("{left} bytes are left over"));
-    let peak = monitor.metric("cloakroom_peak_bytes").await?;
-    act.say("peak bytes", format!("{peak} of {STASH_BYTES}, over all gateways"));
-    act.expect(peak <= STASH_BYTES as f64, format!("the stash held {peak} bytes"));
-    let waited = monitor.metric("cloakroom_waited_total").await?;
-    act.expect(waited > 0.0, "the run showed no query that waited for room");
-    // The engine's books, against those of the clients.
-    let total = async |outcome| {
-        monitor.metric(&format!("cloakroom_results_total{{outcome=\"{outcome}\"}}")).await
-    };
-    let (stored, delivered) = (total("stored").await?, total("delivered").await?);
-    // The first was fetched to know what all must be.
-    let fetched = (scene.fetched.get() + 1) as f64;
-    act.say("engine", format!("{stored} stored, {delivered} delivered, {leftovers} expired"));
-    act.expect(stored == delivered + leftovers, "the engine's books do not balance");
-    // One that was put back and fetched again counts once for the engine, and once for the clients.
-    act.expect(delivered == fetched, format!("the clients fetched {fetched}"));
+    compare_books(&mut act, &scene, &monitor).await?;
     Ok(act.end())
 }
 
@@ -168,6 +150,29 @@ fn report(act: &mut Act, scene: &Scene, victim: usize, next: Duration, put_back:
     act.say("held", format!("{held} bytes at most by the clients' own books, of {STASH_BYTES}"));
     act.expect(held <= STASH_BYTES, format!("clients held tickets for {held} bytes"));
     act.expect(queries + downloads > 0, "the kill broke nothing, so it showed nothing");
+}
+
+/// The engine's books, in the end, against those of the clients.
+async fn compare_books(act: &mut Act, scene: &Scene, monitor: &Client) -> anyhow::Result<()> {
+    let (left, leftovers) = wait_until_empty(monitor).await?;
+    act.say("in the end", format!("{left} bytes, after {leftovers} results had expired unclaimed"));
+    act.expect(left == 0.0, format!("{left} bytes are left over"));
+    let peak = monitor.metric("cloakroom_peak_bytes").await?;
+    act.say("peak bytes", format!("{peak} of {STASH_BYTES}, over all gateways"));
+    act.expect(peak <= STASH_BYTES as f64, format!("the stash held {peak} bytes"));
+    let waited = monitor.metric("cloakroom_waited_total").await?;
+    act.expect(waited > 0.0, "the run showed no query that waited for room");
+    let total = async |outcome| {
+        monitor.metric(&format!("cloakroom_results_total{{outcome=\"{outcome}\"}}")).await
+    };
+    let (stored, delivered) = (total("stored").await?, total("delivered").await?);
+    // The first was fetched to know what all must be.
+    let fetched = (scene.fetched.get() + 1) as f64;
+    act.say("engine", format!("{stored} stored, {delivered} delivered, {leftovers} expired"));
+    act.expect(stored == delivered + leftovers, "the engine's books do not balance");
+    // One that was put back and fetched again counts once for the engine, and once for the clients.
+    act.expect(delivered == fetched, format!("the clients fetched {fetched}"));
+    Ok(())
 }
 
 async fn start_gateway(engine: &Engine) -> anyhow::Result<(Guarded, SocketAddr)> {
