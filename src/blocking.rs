@@ -1,4 +1,4 @@
-//! Waiting on a thread: polls a future that gives up by itself at a deadline.
+//! Blocks a thread on a future that ends its own wait at a deadline.
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::sync::{Arc, Wait, with_thread_signal};
 
-/// Completes at its instant, but wakes nobody: [`run`] polls it again then.
+/// Completes at its instant, but wakes no task: [`run`] polls it again then.
 #[derive(Debug)]
 pub(crate) struct Elapsed(Option<Instant>);
 
@@ -24,8 +24,8 @@ impl Future for Elapsed {
 
 /// Blocks on the future that `make` makes of the deadline `timeout` from now.
 ///
-/// A deadline beyond the clock's range never comes. After each poll `before_sleep` is called: it says how long
-/// the thread may sleep at most, and may wake it earlier by the waker.
+/// A deadline beyond the clock's range never comes. After each poll it calls `before_sleep`, which returns
+/// how long the thread may sleep at most, and may wake it earlier by the waker.
 pub(crate) fn run<F: Future>(
     timeout: Duration,
     mut before_sleep: impl FnMut(&Waker) -> Option<Duration>,
@@ -56,7 +56,7 @@ pub(crate) fn run<F: Future>(
     })
 }
 
-/// The earlier of two instants, where `None` never comes.
+/// Returns the earlier of two instants, where `None` never comes.
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
@@ -64,7 +64,7 @@ fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     }
 }
 
-/// Whether `future` completes before `elapsed` does.
+/// Returns whether `future` completes before `elapsed` does.
 pub(crate) async fn completes(future: impl Future, elapsed: Elapsed) -> bool {
     let (mut future, mut elapsed) = (pin!(future), pin!(elapsed));
     poll_fn(|cx| {

@@ -1,4 +1,4 @@
-//! ClockSource, so that it can be replaced: every time rule is tested without sleeping.
+//! Measures time with a replaceable clock, so that tests of time rules need not sleep.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,11 +11,11 @@ use std::time::Duration;
 use crate::slots::{NEVER, Nanos};
 use crate::sync::{Mutex, contain_panic};
 
-/// A source of time for bounds.
+/// Measures time for deadlines.
 ///
 /// The stash calls it at each put, take and sweep, and holds nothing meanwhile, so it may even call the
-/// stash. It should not go backwards; if it does, what was put before lives longer, and what is put in
-/// the dip shorter.
+/// stash. It should not go backwards. If it does, entries that were put before live longer, and entries that
+/// are put while it is behind live shorter.
 ///
 /// ```
 /// use std::time::Duration;
@@ -30,7 +30,7 @@ use crate::sync::{Mutex, contain_panic};
 /// }
 /// ```
 pub trait Clock: Send + Sync + 'static {
-    /// The time since an origin of the clock's own choosing.
+    /// Returns the time since an origin that the clock chooses.
     fn now(&self) -> Duration;
 }
 
@@ -40,7 +40,7 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
     }
 }
 
-/// The clock in use. The real one needs no virtual call.
+/// Selects the clock in use. The real one needs no virtual call.
 pub(crate) enum ClockSource {
     Real(RealClock),
     Other(Box<dyn Clock>),
@@ -62,7 +62,7 @@ impl ClockSource {
 
 pub(crate) use self::real::RealClock;
 
-/// By the processor's counter, if it runs evenly (`quanta` knows), else by the system's monotonic clock.
+/// Reads the processor's counter, if it runs evenly (`quanta` knows), else the system's monotonic clock.
 #[cfg(all(feature = "quanta", not(any(cloakroom_loom, miri))))]
 mod real {
     use std::sync::OnceLock;
@@ -78,7 +78,7 @@ mod real {
 
     impl RealClock {
         pub(super) fn new() -> Self {
-            // Looking for the counter takes microseconds, and in a virtual machine a hundred.
+            // Finding the counter takes microseconds, and in a virtual machine a hundred.
             static COUNTER: OnceLock<quanta::Clock> = OnceLock::new();
             let clock = COUNTER.get_or_init(quanta::Clock::new).clone();
             let (origin, scale) = (clock.raw(), clock.delta_as_nanos(0, 1 << 32));
@@ -116,14 +116,14 @@ mod real {
     }
 }
 
-/// Saturates after 292 years.
+/// Converts to nanoseconds. Saturates after 292 years.
 #[inline]
 pub(crate) fn nanos(duration: Duration) -> Nanos {
     let nanos = duration.as_secs().saturating_mul(1_000_000_000);
     nanos.saturating_add(u64::from(duration.subsec_nanos())).min(NEVER - 1)
 }
 
-/// A clock that stands still until it is told to go on. Clones are the same clock.
+/// Stands still until it is advanced. Clones are the same clock.
 ///
 /// ```
 /// use std::time::Duration;
@@ -156,14 +156,14 @@ struct Sleeper {
 }
 
 impl ManualClock {
-    /// A clock at zero.
+    /// Creates a clock at zero.
     #[must_use]
     pub fn new() -> Self {
         let hands = Hands { now: Duration::ZERO, sleepers: BTreeMap::new(), next_number: 0 };
         Self(Arc::new(Mutex::new(hands)))
     }
 
-    /// Moves the time on by `step` and wakes the sleepers whose time has come.
+    /// Advances the time by `step` and wakes the sleepers whose time has come.
     pub fn advance(&self, step: Duration) {
         let due: Vec<Sleeper> = {
             let mut hands = self.0.lock();
@@ -178,8 +178,13 @@ impl ManualClock {
         }
     }
 
-    /// A future that completes when the clock has moved on by `duration`: a sleep for
-    /// [`Reaper::run`](crate::Reaper::run) and for `until`.
+    /// Returns a future that completes when the clock has advanced by `duration`.
+    ///
+    /// It is a sleep for [`Reaper::run`](crate::Reaper::run) and for `until` and `timeout`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future ends the sleep and loses nothing.
     pub fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + use<> {
         let mut hands = self.0.lock();
         let until = hands.now.saturating_add(duration);
@@ -216,7 +221,8 @@ impl Future for Sleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        // Cloned before the lock is taken, and what it replaces dropped after: user code.
+        // The waker is user code: it is cloned before the lock is taken, and the one it replaces is dropped
+        // after.
         let sleeper = Sleeper { until: self.until, waker: cx.waker().clone() };
         let mut hands = self.clock.0.lock();
         if hands.now >= self.until {

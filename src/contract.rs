@@ -1,4 +1,4 @@
-//! One interface over a stash in this process and a stash that several replicas share.
+//! Abstracts over a stash in this process and a stash that several replicas share.
 
 use std::error::Error;
 use std::fmt;
@@ -43,9 +43,9 @@ use crate::ticket::Ticket;
 /// # });
 /// ```
 pub trait Cloakroom<P, O>: Clone + Send + Sync + 'static {
-    /// A payload that is being delivered.
+    /// Holds a payload that is being delivered.
     type Claim: CloakroomClaim<P>;
-    /// Room for a payload that is not there yet.
+    /// Holds room for a payload that is not produced yet.
     type Reservation: CloakroomReservation<P, O>;
 
     /// Stores the payload now, or hands it back. Never waits in the queue.
@@ -80,7 +80,7 @@ pub trait Cloakroom<P, O>: Clone + Send + Sync + 'static {
         until: U,
     ) -> impl Future<Output = Result<Ticket, Rejected<P>>> + Send;
 
-    /// Reserves room for a payload of `bytes`, waiting in the queue until there is room or `until` completes.
+    /// Reserves room for `bytes`, waiting in the queue until there is room or `until` completes.
     ///
     /// With an owner, the bytes count against what one owner may hold.
     ///
@@ -116,7 +116,7 @@ pub trait Cloakroom<P, O>: Clone + Send + Sync + 'static {
         owner: &O,
     ) -> impl Future<Output = Result<Option<P>, Failure>> + Send;
 
-    /// Claims the payload for a delivery, if the ticket is good and `owner` is its owner.
+    /// Claims the payload for a delivery, if the ticket is good for this owner.
     ///
     /// # Errors
     ///
@@ -241,7 +241,9 @@ pub trait Cloakroom<P, O>: Clone + Send + Sync + 'static {
     }
 }
 
-/// A payload that is being delivered: still charged, and put back when it is dropped.
+/// Holds a payload that is being delivered, and puts it back when dropped.
+///
+/// It stays charged meanwhile.
 pub trait CloakroomClaim<P>: Send + Sized + 'static {
     /// Returns the payload.
     fn payload(&self) -> &P;
@@ -253,7 +255,7 @@ pub trait CloakroomClaim<P>: Send + Sized + 'static {
     fn put_back(self) -> impl Future<Output = ()> + Send;
 }
 
-/// Room for a payload that is not there yet, given back when it is dropped.
+/// Holds room for a payload that is not produced yet, and releases it when dropped.
 pub trait CloakroomReservation<P, O>: Send + Sized + 'static {
     /// Returns the size of the largest payload that fits, in bytes.
     fn bytes(&self) -> u64;
@@ -285,13 +287,13 @@ pub trait CloakroomReservation<P, O>: Send + Sized + 'static {
     }
 }
 
-/// Why an operation of a [`Cloakroom`] failed.
+/// Says why an operation of a [`Cloakroom`] failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Failure {
     /// The stash refused the request.
     Refused(Refusal),
-    /// This replica's session ended meanwhile, and with it what it held: its place in the queue, a grant, a claim.
+    /// The replica's session ended meanwhile, and with it its wait, its grant or its claim.
     ///
     /// A replica loses its session when it is stopped for longer than its lease, or when the engine loses its state.
     Lost,
@@ -303,7 +305,7 @@ pub enum Failure {
 }
 
 impl Failure {
-    /// Whether the same request can succeed later.
+    /// Returns whether the same request can succeed later.
     #[must_use]
     pub fn is_transient(self) -> bool {
         !matches!(self, Self::Refused(Refusal::TooLarge | Refusal::Closed))
@@ -329,7 +331,7 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// A request that failed, with what the caller had handed in.
+/// Reports a request that failed, with what the caller had handed in.
 #[must_use = "it has the payload"]
 pub struct Rejected<T> {
     value: T,
@@ -337,7 +339,7 @@ pub struct Rejected<T> {
     numbers: Numbers,
 }
 
-/// The numbers at the moment of a refusal, in bytes.
+/// Holds the numbers at the moment of a refusal, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Numbers {
@@ -398,7 +400,7 @@ impl<T> Rejected<T> {
     }
 }
 
-/// Without the payload, so that it asks nothing of `T`.
+/// Writes the failure without the payload, so that `T` need not be `Debug`.
 impl<T> fmt::Debug for Rejected<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rejected")

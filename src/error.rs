@@ -1,26 +1,26 @@
-//! What a refusal says, and that it hands the payload back.
+//! Reports refusals, and hands the payload back with them.
 
 use std::error::Error;
 use std::fmt;
 
-/// Why a request was refused.
+/// Names the reason for which a request was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It does not fit now, or others are in line and it was not to wait.
+    /// It does not fit now, or other requests wait and it may not wait.
     Full,
     /// It exceeds the limit and can never fit.
     TooLarge,
-    /// It waited in line for as long as it was told to.
+    /// It waited in the wait queue for as long as its timeout allows.
     TimedOut,
     /// The future given to `until` completed first.
     Cancelled,
-    /// Closed for good.
+    /// The stash or the budget is closed.
     Closed,
-    /// Its owner holds as much as one owner may, counting what it has in line. If
+    /// Its owner holds as much as one owner may, waiting requests included. If
     /// [`requested`](AcquireError::requested) is above [`limit`](AcquireError::limit), it can never fit.
     OwnerFull,
-    /// It would have to wait, and the line is as long as it may be.
+    /// It would have to wait, and the wait queue is full.
     QueueFull,
 }
 
@@ -35,7 +35,7 @@ impl Refusal {
         Self::QueueFull,
     ];
 
-    /// Its name in metrics.
+    /// Returns the name that metrics use.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -49,7 +49,7 @@ impl Refusal {
         }
     }
 
-    /// Whether the same request can succeed later.
+    /// Returns whether the same request can succeed later.
     ///
     /// `false` for [`TooLarge`](Self::TooLarge) and [`Closed`](Self::Closed). An owner's request that exceeds what
     /// one owner may hold never fits either: [`AcquireError::is_transient`] knows.
@@ -75,8 +75,8 @@ impl Refusal {
 
     /// Suggests a status for an HTTP response.
     ///
-    /// 413 for what is too large, 429 for an owner that holds too much, and 503 for everything else, which is no
-    /// fault of the client's.
+    /// It is 413 for a request that is too large, 429 for an owner that holds too much, and 503 for
+    /// everything else, which the client did not cause.
     ///
     /// # Examples
     ///
@@ -104,16 +104,16 @@ impl fmt::Display for Refusal {
         f.write_str(match self {
             Refusal::Full => "full",
             Refusal::TooLarge => "larger than the limit",
-            Refusal::TimedOut => "timed out in line",
-            Refusal::Cancelled => "gave up in line",
+            Refusal::TimedOut => "timed out in the wait queue",
+            Refusal::Cancelled => "cancelled in the wait queue",
             Refusal::Closed => "closed",
             Refusal::OwnerFull => "its owner holds too much",
-            Refusal::QueueFull => "the line is full",
+            Refusal::QueueFull => "the wait queue is full",
         })
     }
 }
 
-/// A budget's refusal, with the numbers at that moment.
+/// Reports a refusal by a budget, with the numbers at that moment.
 ///
 /// ```
 /// # use cloakroom::Budget;
@@ -132,53 +132,61 @@ pub struct AcquireError {
 }
 
 impl AcquireError {
-    /// Why.
+    /// Returns why the request was refused.
     #[must_use]
     pub fn reason(&self) -> Refusal {
         self.reason
     }
 
-    /// The bytes asked for.
+    /// Returns the bytes that were asked for.
     #[must_use]
     pub fn requested(&self) -> u64 {
         self.requested
     }
 
-    /// The bytes in use. For [`OwnerFull`](Refusal::OwnerFull): by the owner, what is in line included.
+    /// Returns the bytes in use. For [`OwnerFull`](Refusal::OwnerFull): by the owner, its waiting requests
+    /// included.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.used
     }
 
-    /// The limit in bytes, the overflow included. For [`OwnerFull`](Refusal::OwnerFull): the owner's. For a
-    /// payload that is too large for its reservation: what was reserved.
+    /// Returns the limit in bytes, the overflow included.
+    ///
+    /// For [`OwnerFull`](Refusal::OwnerFull), it is the owner's. For a payload that is too large for its
+    /// reservation, it is what was reserved.
     #[must_use]
     pub fn limit(&self) -> u64 {
         self.limit
     }
 
-    /// How many were in line.
+    /// Returns the number of requests that waited.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.waiting
     }
 
-    /// The place in line that it was refused, counted from 1 at the head. `None` if it was not refused for
-    /// want of a place.
+    /// Returns the queue position that the request would have had (1 is the head).
+    ///
+    /// # Returns
+    ///
+    /// `None` unless the request was refused as [`Full`](Refusal::Full) or [`QueueFull`](Refusal::QueueFull).
     #[must_use]
     pub fn queue_position(&self) -> Option<usize> {
         matches!(self.reason, Refusal::Full | Refusal::QueueFull).then(|| self.waiting + 1)
     }
 
-    /// Whether the same request can succeed later: [`Refusal::is_transient`], and it is not larger than what one
-    /// owner may hold.
+    /// Returns whether the same request can succeed later.
+    ///
+    /// It is [`Refusal::is_transient`], but `false` if the request is larger than what one owner may hold.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         self.reason.is_transient() && !self.is_too_large()
     }
 
-    /// Suggests a status for an HTTP response: [`Refusal::http_status`], and 413 for a request that is larger than
-    /// what one owner may hold.
+    /// Suggests a status for an HTTP response.
+    ///
+    /// It is [`Refusal::http_status`], but 413 for a request that is larger than what one owner may hold.
     #[must_use]
     pub fn http_status(&self) -> u16 {
         if self.is_too_large() {
@@ -208,7 +216,7 @@ impl fmt::Display for AcquireError {
 
 impl Error for AcquireError {}
 
-/// A put that was refused. Has the payload: [`into_payload`](Self::into_payload).
+/// Reports a refused put and holds the payload: [`into_payload`](Self::into_payload).
 pub struct PutError<P> {
     payload: P,
     refusal: AcquireError,
@@ -219,55 +227,55 @@ impl<P> PutError<P> {
         Self { payload, refusal }
     }
 
-    /// Why.
+    /// Returns why the put was refused.
     #[must_use]
     pub fn reason(&self) -> Refusal {
         self.refusal.reason
     }
 
-    /// The payload, given back.
+    /// Returns the payload.
     #[must_use]
     pub fn into_payload(self) -> P {
         self.payload
     }
 
-    /// The payload.
+    /// Borrows the payload.
     #[must_use]
     pub fn payload(&self) -> &P {
         &self.payload
     }
 
-    /// The bytes it would have been charged: its size and the entry overhead.
+    /// Returns the charge that was asked for: the payload's size and the entry overhead.
     #[must_use]
     pub fn requested(&self) -> u64 {
         self.refusal.requested
     }
 
-    /// The bytes in use.
+    /// Returns the bytes in use, as [`AcquireError::used`] does.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.refusal.used
     }
 
-    /// The limit in bytes.
+    /// Returns the limit in bytes, as [`AcquireError::limit`] does.
     #[must_use]
     pub fn limit(&self) -> u64 {
         self.refusal.limit
     }
 
-    /// How many were in line.
+    /// Returns the number of requests that waited.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.refusal.waiting
     }
 
-    /// The place in line that it was refused, counted from 1 at the head: see [`AcquireError::queue_position`].
+    /// Returns the queue position that the put would have had: see [`AcquireError::queue_position`].
     #[must_use]
     pub fn queue_position(&self) -> Option<usize> {
         self.refusal.queue_position()
     }
 
-    /// The payload, given back, and why it was refused.
+    /// Returns the payload, and why it was refused.
     ///
     /// # Examples
     ///
@@ -281,14 +289,14 @@ impl<P> PutError<P> {
         (self.payload, self.refusal)
     }
 
-    /// All of the above, without the payload.
+    /// Borrows the refusal: all of the above, without the payload.
     #[must_use]
     pub fn details(&self) -> &AcquireError {
         &self.refusal
     }
 }
 
-/// Without the payload, so that it asks nothing of `P`.
+/// Writes the refusal without the payload, so that `P` need not be `Debug`.
 impl<P> fmt::Debug for PutError<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("PutError").field(&self.refusal).finish()
@@ -328,7 +336,7 @@ impl<P> From<PutError<P>> for AcquireError {
     }
 }
 
-/// A setting that cannot be: which one, and why.
+/// Names a setting that is wrong, and says why.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
     setting: &'static str,
@@ -340,7 +348,7 @@ impl ConfigError {
         Self { setting, problem: problem.into() }
     }
 
-    /// The builder's method that was given the value.
+    /// Returns the name of the builder's method that was given the value.
     #[must_use]
     pub fn setting(&self) -> &str {
         self.setting

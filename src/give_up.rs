@@ -1,4 +1,4 @@
-//! What ends a wait early: futures that `until` and `timeout` add to it.
+//! Ends a wait early: with the futures that `until` and `timeout` add to it.
 
 use std::fmt;
 use std::future::Future;
@@ -35,7 +35,7 @@ impl<U, F> Until<U, F> {
     }
 }
 
-/// What a waiting future is bounded by. Sealed: [`Never`] and [`Until`] implement it.
+/// Bounds a waiting future. Sealed: [`Never`] and [`Until`] implement it.
 pub trait GiveUp: sealed::Sealed {
     /// Completes with the reason for which the wait ends.
     #[doc(hidden)]

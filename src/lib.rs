@@ -13,6 +13,9 @@ mod blocking;
 mod budget;
 mod clock;
 mod contract;
+#[cfg(cloakroom_count)]
+#[doc(hidden)]
+pub mod count_internals;
 mod error;
 mod give_up;
 mod integrations;

@@ -1,14 +1,17 @@
-//! What the models need of the inside. Exists under `--cfg loom` only.
+//! Exposes internals to the models. Exists under `--cfg cloakroom_loom` only.
 
+use crate::budget::{Budget, MODEL_BATCH, Permit, Returned, Share, Tier};
 use crate::slots::{
     Bound, ClaimedSlot, FreeList, Links, MapHandle, NEVER, Removed, RemovedBatch, SlotMap,
 };
 use crate::stash::NextSweep;
+use crate::sync::MODEL_SHARE;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::ticket::Ticket;
 
-/// The slot map of a stash that has no budget, with one shard. OwnerQuota are numbers, payloads too; the
-/// time is passed in.
+/// Wraps the slot map of a stash that has no budget, with one shard.
+///
+/// Owners are numbers, payloads too; the caller passes the time.
 #[derive(Debug)]
 pub struct Slots(SlotMap<Box<u64>, u64>);
 
@@ -19,7 +22,7 @@ impl Default for Slots {
 }
 
 impl Slots {
-    /// An empty one.
+    /// Creates an empty one.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -48,9 +51,9 @@ impl Slots {
     /// Claims an entry, whatever the time.
     #[must_use]
     pub fn claim(&self, ticket: Ticket, owner: u64) -> Option<Claimed<'_>> {
-        let held = SlotMap::claim(self, ticket, &owner)?;
-        assert!(held.is_for(ticket, &owner), "the fingerprint is another's");
-        Some(Claimed(held))
+        let claimed = SlotMap::claim(self, ticket, &owner)?;
+        assert!(claimed.is_for(ticket, &owner), "the fingerprint is another's");
+        Some(Claimed(claimed))
     }
 
     /// Sweeps once.
@@ -59,68 +62,68 @@ impl Slots {
         Swept(self.0.expire(now).0)
     }
 
-    /// Removes all.
+    /// Removes all entries.
     #[must_use]
     pub fn clear(&self) -> Swept<'_> {
         Swept(self.0.clear())
     }
 
-    /// How many entries there are.
+    /// Counts the entries.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 }
 
-/// A slot map whose owners have accounts, which are charged together with something else.
+/// Wraps a slot map whose owners have quotas, which are charged together with something else.
 #[derive(Debug)]
-pub struct OwnerAccounts(SlotMap<(), u64>);
+pub struct OwnerQuotas(SlotMap<(), u64>);
 
-impl OwnerAccounts {
-    /// Each owner may hold this much.
+impl OwnerQuotas {
+    /// Creates one in which each owner may hold `limit`.
     #[must_use]
     pub fn new(limit: u64) -> Self {
         Self(SlotMap::new(1, Some(limit)))
     }
 
-    /// Charges the owner's account if the attempt succeeds. `None`: the account is full.
+    /// Charges the owner's quota if the attempt succeeds. `None`: the quota is full.
     pub fn charge_with(
         &self,
         owner: u64,
         bytes: u64,
         attempt: impl FnOnce() -> bool,
     ) -> Option<bool> {
-        let key = self.0.owner_key(&owner).expect("owners have accounts");
+        let key = self.0.owner_key(&owner).expect("owners have quotas");
         let attempt = || if attempt() { Ok(()) } else { Err(()) };
         let charged = self.0.charge_owner_with(key, bytes, attempt);
         charged.ok().map(|attempted| attempted.is_ok())
     }
 
-    /// What the owner holds.
+    /// Returns what the owner holds.
     #[must_use]
     pub fn used(&self, owner: u64) -> u64 {
         self.0.owner_key(&owner).map_or(0, |key| self.0.owner_used(key))
     }
 }
 
-// SAFETY: whatever happens to the reference, the map is in what it refers to.
+// SAFETY: the map is in what the reference refers to, wherever the reference is moved.
 unsafe impl MapHandle<Box<u64>, u64> for &Slots {
     fn map(&self) -> &SlotMap<Box<u64>, u64> {
         &self.0
     }
 }
 
-/// A claimed entry.
+/// Wraps a claimed entry.
 pub struct Claimed<'a>(ClaimedSlot<&'a Slots, Box<u64>, u64>);
 
 impl Claimed<'_> {
-    /// What is claimed.
+    /// Returns the payload.
     #[must_use]
     pub fn payload(&self) -> u64 {
         **self.0.payload()
@@ -131,13 +134,13 @@ impl Claimed<'_> {
         self.0.renew(deadline);
     }
 
-    /// Makes it live again; `false`: it has gone instead, because all were cleared.
+    /// Makes it live again. `false`: it is removed instead, because all were cleared.
     #[must_use]
     pub fn put_back(self) -> bool {
         self.0.put_back().map_err(ClaimedSlot::remove).is_ok()
     }
 
-    /// Takes it out.
+    /// Removes it and returns the payload.
     #[must_use]
     pub fn deliver(self) -> u64 {
         *self.0.remove().0.payload
@@ -150,11 +153,11 @@ impl std::fmt::Debug for Claimed<'_> {
     }
 }
 
-/// What a sweep removed. Its slots are freed when this is dropped.
+/// Holds what a sweep removed. Its slots are freed when this is dropped.
 pub struct Swept<'a>(RemovedBatch<'a, Box<u64>, u64>);
 
 impl Swept<'_> {
-    /// How many entries.
+    /// Counts the entries.
     #[must_use]
     pub fn count(&self) -> usize {
         self.0.count()
@@ -167,7 +170,7 @@ impl std::fmt::Debug for Swept<'_> {
     }
 }
 
-/// One entry under two levels of bounds, which are the real ones.
+/// Keeps one entry under two levels of bounds, which are the real ones.
 #[derive(Debug)]
 pub struct Tree {
     upper: Bound,
@@ -183,7 +186,7 @@ impl Default for Tree {
 }
 
 impl Tree {
-    /// Without an entry, but with bounds that one with this deadline has left behind.
+    /// Creates one without an entry, with the bounds that an entry with this deadline left.
     #[must_use]
     pub fn with_bounds(deadline: u64) -> Self {
         let tree = Self::default();
@@ -201,13 +204,13 @@ impl Tree {
         self.upper.lower_if_above(deadline);
     }
 
-    /// Sweeps, and says whether this sweep removed the entry.
+    /// Sweeps, and returns whether this sweep removed the entry.
     #[must_use]
     pub fn expire(&self, now: u64) -> bool {
         self.sweep(now).0
     }
 
-    /// As `expire`; also says when to look again.
+    /// Sweeps as `expire` does; also returns when to sweep again.
     #[must_use]
     pub fn sweep(&self, now: u64) -> (bool, u64) {
         let mut removed = false;
@@ -234,7 +237,7 @@ impl Tree {
         (removed, left)
     }
 
-    /// Whether there is an entry.
+    /// Returns whether there is an entry.
     #[must_use]
     pub fn has_entry(&self) -> bool {
         // ORDERING: Relaxed [slot.peek]: stands for the slot's.
@@ -242,7 +245,9 @@ impl Tree {
     }
 }
 
-/// When the next look is due, for reapers and puts with a short time to live.
+/// Wraps the time of the next sweep.
+///
+/// Reapers and puts with a short time to live use it.
 #[derive(Debug)]
 pub struct Sweeper(NextSweep);
 
@@ -253,25 +258,25 @@ impl Default for Sweeper {
 }
 
 impl Sweeper {
-    /// A reaper's first step, before its sweep.
+    /// Performs a reaper's first step, before its sweep.
     pub fn begin(&self) {
         self.0.begin();
     }
 
-    /// A reaper's last step: returns when it looks again.
+    /// Performs a reaper's last step: returns when it sweeps again.
     #[must_use]
     pub fn plan(&self, until: u64) -> u64 {
         self.0.plan(until)
     }
 
-    /// A put's last step: returns whether the reaper must be told.
+    /// Performs a put's last step: returns whether the reaper must be woken.
     #[must_use]
     pub fn notify_earlier(&self, deadline: u64) -> bool {
         self.0.notify_earlier(deadline)
     }
 }
 
-/// A free list over slots that are nothing but their links.
+/// Wraps a free list over slots that are nothing but their links.
 #[derive(Debug)]
 pub struct Free {
     list: FreeList,
@@ -294,7 +299,7 @@ impl Links for Vec<Link> {
 }
 
 impl Free {
-    /// A list of the slots `0..slots`, the last on top.
+    /// Creates a list of the slots `0..slots`, the last on top.
     #[must_use]
     pub fn new(slots: u32) -> Self {
         let links = (0..slots).map(|_| Link(AtomicU64::new(0))).collect();
@@ -309,20 +314,97 @@ impl Free {
         self.list.pop(&self.links)
     }
 
-    /// Gives one back.
+    /// Returns one.
     pub fn push(&self, slot: u32) {
         self.list.push(&self.links, slot);
     }
 
-    /// How many there are.
+    /// Counts the slots on the list.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.list.len(&self.links)
     }
 
-    /// Whether there are none.
+    /// Returns whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// Creates a budget that can lend to two shares, in batches of `batch`.
+///
+/// It lends if besides `overflow` at least `plenty` is free.
+#[must_use]
+pub fn lending(limit: u64, overflow: u64, batch: u64, plenty: u64) -> Budget {
+    Budget::with_lending(limit, overflow, batch, plenty)
+}
+
+/// Lets all later budgets of this model lend to two shares, in batches of `batch`.
+pub fn lend_in_batches(batch: u64) {
+    MODEL_BATCH.set(Some(batch));
+}
+
+/// Starts lending, if the budget allows it.
+pub fn lend(budget: &Budget) {
+    budget.lend();
+}
+
+/// Chooses the share that the calling thread uses.
+pub fn use_share(number: usize) {
+    MODEL_SHARE.with(|share| share.set(number));
+}
+
+/// Wraps one share, as if the state that it belongs to were `LENT`.
+pub struct OneShare(Share);
+
+impl Default for OneShare {
+    fn default() -> Self {
+        let share = Share::new();
+        share.resume();
+        Self(share)
+    }
+}
+
+impl OneShare {
+    /// Takes bytes; `false`: it has too few.
+    #[must_use]
+    pub fn try_acquire(&self, bytes: u64) -> bool {
+        self.0.try_acquire(bytes)
+    }
+
+    /// Releases bytes into the share; `false`: it would have more than `most`.
+    #[must_use]
+    pub fn release(&self, bytes: u64, most: u64) -> bool {
+        self.0.release(bytes, most) == Returned::Kept
+    }
+
+    /// Adds bytes, and returns what it had.
+    pub fn deposit(&self, bytes: u64) -> u64 {
+        self.0.deposit(bytes)
+    }
+
+    /// Takes out the bytes above `kept`.
+    #[must_use]
+    pub fn withdraw(&self, kept: u64) -> u64 {
+        self.0.withdraw(kept)
+    }
+
+    /// Takes out all bytes.
+    #[must_use]
+    pub fn recall(&self) -> u64 {
+        self.0.recall()
+    }
+}
+
+impl std::fmt::Debug for OneShare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("OneShare").field(&self.0.room()).finish()
+    }
+}
+
+/// Returns whether bytes of the permit were from the overflow when it was granted.
+#[must_use]
+pub fn is_overflow(permit: &Permit<'_>) -> bool {
+    permit.tier() == Tier::Overflow
 }

@@ -1,4 +1,4 @@
-//! A handle that is borrowed or owned, for futures that come in both forms.
+//! Borrows or owns a handle, for futures that come in both forms.
 
 use std::ops::Deref;
 

@@ -1,4 +1,4 @@
-//! What can be stored.
+//! Measures the payloads that a stash can store.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 
-/// Something that can be stored, because it can tell its size.
+/// Reports the size of a payload, so that a stash can charge it.
 ///
-/// The size is asked for once, when the payload is put; what it said then is charged, and exactly that
-/// is given back, whatever it says later. It should be the memory that goes away with the payload.
-/// The implementations here count contents, not spare capacity: shrink a `Vec` that has much of it, or
-/// turn it into a `Box` or `Bytes`. They count all that the payload points at, but not the payload's own
-/// bytes in the slot: those are in the [entry overhead](crate::Builder::entry_overhead). Elements of a `Vec`
-/// are counted with their own bytes.
+/// The stash asks for the size once, when the payload is put. It charges that size and releases exactly that,
+/// whatever the payload would report later. The size should be the memory that is freed with the payload. The
+/// implementations here count contents, not spare capacity: shrink a `Vec` that has much of it, or turn it
+/// into a `Box` or `Bytes`. They count everything that the payload points at, but not the payload's own bytes
+/// in the slot: those are in the [entry overhead](crate::Builder::entry_overhead). Elements of a `Vec` are
+/// counted with their own bytes.
 ///
 /// A type of another crate needs no wrapper: see [`Builder::weigher`](crate::Builder::weigher).
 ///
@@ -35,7 +35,7 @@ use bytes::{Bytes, BytesMut};
 /// # Ok::<(), cloakroom::ConfigError>(())
 /// ```
 pub trait Payload {
-    /// Its size in bytes.
+    /// Returns the size in bytes.
     fn size(&self) -> usize;
 }
 
@@ -75,7 +75,7 @@ impl<P: Payload + ?Sized> Payload for Box<P> {
     }
 }
 
-/// Counts the content, as the content does, in every clone: it goes away with the last one.
+/// Counts the content in every clone: its memory is freed with the last one.
 impl<P: Payload + ?Sized> Payload for Arc<P> {
     #[inline]
     fn size(&self) -> usize {
@@ -107,7 +107,7 @@ impl<P: Payload, Q: Payload> Payload for (P, Q) {
     }
 }
 
-/// The weigher of a stash, in the type of its [`Builder`](crate::Builder).
+/// Weighs the payloads of a stash, in the type of its [`Builder`](crate::Builder).
 ///
 /// [`Builder::weigher`](crate::Builder::weigher) makes it. With it the payload need not be a [`Payload`].
 pub struct Weigher<P, O>(Box<Weigh<P, O>>);
@@ -126,7 +126,7 @@ impl<P, O> fmt::Debug for Weigher<P, O> {
     }
 }
 
-/// How a stash weighs what is put. Always user code: nothing is held meanwhile.
+/// Weighs what is put. It always runs user code, so the caller must hold nothing.
 pub(crate) enum Scales<P, O> {
     /// By the payload's size. A pointer, so that only `build` needs to know that it has one.
     Size(fn(&P) -> usize),

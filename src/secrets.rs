@@ -1,4 +1,4 @@
-//! The one source of what must not be guessed: tickets' secrets and the keys of hashes.
+//! Draws what must not be guessed: tickets' secrets and the keys of hashes.
 //!
 //! Each thread has a ChaCha generator, seeded by the system and reseeded after [`BATCHES_PER_SEED`] batches. A
 //! generator is used only in the process that seeded it: a copy of the process, which has a copy of the
@@ -12,9 +12,11 @@ use rand::{Rng, SeedableRng, TryRng};
 
 use crate::sync::{copies, count_copies};
 
-/// Words that are drawn at a time: sixteen tickets' worth.
+/// The number of words that are drawn at a time: sixteen tickets' worth.
 const BATCH: usize = 48;
-/// Bounds what a copy that nobody noticed can repeat: a snapshot of a virtual machine, a raw `clone`.
+/// Bounds what an unnoticed copy of the process can repeat.
+///
+/// Such copies are made by a snapshot of a virtual machine or by a raw `clone`.
 const BATCHES_PER_SEED: u32 = 256;
 
 thread_local! {
@@ -32,7 +34,11 @@ struct Generator {
 }
 
 impl Generator {
-    /// Returns `None` if the system has no random numbers, or copies of the process would not be noticed.
+    /// Creates a generator, seeded by the system.
+    ///
+    /// # Returns
+    ///
+    /// `None` if the system has no random numbers, or copies of the process would not be noticed.
     fn seeded() -> Option<Self> {
         if !count_copies() {
             return None;
@@ -65,7 +71,9 @@ impl Generator {
     }
 }
 
-/// Draws `N` words, 48 at most, that nobody can guess, not even from all others that were ever drawn.
+/// Draws `N` words, 48 at most, that cannot be guessed.
+///
+/// Knowing all words that were ever drawn before does not help.
 ///
 /// # Panics
 ///

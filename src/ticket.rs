@@ -1,4 +1,4 @@
-//! Tickets: where a payload is, and the secret that proves the right to it.
+//! Names the slot of a payload, with a secret that proves the right to it.
 
 use std::error::Error;
 use std::fmt;
@@ -6,14 +6,14 @@ use std::str::FromStr;
 
 use crate::secrets;
 
-/// A claim check: whoever has it and is the owner may take the payload, once.
+/// Identifies a stored payload: with it, the payload's owner may take the payload, once.
 ///
-/// 128 bits in the form of a version 8 UUID: 32 say which slot, 90 are from a cryptographically secure
-/// random generator, so a ticket cannot be guessed, not even from another ticket. Send it to its owner
-/// only: `Display` writes all of it, as `xxxxxxxx-xxxx-8xxx-yxxx-xxxxxxxxxxxx`; `Debug` leaves the secret
-/// out, so that it does not get into logs. [`to_bytes`](Self::to_bytes) and [`as_u128`](Self::as_u128) are all of
-/// it, too. With the feature `uuid` it converts to and from `uuid::Uuid`; with `serde` it is a string where the
-/// format is for people, and bytes where it is not.
+/// It is 128 bits in the form of a version 8 UUID. 32 of them name the slot; 90 are from a cryptographically
+/// secure random generator, so a ticket cannot be guessed, not even from another ticket. Send it to its owner
+/// only. `Display` writes all of it, as `xxxxxxxx-xxxx-8xxx-yxxx-xxxxxxxxxxxx`; `Debug` leaves the secret
+/// out, so that it does not get into logs. [`to_bytes`](Self::to_bytes) and [`as_u128`](Self::as_u128) return
+/// all of it, too. With the feature `uuid` it converts to and from `uuid::Uuid`. With `serde` it is a string
+/// in human-readable formats, and bytes in others.
 ///
 /// # Copies of the process
 ///
@@ -37,7 +37,7 @@ use crate::secrets;
 #[must_use = "without its ticket a payload cannot be taken, and holds its bytes until it expires"]
 pub struct Ticket(u128);
 
-/// The 90 random bits of a ticket, in a form that packs well.
+/// Holds the 90 random bits of a ticket, in a form that packs well.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Secret([u32; 3]);
 
@@ -53,7 +53,7 @@ impl Secret {
         Self([low, middle, high >> (32 - TOP_BITS)])
     }
 
-    /// 64 of the bits.
+    /// Returns 64 of the bits.
     #[inline]
     pub(crate) fn low(self) -> u64 {
         self.bits() as u64
@@ -143,7 +143,7 @@ impl Ticket {
     }
 }
 
-/// As [`as_u128`](Ticket::as_u128) returned it. Any number that is no version 8 UUID is an error.
+/// Accepts what [`as_u128`](Ticket::as_u128) returned. Any number that is not a version 8 UUID is an error.
 impl TryFrom<u128> for Ticket {
     type Error = ParseTicketError;
 
@@ -155,7 +155,7 @@ impl TryFrom<u128> for Ticket {
     }
 }
 
-/// As [`to_bytes`](Ticket::to_bytes) returned them. Bytes that are no version 8 UUID are an error.
+/// Accepts what [`to_bytes`](Ticket::to_bytes) returned. Bytes that are not a version 8 UUID are an error.
 impl TryFrom<[u8; 16]> for Ticket {
     type Error = ParseTicketError;
 
@@ -164,7 +164,7 @@ impl TryFrom<[u8; 16]> for Ticket {
     }
 }
 
-/// As [`to_bytes`](Ticket::to_bytes) returned them. Any other number of bytes is an error.
+/// Accepts what [`to_bytes`](Ticket::to_bytes) returned. Any other number of bytes is an error.
 impl TryFrom<&[u8]> for Ticket {
     type Error = ParseTicketError;
 
@@ -189,10 +189,10 @@ impl fmt::Display for Ticket {
     }
 }
 
-/// Where the hyphens are in the text form.
+/// The positions of the hyphens in the text form.
 const HYPHENS: [usize; 4] = [8, 13, 18, 23];
 
-/// Without the secret.
+/// Writes the location, without the secret.
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Ticket({:08x}-..)", self.location())
@@ -222,7 +222,7 @@ impl FromStr for Ticket {
     }
 }
 
-/// Says why a text, a number or bytes are no ticket.
+/// Says why a text, a number or bytes are not a ticket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseTicketError(&'static str);
 

@@ -217,7 +217,7 @@ fn a_blocking_wait_that_is_granted_allocates_nothing() {
 }
 
 /// Bytes per entry beyond the payload, at each of these numbers held; and the most at any number from
-/// the first on, as there is always a segment that is not full yet.
+/// the first on, because there is always a segment that is not full yet.
 fn bytes_per_entry<O>(owner: O, counts: &[u64]) -> (Vec<f64>, f64)
 where
     O: Copy + Eq + std::hash::Hash + Send + 'static,

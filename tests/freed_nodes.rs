@@ -1,5 +1,5 @@
-//! Waiters that free their queue node as soon as they see how their wait ended, while the thread that
-//! ended it is still on its way out of the store that said so. Nothing of the place may be in use then.
+//! Waiters that free their queue node as soon as they see its outcome, while the thread that stored the outcome is
+//! still in that store. Nothing of the node may be in use then.
 //!
 //! For Miri, which sees a reference that outlives what it points to; under Miri the store yields, so that
 //! the waiter is there in time. Elsewhere these tests can hardly fail.

@@ -241,11 +241,11 @@ fn grants_come_in_the_order_of_joining() {
     });
 }
 
-/// Ten requests of any size, and one task that gives back byte by byte, so that it alone serves and wakers
+/// Ten requests of any size, and one task that releases byte by byte, so that it alone grants, and wakers
 /// run in the order of the grants: a small request does not pass a large one.
 #[test]
-fn who_fits_does_not_pass_who_came_first() {
-    explore("who_fits_does_not_pass_who_came_first", |seed| {
+fn a_small_request_does_not_pass_an_earlier_one() {
+    explore("a_small_request_does_not_pass_an_earlier_one", |seed| {
         let budget = Budget::new(LIMIT);
         let mut full = budget.try_acquire(LIMIT).unwrap().into_owned();
         let grants = Arc::new(Mutex::new(Vec::new()));

@@ -53,7 +53,7 @@ pub(crate) struct Latency {
     pub(crate) kind: String,
     pub(crate) round: usize,
     pub(crate) count: u64,
-    /// Of these, not over when the round was: they count as long as they had lasted by then.
+    /// Of these, not over when the round was: they count as long as they had lasted.
     pub(crate) unfinished: u64,
     pub(crate) seconds: f64,
     pub(crate) p50: u64,

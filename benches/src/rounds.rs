@@ -118,7 +118,7 @@ pub(crate) fn compare(effort: Effort, candidates: &mut [Candidate]) -> Vec<Timin
     for round in 0..effort.rounds {
         for step in 0..candidates.len() {
             let turn = (round + step) % candidates.len();
-            // Who has just slept is not the next to be interrupted.
+            // A thread that has just slept is not the next one to be interrupted.
             thread::sleep(effort.batch / 4);
             // Not counted: brings back to the caches what the others have driven out.
             candidates[turn].run(operations[turn] / 8 + 1);

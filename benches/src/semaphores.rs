@@ -81,7 +81,7 @@ impl Semaphore for FuturesIntrusive {
 }
 
 /// Has permits of one size only, so here a permit stands for [`UNIT`] bytes, and every request is for
-/// that. It lets late-comers pass those in line.
+/// that. It lets late requests pass waiting ones.
 pub(crate) struct AsyncLock(async_lock::Semaphore);
 
 /// What the benchmarks of semaphores ask for.

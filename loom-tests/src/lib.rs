@@ -11,7 +11,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use cloakroom::{AcquireError, Budget, Clock, Permit, PutError, Refusal, Stash, Ticket};
+use cloakroom::{
+    AcquireError, Budget, Clock, Permit, PutError, Refusal, Stash, Ticket, loom_internals,
+};
 
 /// Explores every interleaving of `f`, without bounds, and prints how many there were.
 ///
@@ -244,4 +246,32 @@ pub fn settled(budget: &Budget) {
             assert_eq!(refused.reason(), Refusal::Closed, "refused, though all is free")
         }
     }
+}
+
+/// A budget that has begun to lend; its shares have nothing yet.
+#[must_use]
+pub fn lent(limit: u64, batch: u64) -> Budget {
+    let budget = loom_internals::lending(limit, 0, batch, 0);
+    loom_internals::lend(&budget);
+    budget
+}
+
+/// Runs `f` on a thread that uses the share.
+pub fn on_share<T: 'static>(
+    share: usize,
+    f: impl FnOnce() -> T + Send + 'static,
+) -> loom::thread::JoinHandle<T> {
+    loom::thread::spawn(move || {
+        loom_internals::use_share(share);
+        f()
+    })
+}
+
+/// Acquires by the share of the number, from the thread that sets a model up.
+#[must_use]
+pub fn hold_on(share: usize, budget: &Budget, bytes: u64) -> Permit<'static> {
+    loom_internals::use_share(share);
+    let permit = hold(budget, bytes);
+    loom_internals::use_share(0);
+    permit
 }

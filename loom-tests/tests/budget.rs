@@ -1,4 +1,4 @@
-//! The budget and its wait queue: models L1 to L14 and L16 to L18.
+//! The budget and its wait queue: models L1 to L14. L16 and L17 are in `close_and_limit.rs`, L18 in `ordering.rs`.
 //!
 //! Every model ends with `settled`: whatever the interleaving, all bytes are back and nobody waits.
 #![cfg(cloakroom_loom)]
@@ -9,7 +9,7 @@ use std::task::Poll;
 
 use cloakroom::{Budget, Permit, Refusal};
 use loom::thread;
-use loom_tests::{CountingWaker, Exclusive, Waiter, acquire, hold, model, settled};
+use loom_tests::{CountingWaker, Waiter, acquire, hold, model, settled};
 
 /// Counts the bytes that holders believe they hold.
 #[derive(Clone)]
@@ -34,7 +34,7 @@ impl Held {
     }
 }
 
-/// All are granted at once: none of them needs the bytes of another.
+/// All hold their grants at the same time: none of them needs the bytes of another.
 fn granted_together(waiters: [Waiter<loom_tests::Acquired>; 3]) {
     let permits = waiters.map(|waiter| waiter.woken_once().unwrap());
     drop(permits);
@@ -92,7 +92,7 @@ fn l2_three_threads_never_charge_more_than_the_limit() {
 }
 
 #[test]
-fn l3_nobody_overtakes_the_line() {
+fn l3_no_request_overtakes_the_queue() {
     model(|| {
         let budget = Budget::new(2);
         let (p, q) = (hold(&budget, 1), hold(&budget, 1));
@@ -102,7 +102,7 @@ fn l3_nobody_overtakes_the_line() {
         let latecomer = {
             let budget = budget.clone();
             thread::spawn(move || {
-                // A and then B are in line all the time: no interleaving has room for this one.
+                // A and then B wait all the time: no interleaving has room for this one.
                 assert_eq!(budget.try_acquire(1).unwrap_err().reason(), Refusal::Full);
             })
         };
@@ -165,8 +165,8 @@ fn l6_the_head_leaves_and_the_next_fits() {
             let budget = budget.clone();
             thread::spawn(move || {
                 drop(a);
-                // B fits beside `p`, so it is served by now: by us, or before us.
-                assert_eq!(budget.waiting(), 0, "the head left and nobody looked at the next");
+                // B fits beside `p`, so it has been granted: by this thread, or before.
+                assert_eq!(budget.waiting(), 0, "the head left and the next was not granted");
             })
         };
         let releaser = thread::spawn(move || drop(p));
@@ -291,15 +291,35 @@ fn l11_two_join_and_one_wins() {
     });
 }
 
+/// A joiner that fits takes its bytes without having waited.
 #[test]
-fn l12_who_joins_late_never_overtakes() {
+fn l11_a_joiner_that_fits_refuses_nobody() {
+    model(|| {
+        let budget = Budget::new(2);
+        let p = hold(&budget, 2);
+        let other = {
+            let budget = budget.clone();
+            thread::spawn(move || Waiter::started(acquire(&budget, 1)))
+        };
+        drop(p);
+        drop(budget.try_acquire(1).expect("the other has one, or waits for nothing"));
+        match other.join().unwrap() {
+            Ok(permit) => drop(permit.unwrap()),
+            Err(waiter) => drop(waiter.woken_once().unwrap()),
+        }
+        settled(&budget);
+    });
+}
+
+#[test]
+fn l12_a_late_joiner_never_overtakes() {
     model(|| {
         let budget = Budget::new(2);
         let (p, q) = (hold(&budget, 1), hold(&budget, 1));
         let a = queued(&budget, 2);
         let late = {
             let budget = budget.clone();
-            // There is never room beside A, which is in front or has all.
+            // There is never room beside A, which is the head or has all.
             thread::spawn(move || queued(&budget, 1))
         };
         let releaser = thread::spawn(move || drop(p));
@@ -343,7 +363,7 @@ fn l14_granted_or_timed_out_never_both() {
         let budget = Budget::new(1);
         let p = hold(&budget, 1);
         let mut a = queued(&budget, 1);
-        // A's time is up: it looks one last time and leaves.
+        // A's time is up: it polls once more and leaves.
         let expiring = thread::spawn(move || match a.poll() {
             Poll::Ready(permit) => drop(permit.unwrap()),
             Poll::Pending => drop(a),
@@ -390,241 +410,6 @@ fn l14_until_and_the_grant_together() {
             Poll::Pending => panic!("`until` was complete"),
         }
         releaser.join().unwrap();
-        settled(&budget);
-    });
-}
-
-#[test]
-fn l16_joined_or_closed_and_never_reopened() {
-    model(|| {
-        let budget = Budget::new(1);
-        let p = hold(&budget, 1);
-        let closer = {
-            let budget = budget.clone();
-            thread::spawn(move || budget.close())
-        };
-        let releaser = thread::spawn(move || drop(p));
-        let outcome = Waiter::started(acquire(&budget, 1));
-        let sent_away = closer.join().unwrap();
-        releaser.join().unwrap();
-        let result = match outcome {
-            Ok(result) => result,
-            Err(waiter) => waiter.woken_once(),
-        };
-        match result {
-            Ok(permit) => drop(permit),
-            Err(error) => assert_eq!(error.reason(), Refusal::Closed),
-        }
-        assert!(sent_away <= 1);
-        assert_eq!(budget.try_acquire(1).unwrap_err().reason(), Refusal::Closed, "it reopened");
-        settled(&budget);
-    });
-}
-
-/// There is never room, so whoever has not been refused at once is sent away by the close.
-#[test]
-fn l16_who_joins_while_it_closes_is_sent_away() {
-    model(|| {
-        let budget = Budget::new(1);
-        let p = hold(&budget, 1);
-        let closer = {
-            let budget = budget.clone();
-            thread::spawn(move || budget.close())
-        };
-        let outcome = Waiter::started(acquire(&budget, 1));
-        let sent_away = closer.join().unwrap();
-        let (outcome, waited) = match outcome {
-            Ok(outcome) => (outcome, 0),
-            Err(waiter) => (waiter.woken_once(), 1),
-        };
-        assert_eq!(outcome.unwrap_err().reason(), Refusal::Closed);
-        assert_eq!(sent_away, waited);
-        drop(p);
-        settled(&budget);
-    });
-}
-
-#[test]
-fn l16_close_wakes_all_who_wait() {
-    model(|| {
-        let budget = Budget::new(1);
-        let p = hold(&budget, 1);
-        let waiters = [queued(&budget, 1), queued(&budget, 1), queued(&budget, 1)];
-        let closer = {
-            let budget = budget.clone();
-            thread::spawn(move || budget.close())
-        };
-        drop(p);
-        closer.join().unwrap();
-        for waiter in waiters {
-            match waiter.woken_once() {
-                Ok(permit) => drop(permit),
-                Err(error) => assert_eq!(error.reason(), Refusal::Closed),
-            }
-        }
-        settled(&budget);
-    });
-}
-
-#[test]
-fn l17_raising_the_limit_loses_no_wakeup() {
-    model(|| {
-        let budget = Budget::new(2);
-        let p = hold(&budget, 2);
-        let resizer = {
-            let budget = budget.clone();
-            thread::spawn(move || {
-                budget.set_limit(1);
-                budget.set_limit(3);
-            })
-        };
-        let outcome = Waiter::started(acquire(&budget, 1));
-        resizer.join().unwrap();
-        match outcome {
-            Ok(permit) => drop(permit.unwrap()),
-            Err(waiter) => drop(waiter.woken_once().unwrap()),
-        }
-        drop(p);
-        settled(&budget);
-    });
-}
-
-#[test]
-fn l17_a_lowered_limit_is_never_passed() {
-    model(|| {
-        let budget = Budget::new(2);
-        let resizer = {
-            let budget = budget.clone();
-            thread::spawn(move || {
-                budget.set_limit(1);
-                // From here on, what is charged above 1 was charged before.
-                budget.try_acquire(2).is_ok()
-            })
-        };
-        let first = budget.try_acquire(1).map(Permit::into_owned);
-        let second = budget.try_acquire(1).map(Permit::into_owned);
-        assert!(!resizer.join().unwrap(), "charged past the lowered limit");
-        assert!(first.is_ok());
-        drop((first, second));
-        assert_eq!(budget.limit(), 1);
-        settled(&budget);
-    });
-}
-
-/// Whoever finds nothing used under the new limit has seen the last charge under the old one.
-#[test]
-fn l17_no_charge_takes_effect_under_a_limit_that_it_did_not_see() {
-    model(|| {
-        let budget = Budget::new(2);
-        let resizer = {
-            let budget = budget.clone();
-            thread::spawn(move || {
-                budget.set_limit(1);
-                budget.used()
-            })
-        };
-        let large = budget.try_acquire(2).map(Permit::into_owned);
-        let used = resizer.join().unwrap();
-        assert!(large.is_err() || used == 2, "charged past the lowered limit");
-        drop(large);
-        settled(&budget);
-    });
-}
-
-#[test]
-fn l17_a_request_that_a_lowered_limit_makes_too_large_is_sent_away() {
-    model(|| {
-        let budget = Budget::new(2);
-        let p = hold(&budget, 1);
-        let resizer = {
-            let budget = budget.clone();
-            thread::spawn(move || budget.set_limit(1))
-        };
-        let outcome = match Waiter::started(acquire(&budget, 2)) {
-            Ok(outcome) => {
-                resizer.join().unwrap();
-                outcome
-            }
-            Err(waiter) => {
-                resizer.join().unwrap();
-                waiter.woken_once()
-            }
-        };
-        assert_eq!(outcome.unwrap_err().reason(), Refusal::TooLarge);
-        drop(p);
-        settled(&budget);
-    });
-}
-
-/// What is done under a permit happens before what is done under the same bytes later.
-#[test]
-fn l18_a_release_happens_before_the_charge_that_reuses_it() {
-    model(|| {
-        let budget = Budget::new(1);
-        let cell = Arc::new(Exclusive::default());
-        let write = |budget: &Budget, cell: &Exclusive| {
-            if let Ok(_permit) = budget.try_acquire(1) {
-                cell.touch();
-            }
-        };
-        let other = {
-            let (budget, cell) = (budget.clone(), Arc::clone(&cell));
-            thread::spawn(move || write(&budget, &cell))
-        };
-        write(&budget, &cell);
-        other.join().unwrap();
-        settled(&budget);
-    });
-}
-
-#[test]
-fn l18_a_release_happens_before_the_join_that_reuses_it() {
-    model(|| {
-        let budget = Budget::new(1);
-        let cell = Arc::new(Exclusive::default());
-        let permit = hold(&budget, 1);
-        let other = {
-            let cell = Arc::clone(&cell);
-            thread::spawn(move || {
-                cell.touch();
-                drop(permit);
-            })
-        };
-        let outcome = Waiter::started(acquire(&budget, 1));
-        if let Ok(permit) = &outcome {
-            assert!(permit.is_ok());
-            cell.touch();
-        }
-        other.join().unwrap();
-        drop(outcome);
-        settled(&budget);
-    });
-}
-
-#[test]
-fn l18_all_releases_happen_before_the_grant_that_needs_them() {
-    model(|| {
-        let budget = Budget::new(2);
-        let cells: [Arc<Exclusive>; 2] = Default::default();
-        let permits = [hold(&budget, 1), hold(&budget, 1)];
-        let mut waiter = queued(&budget, 2);
-        let mut threads = Vec::new();
-        for (cell, permit) in cells.iter().zip(permits) {
-            let cell = Arc::clone(cell);
-            threads.push(thread::spawn(move || {
-                cell.touch();
-                drop(permit);
-            }));
-        }
-        // Without joining the threads first: a join would order what the grant must order.
-        if let Poll::Ready(permit) = waiter.poll() {
-            cells.iter().for_each(|cell| cell.touch());
-            drop(permit.unwrap());
-        }
-        for thread in threads {
-            thread.join().unwrap();
-        }
-        drop(waiter);
         settled(&budget);
     });
 }

@@ -1,4 +1,4 @@
-//! What is claimed, against everything else that wants it: models S6 of the slot map.
+//! Claims against every other operation on the same entry: models S6 of the slot map.
 #![cfg(cloakroom_loom)]
 
 use std::sync::{Arc, Mutex};
@@ -86,7 +86,7 @@ fn s6_two_claims_and_a_take_deliver_once() {
     });
 }
 
-/// As S1, for who claims: whatever order there is between the put and the claim is the slot's.
+/// As S1, for a claim: only the slot orders the put and the claim.
 #[test]
 fn s6_what_was_put_is_what_is_claimed() {
     model(|| {
@@ -109,7 +109,7 @@ fn s6_what_was_put_is_what_is_claimed() {
     });
 }
 
-/// Cleared once: by the clear, or, claimed when the clear came by, instead of being put back.
+/// Cleared once: by the clear, or by the put back if it was claimed during the clear.
 #[test]
 fn s6_a_clear_leaves_nothing_behind_that_is_being_claimed() {
     model(|| {
@@ -128,7 +128,7 @@ fn s6_a_clear_leaves_nothing_behind_that_is_being_claimed() {
     });
 }
 
-/// As S3, for a claim: the slot is another's once it is empty.
+/// As S3, for a claim: the slot is used again once it is empty.
 #[test]
 fn s6_a_slot_is_reused_when_its_claim_is_delivered() {
     model(|| {
@@ -151,7 +151,7 @@ fn s6_a_slot_is_reused_when_its_claim_is_delivered() {
 
 /// Two clears, and a claim that delivers: a doomed entry is the claimer's all the same.
 #[test]
-fn s6_what_is_claimed_is_delivered_whoever_clears() {
+fn s6_a_claimed_entry_is_delivered_despite_clears() {
     model(|| {
         let slots = slots();
         let ticket = slots.insert(ALICE, 7, LATE);
@@ -193,7 +193,7 @@ fn s6_a_renewed_claim_is_not_swept_before_its_time() {
     });
 }
 
-/// The sweep comes by because of another entry, and passes over what is claimed.
+/// The sweep runs because of another entry, and skips the claimed one.
 #[test]
 fn s6_a_claim_renewed_to_an_earlier_time_is_found_by_a_sweep() {
     bounded_model(3, || {
@@ -213,7 +213,7 @@ fn s6_a_claim_renewed_to_an_earlier_time_is_found_by_a_sweep() {
     });
 }
 
-/// What orders a renewal and a take is the slot's state: who wins it sees the deadline that it was put back with.
+/// The slot's state orders a renewal and a take: the taker sees the deadline that the entry was put back with.
 #[test]
 fn s6_a_take_after_a_renewed_claim_sees_the_new_deadline() {
     model(|| {

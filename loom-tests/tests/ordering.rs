@@ -1,4 +1,4 @@
-//! The table *What is visible after what* in docs/ordering.md, a model for each row that no other file has.
+//! The table *What is visible after what* in docs/ordering.md: models L18, and W3 for each row that no other file has.
 //!
 //! Each model touches a cell on both sides of one edge, and loom fails it if nothing orders the two. No thread is
 //! joined before the second touch: the join would order what the edge must order.
@@ -344,5 +344,78 @@ fn w3_a_sweep_happens_before_the_charge_that_reuses_its_bytes() {
         }
         sweeper.join().unwrap();
         settled(stash.budget());
+    });
+}
+
+/// What is done under a permit happens before what is done under the same bytes later.
+#[test]
+fn l18_a_release_happens_before_the_charge_that_reuses_it() {
+    model(|| {
+        let budget = Budget::new(1);
+        let cell = Arc::new(Exclusive::default());
+        let write = |budget: &Budget, cell: &Exclusive| {
+            if let Ok(_permit) = budget.try_acquire(1) {
+                cell.touch();
+            }
+        };
+        let other = {
+            let (budget, cell) = (budget.clone(), Arc::clone(&cell));
+            thread::spawn(move || write(&budget, &cell))
+        };
+        write(&budget, &cell);
+        other.join().unwrap();
+        settled(&budget);
+    });
+}
+
+#[test]
+fn l18_a_release_happens_before_the_join_that_reuses_it() {
+    model(|| {
+        let budget = Budget::new(1);
+        let cell = Arc::new(Exclusive::default());
+        let permit = hold(&budget, 1);
+        let other = {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || {
+                cell.touch();
+                drop(permit);
+            })
+        };
+        let outcome = Waiter::started(acquire(&budget, 1));
+        if let Ok(permit) = &outcome {
+            assert!(permit.is_ok());
+            cell.touch();
+        }
+        other.join().unwrap();
+        drop(outcome);
+        settled(&budget);
+    });
+}
+
+#[test]
+fn l18_all_releases_happen_before_the_grant_that_needs_them() {
+    model(|| {
+        let budget = Budget::new(2);
+        let cells: [Arc<Exclusive>; 2] = Default::default();
+        let permits = [hold(&budget, 1), hold(&budget, 1)];
+        let mut waiter = queued(&budget, 2);
+        let mut threads = Vec::new();
+        for (cell, permit) in cells.iter().zip(permits) {
+            let cell = Arc::clone(cell);
+            threads.push(thread::spawn(move || {
+                cell.touch();
+                drop(permit);
+            }));
+        }
+        // Without joining the threads first: a join would order what the grant must order.
+        if let Poll::Ready(permit) = waiter.poll() {
+            cells.iter().for_each(|cell| cell.touch());
+            drop(permit.unwrap());
+        }
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        drop(waiter);
+        settled(&budget);
     });
 }

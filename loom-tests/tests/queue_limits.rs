@@ -8,9 +8,9 @@ use cloakroom::{Budget, Refusal};
 use loom::thread;
 use loom_tests::{Boxed, CountingWaker, Waiter, acquire, hold, model, poll, settled};
 
-/// Where one may wait: one of two joiners waits, or is granted, before the other has a place.
+/// With `max_waiting` 1: one of two joiners waits, or is granted, before the other can join.
 #[test]
-fn l19_no_more_wait_than_may() {
+fn l19_no_more_wait_than_the_bound_allows() {
     model(|| {
         let budget = Budget::new(1);
         budget.set_max_waiting(1);
@@ -41,10 +41,10 @@ fn l19_no_more_wait_than_may() {
     });
 }
 
-/// Where nobody may wait: who was refused has left no trace. Some bytes stay held, so no release comes to
-/// put right what it left.
+/// With `max_waiting` 0: a refused joiner leaves no trace. Some bytes stay held, so no release can repair what it
+/// left.
 #[test]
-fn l19_a_refused_joiner_leaves_no_line() {
+fn l19_a_refused_joiner_leaves_no_queue() {
     model(|| {
         let budget = Budget::new(3);
         budget.set_max_waiting_bytes(0);
@@ -110,7 +110,7 @@ fn w20_bytes_that_come_before_the_join_are_granted_though_the_queue_is_full() {
     });
 }
 
-/// A head that a lowered limit refuses was the only waiter: whoever sees its refusal sees an empty queue.
+/// A head that a lowered limit refuses was the only waiter: a thread that sees its refusal sees an empty queue.
 #[test]
 fn w20_a_head_that_became_too_large_leaves_no_queue_behind_its_refusal() {
     model(|| {

@@ -28,7 +28,7 @@ struct Reaping {
 }
 
 impl Reaping {
-    /// It has looked once, and sleeps.
+    /// It has swept once, and sleeps.
     fn started(stash: &Stash<Payload, ()>, now: &Now) -> Self {
         let until = Arc::new(AtomicU64::new(0));
         let (reaper, now) = (stash.reaper(), now.clone());
@@ -65,7 +65,7 @@ fn r1_a_short_lived_put_is_reaped_in_time() {
     });
 }
 
-/// The reaper's look passes over what is claimed, and raises the bounds, because something else is due.
+/// The reaper's sweep skips the claimed entry, and raises the bounds, because something else is due.
 #[test]
 fn r1_what_is_put_back_is_reaped_in_time() {
     bounded_model(3, || {
@@ -109,11 +109,11 @@ const EARLY: u64 = 5;
 const NOW: u64 = 10;
 const LATE: u64 = 100;
 
-/// A reaper begins, sweeps and plans while a put stores, lowers the bounds and the next look: the entry is
-/// found, or the plan is early enough, or the reaper is told.
+/// A reaper begins, sweeps and plans while a put stores, lowers the bounds and the time of the next
+/// sweep: the entry is found, or the plan is early enough, or the reaper is woken.
 fn a_reaper_and_a_put(now: u64) {
     let (tree, look) = (Arc::new(Tree::default()), Arc::new(Sweeper::default()));
-    // A put before there was a look at all tells nobody: nobody sleeps.
+    // A put before the first sweep wakes nothing: nothing sleeps.
     assert!(!look.notify_earlier(EARLY));
     let putter = {
         let (tree, look) = (Arc::clone(&tree), Arc::clone(&look));
@@ -131,19 +131,19 @@ fn a_reaper_and_a_put(now: u64) {
 }
 
 #[test]
-fn r1_a_reaper_finds_an_entry_or_hears_of_it() {
+fn r1_a_reaper_finds_an_entry_or_is_woken() {
     model(|| a_reaper_and_a_put(NOW));
 }
 
 #[test]
-fn r1_a_reaper_plans_for_an_entry_or_hears_of_it() {
+fn r1_a_reaper_plans_for_an_entry_or_is_woken() {
     model(|| a_reaper_and_a_put(0));
 }
 
-/// What the bounds say is only read, and the next look has been lowered before: the reaper that takes note of
-/// that sees the bounds lowered, or else the next look says it all.
+/// The bounds are only read, and the time of the next sweep has been lowered before: a reaper that sees that time
+/// sees the bounds lowered, or else the time itself is early enough.
 #[test]
-fn r1_who_begins_sees_the_bounds_of_who_hurried_before() {
+fn r1_a_sweeper_sees_the_bounds_lowered_before() {
     model(|| {
         let look = Arc::new(Sweeper::default());
         look.begin();
@@ -159,7 +159,7 @@ fn r1_who_begins_sees_the_bounds_of_who_hurried_before() {
         look.begin();
         let until = look.plan(bound.load(Relaxed));
         let told = putter.join().unwrap();
-        // Told before it began, it has forgotten that: then the bound must have said it.
+        // A time that was lowered before it began is reset: then the bound must show it.
         assert!(until <= EARLY || told && look.plan(LATE) <= EARLY, "it sleeps past the deadline");
     });
 }

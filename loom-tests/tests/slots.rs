@@ -1,11 +1,11 @@
-//! The slot map, and who looks for what has expired in it: models S1 to S5.
+//! The slot map, and sweeps of it: models S1 to S5.
 #![cfg(cloakroom_loom)]
 
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 
 use cloakroom::Ticket;
-use cloakroom::loom_internals::{Free, OwnerAccounts, Slots, Tree};
+use cloakroom::loom_internals::{Free, OwnerQuotas, Slots, Tree};
 use loom::thread;
 use loom_tests::{Exclusive, bounded_model, model};
 
@@ -20,8 +20,8 @@ fn slots() -> Arc<Slots> {
     Arc::new(Slots::new())
 }
 
-/// The ticket travels outside of what loom sees, so it orders nothing: whatever order there is between
-/// the put and the take is the slot's.
+/// The ticket is passed on outside of what loom sees, so it orders nothing: only the slot orders the put and the
+/// take.
 #[test]
 fn s1_what_was_put_is_what_is_taken() {
     model(|| {
@@ -240,7 +240,7 @@ fn s5_a_sweep_leaves_what_has_not_expired() {
     });
 }
 
-/// The put's block is one that the sweep passes by, because its bound is not due yet.
+/// The put's block is one that the sweep skips, because its bound is not due yet.
 #[test]
 fn s5_a_put_next_to_what_a_sweep_passes_by() {
     model(|| {
@@ -315,7 +315,7 @@ fn s5_a_sweep_does_not_stop_where_another_is_at_it() {
     });
 }
 
-/// A sweep ends when another one, which began later, is under way: it must not vouch for that one.
+/// A sweep ends when another one, which began later, is running: it must not speak for that one.
 #[test]
 fn s5_a_sweep_that_ends_late_hides_nothing() {
     bounded_model(2, || {
@@ -340,13 +340,13 @@ fn s5_a_sweep_that_ends_late_hides_nothing() {
     });
 }
 
-/// The put finds the segment's bound low, on account of another put, which came after a sweep had passed the
-/// segment by, and which has not come to the shard's bound yet.
+/// The put finds the segment's bound low, on account of another put, which came after a sweep had skipped the
+/// segment, and which has not lowered the shard's bound yet.
 #[test]
 fn s5_a_put_that_relies_on_a_bound_which_another_put_lowered() {
     bounded_model(2, || {
         let slots = slots();
-        // The sweep removes nothing, for who pops a slot that it has freed has seen all that it did.
+        // The sweep removes nothing: a thread that pops a slot that it has freed has seen all that it did.
         let first = [EARLY, LATE, LATE, LATE].map(|deadline| slots.insert(ALICE, 7, deadline));
         for taken in [0, 2, 3] {
             assert_eq!(slots.take(first[taken], ALICE), Some(7));
@@ -392,7 +392,7 @@ fn s5_a_put_among_two_sweeps() {
 #[test]
 fn w20_an_attempt_that_fails_is_never_seen_in_the_account() {
     model(|| {
-        let accounts = Arc::new(OwnerAccounts::new(100));
+        let accounts = Arc::new(OwnerQuotas::new(100));
         let refused = {
             let accounts = Arc::clone(&accounts);
             thread::spawn(move || accounts.charge_with(ALICE, 60, || false))

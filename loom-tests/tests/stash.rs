@@ -1,4 +1,4 @@
-//! The whole stash: models L15 and E1, the two sentences that the project stands on; claims (S6); reservations,
+//! The whole stash: models L15 and E1, re-entrancy and head-of-line order; claims (S6); reservations,
 //! owners' accounts, the overflow and the peak (E2 to E5).
 #![cfg(cloakroom_loom)]
 
@@ -48,14 +48,14 @@ fn l15_take_gc_and_clear_of_one_entry_remove_it_once() {
         };
         let cleared = stash.clear();
         let (taken, expired) = (taker.join().unwrap(), expirer.join().unwrap());
-        // A take that comes late removes it as expired, and says nothing of it.
+        // A late take removes it as expired, and returns `None`.
         assert!(taken + expired + cleared <= 1, "removed more than once");
         assert!(waiter.woken_once().is_ok());
         settled(&stash, 1);
     });
 }
 
-/// An owner who hashes like every other: only the comparison tells them apart.
+/// An owner with the hash of every other: only the comparison tells them apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Alike(u8);
 
@@ -71,7 +71,7 @@ fn stash_of_alike(now: &Now) -> Stash<Payload, Alike> {
     builder.ttl(Duration::from_nanos(TTL)).build().unwrap()
 }
 
-/// The entry is won by another owner, and put back, while a sweep comes by: no later sweep misses it.
+/// Another owner's take guards the entry, and puts it back, during a sweep: no later sweep misses it.
 #[test]
 fn s6_what_is_put_back_expires() {
     bounded_model(3, || {
@@ -90,7 +90,7 @@ fn s6_what_is_put_back_expires() {
     });
 }
 
-/// A third thread takes what was put back: whatever order there is, the slot makes.
+/// A third thread takes what was put back: only the slot orders the two.
 #[test]
 fn s6_what_is_put_back_is_whole() {
     model(|| {
@@ -120,7 +120,7 @@ fn s6_what_is_put_back_is_whole() {
     });
 }
 
-/// A payload that looks, when it is dropped, whether there is room.
+/// A payload whose drop checks whether there is room.
 struct Looks(Stash<Self, ()>);
 
 impl cloakroom::Payload for Looks {
@@ -167,7 +167,7 @@ fn s7_a_late_take_frees_the_bytes() {
     });
 }
 
-/// A put that whoever comes by can poll.
+/// A put that any thread can poll.
 #[derive(Clone)]
 struct Shared(Arc<Mutex<Option<Boxed<Putting>>>>);
 
@@ -178,7 +178,7 @@ impl Shared {
         shared
     }
 
-    /// Polls it unless it is done. `None`: somebody else polls it right now.
+    /// Polls it unless it is done. `None`: another thread is polling it.
     fn is_granted(&self, waker: &Arc<CountingWaker>) -> Option<bool> {
         // A real mutex that blocked would hang the model.
         let mut future = self.0.try_lock().ok()?;
@@ -194,8 +194,8 @@ impl Shared {
     }
 }
 
-/// The stash is full; A and B wait with payloads. A take serves A, whose waker sweeps, which serves B,
-/// while somebody else sweeps too.
+/// The stash is full; A and B wait with payloads. A take grants A, whose waker sweeps, which grants B,
+/// while another thread sweeps too.
 #[test]
 fn e1_a_reentrant_gc_inside_a_waker_wakes_nobody_twice() {
     model(|| {
@@ -234,7 +234,7 @@ fn e1_a_reentrant_gc_inside_a_waker_wakes_nobody_twice() {
     });
 }
 
-/// A is first in line and needs all; B and a latecomer would fit before. Both entries are taken at once.
+/// A is the head and needs all; B and a late put would fit before. Both entries are taken concurrently.
 #[test]
 fn e1_head_of_line_order_holds_under_every_interleaving() {
     model(|| {
@@ -260,8 +260,8 @@ fn e1_head_of_line_order_holds_under_every_interleaving() {
     });
 }
 
-/// A claim is made and put back while the entry expires: it goes once, whoever removes it, and its bytes
-/// with it.
+/// A claim is made and put back while the entry expires: it is removed once, and its bytes are
+/// released with it.
 #[test]
 fn s6_a_claimed_entry_expires_once() {
     bounded_model(3, || {
@@ -315,7 +315,7 @@ fn s6_a_claim_keeps_its_bytes_until_it_is_delivered() {
     });
 }
 
-/// A clear comes by while a claim is made and dropped.
+/// A clear runs while a claim is made and dropped.
 #[test]
 fn s6_what_is_cleared_while_it_is_claimed_frees_its_bytes() {
     model(|| {
@@ -365,9 +365,9 @@ fn s6_a_stash_drains_when_its_last_claim_is_done() {
     });
 }
 
-/// Two reservations that nobody used: who waits for the room of both is woken once.
+/// Two unused reservations are dropped: the waiter for the room of both is woken once.
 #[test]
-fn e2_a_reservation_that_is_dropped_serves_the_line() {
+fn e2_a_dropped_reservation_grants_the_waiter() {
     model(|| {
         let now = Now::default();
         let stash = stash(2, &now);
@@ -383,9 +383,9 @@ fn e2_a_reservation_that_is_dropped_serves_the_line() {
     });
 }
 
-/// What a reservation does not need goes to the line: of three bytes, one is used, and two are given back.
+/// What a reservation does not need goes to the waiters: of three bytes, one is used, and two are released.
 #[test]
-fn e2_what_a_reservation_does_not_need_serves_the_line() {
+fn e2_bytes_that_a_reservation_does_not_need_grant_waiters() {
     model(|| {
         let now = Now::default();
         let stash = stash(3, &now);
@@ -438,7 +438,7 @@ fn e3_an_owner_never_holds_more_than_its_share() {
 
 /// Room for one, of two owners; and one entry goes while they come.
 #[test]
-fn e3_who_is_refused_owes_nothing() {
+fn e3_a_refused_owner_is_charged_nothing() {
     model(|| {
         let now = Now::default();
         let stash = stash_with_accounts(1, 1, &now);

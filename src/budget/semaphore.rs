@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use crossbeam_utils::CachePadded;
 
+use super::lending::Lending;
 use super::limit::SharedLimit;
 use super::reclaim::{Reclaimer, Sleeper};
 use super::state::{MAX_LIMIT, Snapshot, State, Tier};
@@ -19,30 +20,33 @@ use crate::sync::{Mutex, MutexGuard, StatCounter, contain_panic};
 
 /// The state of a budget.
 pub(super) struct Semaphore {
-    state: CachePadded<State>,
-    queues: Mutex<Queues>,
+    pub(super) state: CachePadded<State>,
+    pub(super) lending: CachePadded<Lending>,
+    pub(super) queues: Mutex<Queues>,
     /// Copies of what is in the queues, for those who do not lock. This one is never below the limit, so
     /// that what can fit is never called too large.
     limit: StatCounter,
     /// The limit together with the state, for a refusal: its reason must have held at one moment.
     shared_limit: SharedLimit,
     waiting: StatCounter,
+    /// How often threads met at the state, to begin lending by.
+    pub(super) contention: StatCounter,
     /// The least room there ever was, as if the limit had always been what it is: limit - room is the peak.
     min_room: StatCounter,
     /// How many waiters were dropped while they waited.
     abandoned: StatCounter,
     /// How much of the limit, its upper end, is overflow.
-    overflow: u64,
+    pub(super) overflow: u64,
     reclaimer: Reclaimer,
 }
 
 /// What the lock guards.
-struct Queues {
+pub(super) struct Queues {
     waiters: WaitQueue,
-    /// Together with the state's room, the bytes in use: limit - room.
-    limit: u64,
+    /// Together with the state's room, and the shares', the bytes in use: limit - room.
+    pub(super) limit: u64,
     /// The state's `CLOSED`, which is set with the lock held.
-    closed: bool,
+    pub(super) closed: bool,
     /// Who waits until it is closed and empty. Once it is closed, `QUEUED` is set for them too.
     drains: WaitQueue,
     /// How long the queues may be, and how much all in it may ask for.
@@ -75,6 +79,16 @@ impl Semaphore {
     /// `overflow`: how much of the limit is.
     pub(super) fn new(limit: u64, overflow: u64, reclaimer: Reclaimer) -> Self {
         let limit = limit.min(MAX_LIMIT);
+        let lending = Lending::new(limit.saturating_sub(overflow));
+        Self::with_lending(limit, overflow, lending, reclaimer)
+    }
+
+    pub(super) fn with_lending(
+        limit: u64,
+        overflow: u64,
+        lending: Lending,
+        reclaimer: Reclaimer,
+    ) -> Self {
         let queues = Queues {
             waiters: WaitQueue::new(),
             limit,
@@ -85,10 +99,12 @@ impl Semaphore {
         };
         Self {
             state: CachePadded::new(State::new(limit)),
+            lending: CachePadded::new(lending),
             queues: Mutex::new(queues),
             limit: StatCounter::new(limit),
             shared_limit: SharedLimit::new(limit),
             waiting: StatCounter::new(0),
+            contention: StatCounter::new(0),
             min_room: StatCounter::new(ordered(limit as i64)),
             abandoned: StatCounter::new(0),
             overflow,
@@ -97,17 +113,35 @@ impl Semaphore {
     }
 
     /// Charges `bytes` now or says why not. Lock-free.
-    #[inline]
+    #[inline(always)]
     pub(super) fn try_acquire(&self, bytes: u64) -> Result<Tier, Refusal> {
-        match self.state.try_acquire(bytes) {
+        #[cfg(cloakroom_lend)]
+        self.lend();
+        #[cfg(cloakroom_loom)]
+        if let Some(decided) = self.refuse_by_an_old_value(bytes) {
+            return decided;
+        }
+        match self.state.try_acquire(bytes, || self.record_contention()) {
             Ok(after) => Ok(self.record_acquired(after)),
+            Err(found) if found.is_lent() => self.acquire_lent(bytes),
             Err(found) => self.decide_refusal(bytes, found),
         }
     }
 
+    /// Under loom the first read of the state is an RMW, which finds the newest value. So a model of lending asks
+    /// with a load before, which may find an old one, as users' loads may.
+    #[cfg(cloakroom_loom)]
+    fn refuse_by_an_old_value(&self, bytes: u64) -> Option<Result<Tier, Refusal>> {
+        if !self.lending.is_fixed() {
+            return None;
+        }
+        let found = self.state.load();
+        found.refuses(bytes).then(|| self.decide_refusal(bytes, found))
+    }
+
     /// `after`: the state's value after a charge. Says where the bytes are from.
     #[inline]
-    fn record_acquired(&self, after: Snapshot) -> Tier {
+    pub(super) fn record_acquired(&self, after: Snapshot) -> Tier {
         let room = after.room();
         if ordered(room) < self.min_room.get() {
             self.min_room.lower(ordered(room));
@@ -152,6 +186,9 @@ impl Semaphore {
             if now.is_closed() {
                 return Err(Refusal::Closed);
             }
+            if now.is_lent() {
+                return self.acquire_lent(bytes);
+            }
             let Some(limit) = limit else { return self.decide_locked(bytes) };
             if bytes > limit {
                 return Err(Refusal::TooLarge);
@@ -159,20 +196,24 @@ impl Semaphore {
             if !now.admits(bytes) {
                 return Err(Refusal::Full);
             }
-            if let Ok(after) = self.state.try_acquire(bytes) {
+            if let Ok(after) = self.state.try_acquire(bytes, || ()) {
                 return Ok(self.record_acquired(after));
             }
         }
     }
 
-    /// As `decide_refusal`, while the limit is moved: under the lock it stays.
+    /// As `decide_refusal`, while the limit is moved or room is lent: under the lock neither is.
     #[cold]
-    fn decide_locked(&self, bytes: u64) -> Result<Tier, Refusal> {
+    pub(super) fn decide_locked(&self, bytes: u64) -> Result<Tier, Refusal> {
         let queues = self.queues.lock();
-        match self.state.try_acquire(bytes) {
+        if bytes > queues.limit && !queues.closed {
+            // Without a recall: it would be of no use.
+            return Err(Refusal::TooLarge);
+        }
+        self.recall(&queues);
+        match self.state.try_acquire(bytes, || ()) {
             Ok(after) => Ok(self.record_acquired(after)),
             Err(_) if queues.closed => Err(Refusal::Closed),
-            Err(_) if bytes > queues.limit => Err(Refusal::TooLarge),
             Err(_) => Err(Refusal::Full),
         }
     }
@@ -180,6 +221,9 @@ impl Semaphore {
     /// Gives `bytes` back and serves the queues if there is one.
     #[inline]
     pub(super) fn release(&self, bytes: u64) {
+        if self.release_to_share(bytes) {
+            return;
+        }
         if self.state.release(bytes).is_queued() {
             self.grant_waiters(self.queues.lock());
         }
@@ -192,7 +236,8 @@ impl Semaphore {
     /// is freed, unless its outcome was seen.
     pub(super) unsafe fn enqueue(&self, node: Pin<&Node>, waker: Waker) -> EnqueueResult {
         let bytes = node.need();
-        let mut queues = self.queues.lock();
+        // A waiter needs all room in the state, and so do those before whom it is to come.
+        let mut queues = self.lock_recalled();
         let joined = if queues.closed {
             EnqueueResult::Refused(Refusal::Closed)
         } else if bytes > queues.limit {
@@ -200,7 +245,7 @@ impl Semaphore {
         } else if queues.is_full_for(bytes) {
             // Bytes that came since the first attempt are still for this request, if nobody waits. `QUEUED` is
             // not set for a request that never waits: `try_acquire` would answer `Full` for no reason.
-            match self.state.try_acquire(bytes) {
+            match self.state.try_acquire(bytes, || ()) {
                 Ok(after) => EnqueueResult::Granted(self.record_acquired(after)),
                 Err(_) => EnqueueResult::Refused(Refusal::QueueFull),
             }
@@ -363,7 +408,7 @@ impl Semaphore {
     }
 
     pub(super) fn close(&self) -> usize {
-        let mut queues = self.queues.lock();
+        let mut queues = self.lock_recalled();
         self.state.close();
         if !queues.drains.is_empty() {
             self.state.set_queued();
@@ -376,7 +421,8 @@ impl Semaphore {
 
     pub(super) fn set_limit(&self, limit: u64) {
         let limit = limit.min(MAX_LIMIT);
-        let mut queues = self.queues.lock();
+        let mut queues = self.lock_recalled();
+        self.lending.adapt(limit.saturating_sub(self.overflow));
         let old = mem::replace(&mut queues.limit, limit);
         let more = limit.wrapping_sub(old);
         self.limit.set(limit.max(old));
@@ -395,8 +441,20 @@ impl Semaphore {
     }
 
     pub(super) fn used(&self) -> u64 {
-        let used = i128::from(self.limit.get()) - i128::from(self.state.load().room());
+        let mut now = self.state.load();
+        if now.is_lent() {
+            let queues = self.lock_recalled();
+            now = self.state.load();
+            drop(queues);
+        }
+        let used = i128::from(self.limit.get()) - i128::from(now.room());
         u64::try_from(used).unwrap_or(0)
+    }
+
+    /// As `used`, without a recall: off by what other threads just do.
+    fn used_roughly(&self) -> u64 {
+        let room = i128::from(self.state.load().room()) + i128::from(self.lending.room());
+        u64::try_from(i128::from(self.limit.get()) - room).unwrap_or(0)
     }
 
     pub(super) fn limit(&self) -> u64 {
@@ -449,7 +507,7 @@ impl Semaphore {
             reason,
             requested,
             // The numbers are for people: loom need not explore what values they may have.
-            used: if cfg!(cloakroom_loom) { 0 } else { self.used() },
+            used: if cfg!(cloakroom_loom) { 0 } else { self.used_roughly() },
             limit: self.limit.get(),
             waiting: self.waiting(),
         }

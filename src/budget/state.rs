@@ -1,10 +1,10 @@
-//! The packed state: how much room is left, and two flags, in one atomic.
+//! The packed state: how much room is left, and three flags, in one atomic.
 //!
 //! ```text
-//!   63                                             2        1        0
-//!  +-------------------------------------------------+--------+--------+
-//!  | room: bytes left below the limit, signed        | CLOSED | QUEUED |
-//!  +-------------------------------------------------+--------+--------+
+//!   63                                        3       2        1        0
+//!  +-------------------------------------------+------+--------+--------+
+//!  | room: bytes left below the limit, signed  | LENT | CLOSED | QUEUED |
+//!  +-------------------------------------------+------+--------+--------+
 //! ```
 //!
 //! *Room* and not *used*: the limit is then part of the state, and a charge compares against one value
@@ -16,16 +16,21 @@
 //! |---|---|---|
 //! | flags clear, room >= n | `try_acquire(n)` | room - n |
 //! | any | `release(n)` | room + n; who finds `QUEUED` serves the line |
-//! | any, queue locked | `set_queued` | `QUEUED` |
-//! | no `QUEUED`, queue locked and empty | `acquire_or_set_queued(n)` | room - n if room >= n, else `QUEUED` |
+//! | flags clear, queue locked and empty | `acquire_or_set_queued(n)` | room - n, or `QUEUED` if room < n |
+//! | `CLOSED`, queue locked | `set_queued` | `QUEUED` |
 //! | `QUEUED`, queue locked | `grant(n, last)` | room - n, and not `QUEUED` if `last` |
 //! | `QUEUED`, queue locked and empty | `clear_queued` | not `QUEUED` |
 //! | any, queue locked | `close` | `CLOSED`, for good |
-//! | any, queue locked | `resize(delta)` | room + delta |
+//! | any but `LENT`, queue locked | `resize(delta)` | room + delta |
+//! | flags clear, room >= least, queue locked | `begin_lending(least)` | `LENT` |
+//! | `LENT`, room >= n + kept | `acquire_lent(n, kept)` | room - n |
+//! | `LENT`, queue locked | `end_lending(n)` | room + n, and not `LENT` |
+//!
+//! `LENT` excludes the other two flags. While it is set, the shares hold room too (`recall.rs`).
 //!
 //! The argument why no wakeup is lost: a release and the setting of `QUEUED` are read-modify-writes of
 //! the same state, so one comes first. If the release does, whoever sets `QUEUED` sees its bytes in the
-//! value returned, and looks whether it fits. If it does not, the release sees `QUEUED`, takes the
+//! value that it changes, and looks whether it fits. If it does not, the release sees `QUEUED`, takes the
 //! queue's lock and serves. There is no third case, and so no fence.
 //!
 //! Only read-modify-write operations change the state; a plain store would wipe out what others did.
@@ -48,7 +53,9 @@ pub(crate) enum Tier {
 const QUEUED: u64 = 1;
 /// No more charges, ever (invariant 4).
 const CLOSED: u64 = 2;
-const ROOM_SHIFT: u32 = 2;
+/// Some room may be in the shares: a request that does not fit is not refused before it has been recalled.
+const LENT: u64 = 4;
+const ROOM_SHIFT: u32 = 3;
 
 /// The largest limit. One bit less than the field: room can be as low as `-MAX_LIMIT`.
 pub(crate) const MAX_LIMIT: u64 = (1 << (63 - ROOM_SHIFT)) - 1;
@@ -72,6 +79,11 @@ impl Snapshot {
         self.0 & CLOSED != 0
     }
 
+    #[inline]
+    pub(crate) fn is_lent(self) -> bool {
+        self.0 & LENT != 0
+    }
+
     /// Whether `bytes` fit, line or no line.
     #[inline]
     pub(crate) fn fits(self, bytes: u64) -> bool {
@@ -81,7 +93,13 @@ impl Snapshot {
     /// Whether somebody who is not in the line may charge `bytes`.
     #[inline]
     pub(crate) fn admits(self, bytes: u64) -> bool {
-        self.0 & (QUEUED | CLOSED) == 0 && self.fits(bytes)
+        self.0 & (QUEUED | CLOSED | LENT) == 0 && self.fits(bytes)
+    }
+
+    /// Whether it decides that they may not.
+    #[cfg(cloakroom_loom)]
+    pub(crate) fn refuses(self, bytes: u64) -> bool {
+        !self.is_lent() && !self.admits(bytes)
     }
 }
 
@@ -110,10 +128,14 @@ impl State {
         Snapshot(self.0.load(Ordering::Acquire))
     }
 
-    /// Takes `bytes` if they fit and nobody waits. Returns the value after, or the one that refused.
-    /// Lock-free.
+    /// Takes `bytes` if they fit, nobody waits and nothing is lent. Returns the value after, or the one that
+    /// refused. Calls `contended` whenever another thread was faster. Lock-free.
     #[inline]
-    pub(crate) fn try_acquire(&self, bytes: u64) -> Result<Snapshot, Snapshot> {
+    pub(crate) fn try_acquire(
+        &self,
+        bytes: u64,
+        contended: impl Fn(),
+    ) -> Result<Snapshot, Snapshot> {
         // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; a refusal by an old value is one that came
         // a little earlier.
         let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
@@ -128,7 +150,54 @@ impl State {
                 Ok(_) => return Ok(Snapshot(after)),
                 Err(changed) => now = Snapshot(changed),
             }
+            contended();
         }
+    }
+
+    /// Takes `bytes` while room is lent, if at least `kept` are left. Returns the value after, or the one that
+    /// has too little or is not `LENT`. Lock-free.
+    pub(crate) fn acquire_lent(&self, bytes: u64, kept: u64) -> Result<Snapshot, Snapshot> {
+        // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; nobody is refused because of it.
+        let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
+        loop {
+            if !now.is_lent() || !now.fits(bytes.saturating_add(kept)) {
+                return Err(now);
+            }
+            // ORDERING: Acquire / Relaxed [state.acquire_lent] pairs with [state.release].
+            let after = now.0 - units(bytes);
+            match self.0.compare_exchange_weak(now.0, after, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return Ok(Snapshot(after)),
+                Err(changed) => now = Snapshot(changed),
+            }
+        }
+    }
+
+    /// Under the lock: from now on shares may hold room, if no flag is set and the room is at least `least`.
+    /// Returns whether it is so.
+    pub(crate) fn begin_lending(&self, least: u64) -> bool {
+        // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS.
+        let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
+        loop {
+            if !now.admits(least) {
+                return false;
+            }
+            // ORDERING: Relaxed / Relaxed [state.begin_lending]: [share.resume] publishes it.
+            let after = now.0 | LENT;
+            match self.0.compare_exchange_weak(now.0, after, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(changed) => now = Snapshot(changed),
+            }
+        }
+    }
+
+    /// Under the lock, with `LENT` set and all shares recalled: takes back the `bytes` that they had.
+    pub(crate) fn end_lending(&self, bytes: u64) {
+        // Room and flag in one addition, so that nobody is refused in between. It wraps around if they were
+        // less than the flag.
+        let more = units(bytes).wrapping_sub(LENT);
+        // ORDERING: Release [state.end_lending] pairs with [state.acquire] and [state.grant]: passes on what
+        // [share.recall] acquired.
+        self.0.fetch_add(more, Ordering::Release);
     }
 
     /// Under the lock, the queue being empty: takes `bytes` if they fit, or else sets `QUEUED`. In one step, so that
@@ -199,7 +268,7 @@ mod tests {
     #[test]
     fn room_survives_flags_and_a_limit_below_what_is_used() {
         let state = State::new(MAX_LIMIT);
-        assert!(state.try_acquire(MAX_LIMIT).is_ok());
+        assert!(state.try_acquire(MAX_LIMIT, || ()).is_ok());
         state.set_queued();
         state.close();
         state.resize(MAX_LIMIT, 0);
@@ -220,10 +289,27 @@ mod tests {
         }] {
             let state = State::new(10);
             flag(&state);
-            assert!(state.try_acquire(1).is_err());
-            assert!(state.try_acquire(0).is_err());
+            assert!(state.try_acquire(1, || ()).is_err());
+            assert!(state.try_acquire(0, || ()).is_err());
             assert_eq!(state.load().room(), 10);
         }
+    }
+
+    #[test]
+    fn what_is_lent_comes_back_with_the_flag() {
+        let state = State::new(10);
+        assert!(!state.begin_lending(11));
+        assert!(state.begin_lending(10));
+        assert!(state.try_acquire(1, || ()).is_err() && !state.begin_lending(0));
+        assert!(state.acquire_lent(8, 3).is_err());
+        assert!(state.acquire_lent(8, 2).is_ok_and(|after| after.is_lent() && after.room() == 2));
+        state.end_lending(0);
+        let now = state.load();
+        assert!(!now.is_lent() && !now.is_queued() && !now.is_closed());
+        assert_eq!(now.room(), 2);
+        assert!(state.begin_lending(2));
+        state.end_lending(8);
+        assert_eq!(state.load().room(), 10);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A claim as an HTTP body.
+//! Serves a claim as an HTTP body.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -13,26 +13,29 @@ use crate::stash::{Chunks, Claim, Parts};
 
 /// Sends a claim's payload as an HTTP body: for axum, hyper, tonic. Made by [`Claim::into_body`].
 ///
-/// The payload stays charged until the server has dropped the last frame. It counts as delivered when all
-/// of it was handed to the server by then. A body that is dropped before, because the client went away, puts
-/// it back under its ticket, and it can be fetched again, whole; unless [`Claim::on_drop`] said otherwise.
+/// The payload stays charged until the server has dropped the last frame. If the server has been handed all
+/// of it before that, it counts as delivered. If the body is dropped before, because the client went away,
+/// the payload is put back under its ticket, and can be fetched again, whole; unless [`Claim::on_drop`] said
+/// otherwise.
 ///
 /// # Size hint
 ///
-/// Exact, so servers send a `Content-Length`, with one exception: before it is polled, an *empty* payload's
-/// body says neither that it is empty nor that it is at its end. Servers poll no body that says so, and then
-/// an answer to `GET` could not be told from one that has no body (`HEAD`, 204, 304). So an empty payload is
-/// delivered when its end was asked for, and goes out in HTTP/1.1 as chunked, without a `Content-Length`. If
-/// you set `Content-Length: 0` yourself, the body is not polled, and the payload is put back.
+/// It is exact, so servers send a `Content-Length`, with one exception: before it is polled, an *empty*
+/// payload's body reports neither that it is empty nor that it is at its end. Servers do not poll a body that
+/// reports this, and then a response to `GET` could not be told from one that has no body (`HEAD`, 204, 304).
+/// So an empty payload is delivered when its end was asked for, and is sent over HTTP/1.1 as chunked, without
+/// a `Content-Length`. If you set `Content-Length: 0` yourself, the body is not polled, and the payload is
+/// put back.
 ///
 /// # What counts as sent
 ///
-/// Over HTTP/1, hyper drops the body of an answer that has none (`HEAD`, 204, 304), and the payload is put
-/// back. Over HTTP/2 it sends what it was given whatever the method: answer `HEAD` without the body there.
+/// Over HTTP/1, hyper drops the body of a response that has none (`HEAD`, 204, 304), and the payload is put
+/// back. Over HTTP/2 it sends the body it was given whatever the method: answer `HEAD` without the body
+/// there.
 ///
-/// What was handed over and is still in the server's and the system's buffers when a client goes away
-/// cannot be told from what has arrived: with a payload that fits in them (some hundred KiB), a client that
-/// went away may count as served.
+/// Bytes that are still in the server's and the system's buffers when a client goes away cannot be told from
+/// bytes that have arrived: with a payload that fits in them (some hundred KiB), a client that went away may
+/// count as served.
 #[must_use = "a body that is dropped puts its payload back"]
 pub struct ClaimBody {
     parts: Parts,
@@ -43,7 +46,9 @@ where
     P: Send + Sync + 'static,
     O: Send + 'static,
 {
-    /// Turns the claim into an HTTP body: delivered at its end, put back if it is dropped before.
+    /// Turns the claim into an HTTP body, which delivers it at its end.
+    ///
+    /// A body that is dropped before puts the payload back.
     ///
     /// Nothing is copied.
     ///
@@ -87,7 +92,7 @@ impl Body for ClaimBody {
 
     fn size_hint(&self) -> SizeHint {
         if self.parts.left() == 0 && !self.parts.is_at_end() {
-            // Empty, and not to be passed over.
+            // Empty, and the server must still poll it.
             return SizeHint::default();
         }
         SizeHint::with_exact(self.parts.left())

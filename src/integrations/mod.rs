@@ -1,4 +1,4 @@
-//! What other crates expect, each behind the feature with that crate's name.
+//! Connects to other crates' traits, each behind the feature with that crate's name.
 
 #[cfg(feature = "http-body")]
 mod http_body;
@@ -18,7 +18,9 @@ pub use self::stream::{ClaimItems, ClaimStream};
 #[cfg(feature = "tower")]
 pub use self::tower::{PermitBody, RequestBytesFuture, RequestBytesLayer, RequestBytesService};
 
-/// The largest part that is handed to a server at once. A server has few of them in hand at a time, so that
-/// what it has not asked for yet can be told from what it has.
+/// The largest part that is handed to a server at once.
+///
+/// A server holds few of them at a time, so the parts that it has not asked for can be told from those that
+/// it has.
 #[cfg(any(feature = "http-body", feature = "stream"))]
 const FRAME: usize = 64 << 10;

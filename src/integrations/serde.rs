@@ -1,4 +1,4 @@
-//! Tickets in messages, statistics in reports.
+//! Serializes tickets in messages and statistics in reports.
 
 use std::fmt;
 
@@ -10,7 +10,9 @@ use crate::budget::BudgetStats;
 use crate::stash::{Refused, Stats};
 use crate::ticket::Ticket;
 
-/// A string in formats for people, such as JSON; 16 bytes in others, such as postcard.
+/// Writes a string in human-readable formats, and 16 bytes in others.
+///
+/// JSON is human-readable, for example; postcard is not.
 ///
 /// # Examples
 ///
@@ -71,7 +73,7 @@ impl<'de> Visitor<'de> for Binary {
         bytes.try_into().map_err(E::custom)
     }
 
-    /// Some formats have no bytes, only lists of numbers.
+    /// Reads a list of numbers, for formats that have no bytes.
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Ticket, A::Error> {
         let mut bytes = [0; 16];
         for (at, byte) in bytes.iter_mut().enumerate() {

@@ -1,4 +1,4 @@
-//! A claim as a stream: of chunks of bytes, or of a payload's items.
+//! Streams a claim: as chunks of bytes, or as a payload's items.
 
 use std::fmt;
 use std::pin::Pin;
@@ -12,10 +12,9 @@ use crate::stash::{Chunks, Claim, Items, Parts};
 
 /// Streams a claim's payload as bytes, made by [`Claim::into_stream`].
 ///
-/// A chunk is at most 64 KiB. The payload stays charged until the last chunk was dropped. It counts as
-/// delivered when all of it was handed out by then. A stream that is dropped before puts it back, unless
-/// [`Claim::on_drop`] said otherwise. An empty payload is delivered when the stream has answered that this is
-/// the end.
+/// A chunk is at most 64 KiB. The payload stays charged until the last chunk is dropped. If all of it has
+/// been handed out before that, it counts as delivered. A stream that is dropped before puts it back, unless
+/// [`Claim::on_drop`] said otherwise. An empty payload is delivered when the stream has returned its end.
 #[must_use = "a stream that is dropped puts its payload back"]
 pub struct ClaimStream {
     parts: Parts,
@@ -23,10 +22,10 @@ pub struct ClaimStream {
 
 /// Streams the items of a claim's payload, made by [`Claim::into_items`].
 ///
-/// An item is a clone, and is not charged itself: the payload stays charged until the stream has ended or was
+/// An item is a clone, and is not charged itself: the payload stays charged until the stream has ended or is
 /// dropped. It counts as delivered when the last item was handed out. A stream that is dropped before puts it
 /// back, unless [`Claim::on_drop`] said otherwise. A payload without items is delivered when the stream has
-/// answered that this is the end.
+/// returned its end.
 #[must_use = "a stream that is dropped puts its payload back"]
 pub struct ClaimItems<T> {
     items: Items<T>,
@@ -37,7 +36,9 @@ where
     P: Send + Sync + 'static,
     O: Send + 'static,
 {
-    /// Turns the claim into a stream of bytes: delivered at its end, put back if it is dropped before.
+    /// Turns the claim into a stream of bytes, which delivers it at its end.
+    ///
+    /// A stream that is dropped before puts the payload back.
     ///
     /// Nothing is copied.
     ///
@@ -67,10 +68,12 @@ where
         ClaimStream { parts: Parts::new(self) }
     }
 
-    /// Turns the claim into a stream of the payload's items, cloned: messages for tonic, for example.
+    /// Turns the claim into a stream of the payload's items, cloned.
     ///
-    /// Delivered at its end, put back if it is dropped before. Where a `Result` is expected, `map(Ok)` makes
-    /// one.
+    /// The items can be messages for tonic, for example.
+    ///
+    /// It is delivered at its end, put back if it is dropped before. Where a `Result` is expected, `map(Ok)`
+    /// makes one.
     ///
     /// # Examples
     ///

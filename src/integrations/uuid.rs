@@ -1,10 +1,12 @@
-//! A ticket as a [`Uuid`].
+//! Converts between a ticket and a [`Uuid`].
 
 use ::uuid::Uuid;
 
 use crate::ticket::{ParseTicketError, Ticket};
 
-/// Has all of the ticket, the secret among it; and unlike the ticket's, a `Uuid`'s `Debug` writes all of it.
+/// Converts all of the ticket, the secret included.
+///
+/// Unlike the ticket's, a `Uuid`'s `Debug` writes all of it.
 ///
 /// # Examples
 ///
@@ -25,7 +27,7 @@ impl From<Ticket> for Uuid {
     }
 }
 
-/// A `Uuid` of another version or variant is an error.
+/// Converts a `Uuid`. One of another version or variant is an error.
 impl TryFrom<Uuid> for Ticket {
     type Error = ParseTicketError;
 

@@ -1,4 +1,4 @@
-//! Events and numbers for the `metrics` crate.
+//! Reports events and numbers to the `metrics` crate.
 
 use ::metrics::{Label, SharedString, counter, gauge, histogram};
 
@@ -19,8 +19,9 @@ use crate::stash::Stats;
 /// `cloakroom_max_bytes`, `cloakroom_entries`, `cloakroom_claims`, `cloakroom_waiting`,
 /// `cloakroom_waiting_bytes`, `cloakroom_oldest_wait_seconds`.
 ///
-/// An observer that was made with a [name](Self::named) adds the label `stash` to each of them. Several stashes
-/// in one process need names: without, they overwrite each other's gauges and add to the same counters.
+/// An observer that was made with a [name](Self::named) adds the label `stash` to each of them. Several
+/// stashes in one process need names: without, they overwrite each other's gauges and add to the same
+/// counters.
 ///
 /// # Examples
 ///
@@ -51,7 +52,7 @@ impl MetricsObserver {
         Self { name: Some(stash.into()) }
     }
 
-    /// Sets the gauges.
+    /// Sets the gauges to these numbers.
     pub fn record(&self, stats: &Stats) {
         let set = |name: &'static str, value: f64| gauge!(name, self.labels(None)).set(value);
         set("cloakroom_used_bytes", stats.used_bytes as f64);

@@ -1,4 +1,4 @@
-//! What happens, told to whoever wants to know.
+//! Reports events of a stash to an observer.
 
 #[cfg(feature = "metrics")]
 mod metrics;
@@ -15,7 +15,7 @@ pub use self::metrics::MetricsObserver;
 #[cfg(feature = "tracing")]
 pub use self::tracing::TracingObserver;
 
-/// Something that happened in a stash. `bytes` are what is charged: payload size and entry overhead.
+/// Describes an event in a stash. `bytes` are the charge: payload size and entry overhead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
@@ -28,16 +28,16 @@ pub enum Event {
     },
     /// A put or a reservation was refused, at once or after a wait.
     Refused {
-        /// Why.
+        /// The reason.
         reason: Refusal,
-        /// What it asked for.
+        /// The charge that it asked for.
         bytes: u64,
     },
     /// A put or a reservation was granted after a wait.
     Waited {
-        /// What it asked for.
+        /// The charge that it asked for.
         bytes: u64,
-        /// From joining the line until it was polled with its grant.
+        /// The time from joining the wait queue until the poll that found the grant.
         wait: Duration,
     },
     /// An entry was taken, or a claim of it was delivered.
@@ -55,18 +55,18 @@ pub enum Event {
         /// Its charge.
         bytes: u64,
     },
-    /// Entries were removed because their time was up.
+    /// Entries were removed because their deadline had passed.
     Expired {
-        /// How many.
+        /// Their number.
         entries: usize,
-        /// Their charges.
+        /// The sum of their charges.
         bytes: u64,
     },
     /// Entries were cleared, or were left when the last handle was dropped.
     Cleared {
-        /// How many.
+        /// Their number.
         entries: usize,
-        /// Their charges.
+        /// The sum of their charges.
         bytes: u64,
     },
     /// An entry was removed because its ticket was not sent.
@@ -76,11 +76,12 @@ pub enum Event {
     },
 }
 
-/// Told of everything that happens, on the thread that does it, when it is done. Set with
-/// [`Builder::observer`](crate::Builder::observer); without one, nothing is made to be told.
+/// Receives every event on the thread that caused it, after the operation.
 ///
-/// It is called with nothing held, so it may call the stash; but what it does takes the caller's time, and
-/// what it sees of the stash may be further on than the event. A panic in it does not reach the caller.
+/// Set it with [`Builder::observer`](crate::Builder::observer); without an observer, no events are made.
+///
+/// The stash calls it with nothing held, so it may call the stash. Its work takes the caller's time, and the
+/// stash may have moved on since the event. A panic in it does not reach the caller.
 ///
 /// ```
 /// use std::sync::atomic::{AtomicU64, Ordering};
@@ -107,7 +108,7 @@ pub enum Event {
 /// # Ok::<(), cloakroom::ConfigError>(())
 /// ```
 pub trait Observer: Send + Sync + 'static {
-    /// It has happened.
+    /// Receives one event.
     fn event(&self, event: Event);
 }
 
@@ -117,7 +118,7 @@ impl<T: Observer + ?Sized> Observer for Arc<T> {
     }
 }
 
-/// One after the other.
+/// Calls both observers, one after the other.
 impl<A: Observer, B: Observer> Observer for (A, B) {
     fn event(&self, event: Event) {
         self.0.event(event);

@@ -1,4 +1,4 @@
-//! Events for the `tracing` crate.
+//! Reports events to the `tracing` crate.
 
 use std::borrow::Cow;
 

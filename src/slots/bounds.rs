@@ -1,29 +1,32 @@
-//! What may have expired: lower bounds on bounds, in three levels.
+//! Records which entries may have expired: lower bounds on deadlines, in three levels.
 //!
-//! A [`Bound`] stands over a block of slots, over the blocks of a segment, and over the segments of a
-//! shard. Each is at most the earliest deadline below it, so a sweep goes only where a bound has passed,
-//! and a put, whose deadline is mostly later than what is there, mostly leaves them alone.
+//! A [`Bound`] stands over a block of slots, over the blocks of a segment, and over the segments of a shard.
+//! Each bound is at most the earliest deadline below it. So a sweep visits only the parts whose bound has
+//! passed; and a put, whose deadline is mostly later than those already there, mostly leaves bounds
+//! unchanged.
 //!
 //! A sweep raises bounds from the top down, a put lowers them from the bottom up:
 //!
 //! | sweep of a bound that is due | put of an entry with deadline d |
 //! |---|---|
 //! | 1. set it to `NEVER` and `SWEEPING` (RMW) | 1. publish the entry |
-//! | 2. visit what is below (RMW each; of slots, look at the entry) | 2. lower the block's bound to d (always an RMW) |
+//! | 2. visit what is below (bounds by an RMW each, slots by reading their state) | 2. lower the block's bound to d (always an RMW) |
 //! | 3. lower it to the earliest that is left, clear `SWEEPING` | 3. lower the segment's, then the shard's, where they are above d |
 //!
-//! No entry is lost (invariant 9). Sweep's step 2 and put's step 2 are both read-modify-writes of the
-//! block's bound, so one comes first:
+//! No entry is lost (invariant 9). Sweep's step 2 and put's step 2 are both read-modify-writes of the block's
+//! bound, so one comes first:
 //!
-//! - the put's: the sweep sees the entry, or d in the bound, and its step 3 leaves no more than d;
-//! - the sweep's: the put then sees what the sweep did before, above all its step 1 on the segment and the
-//!   shard, so its step 3 finds them above d and lowers them, unless somebody else has.
+//! - If the put's is first, the sweep sees the entry, or d in the bound, and its step 3 leaves no more than
+//!   d.
+//! - If the sweep's is first, the put then sees what the sweep did before, above all its step 1 on the
+//!   segment and the shard. So put's step 3 finds those bounds above d and lowers them, unless another thread
+//!   already has.
 //!
-//! The same holds one level up for a put that found the segment's bound low enough and only read it:
-//! the value it read was written by another's RMW, which came before or after the sweep's visit.
+//! The same holds one level up for a put that found the segment's bound low enough and only read it: the
+//! value it read was written by another thread's RMW, which came before or after the sweep's visit.
 //!
-//! A bound that is `SWEEPING` is not to be trusted yet: a second sweep does not stop at it but looks
-//! below for itself. It leaves the raising to the first.
+//! A bound that is `SWEEPING` is not reliable yet: a second sweep does not stop there but visits what is
+//! below for itself. It leaves raising the bound to the first sweep.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::load_for_cas;
@@ -31,20 +34,20 @@ use crate::sync::load_for_cas;
 /// Nanoseconds on the stash's clock.
 pub(crate) type Nanos = u64;
 
-/// Later than any deadline.
+/// The time that is later than any deadline.
 pub(crate) const NEVER: Nanos = SWEEPING - 1;
-/// Somebody is between step 1 and step 3. The highest bit, above all bounds.
+/// Marks a bound that a sweep is between step 1 and step 3 of. The highest bit, above all deadlines.
 const SWEEPING: u64 = 1 << 63;
 
-/// A lower bound on the bounds below it.
+/// Holds a lower bound on the deadlines below it.
 #[derive(Debug)]
 pub(crate) struct Bound(AtomicU64);
 
-/// What a sweep finds when it comes to a bound.
+/// Says what a sweep finds when it visits a bound.
 enum Visit {
     /// Nothing below can have expired; the bound.
     Later(Nanos),
-    /// Look below. `first`: raise the bound afterwards, with `finish`.
+    /// Visit what is below. `first`: raise the bound afterwards, with `finish`.
     Due { first: bool },
 }
 
@@ -58,15 +61,16 @@ impl Bound {
         Self(AtomicU64::new(NEVER))
     }
 
-    /// The bound, without visiting it. `None`: not to be trusted now.
+    /// Returns the bound without visiting it. `None`: it is not reliable now.
     pub(crate) fn peek(&self) -> Option<Nanos> {
         // ORDERING: Relaxed [bound.peek]: a bound that is due is visited by an RMW.
         let bits = load_for_cas(&self.0, Ordering::Relaxed);
         (bits & SWEEPING == 0).then_some(bits)
     }
 
-    /// Sweeps what is below it, if it is due: `below` does, and returns the earliest deadline that it
-    /// left. Returns the same.
+    /// Calls `below` if the bound is due, and returns the earliest deadline that is left.
+    ///
+    /// `below` sweeps what is below this bound and returns the earliest deadline that it left.
     pub(crate) fn sweep(&self, now: Nanos, below: impl FnOnce() -> Nanos) -> Nanos {
         match self.visit(now) {
             Visit::Later(bound) => bound,
@@ -80,8 +84,11 @@ impl Bound {
         }
     }
 
-    /// Sweep's step 1 if it is due, and its step 2 on the level above in any case: an RMW even if the
-    /// value stays.
+    /// Performs sweep's step 1 if the bound is due, and the level above's step 2.
+    ///
+    /// It is an RMW in any case, even if the value stays the same.
+    ///
+    /// It is an RMW even if the value stays the same.
     fn visit(&self, now: Nanos) -> Visit {
         let before = self.change(|bits| {
             let begin = bits & SWEEPING == 0 && bits <= now;
@@ -96,22 +103,22 @@ impl Bound {
         }
     }
 
-    /// Sweep's step 3: `left` is the earliest that the sweep left below.
+    /// Performs sweep's step 3: `left` is the earliest deadline that the sweep left below.
     fn finish(&self, left: Nanos) {
         self.change(|bits| earliest(bits).min(left));
     }
 
-    /// Put's step 2: an RMW even if the bound is low enough already.
+    /// Performs put's step 2: an RMW even if the bound is low enough already.
     #[inline]
     pub(crate) fn lower(&self, deadline: Nanos) {
         self.change(|bits| lowered(bits, deadline));
     }
 
-    /// Put's step 3: only reads if the bound is low enough.
+    /// Performs put's step 3: only reads if the bound is low enough.
     #[inline]
     pub(crate) fn lower_if_above(&self, deadline: Nanos) {
-        // ORDERING: Acquire [bound.observe] pairs with [bound.change]: who wrote this may have come after a
-        // sweep's visit, and then we must see what that sweep did one level up.
+        // ORDERING: Acquire [bound.observe] pairs with [bound.change]: the writer of this value may have come
+        // after a sweep's visit, and then we must see what that sweep did one level up.
         let bits = self.0.load(Ordering::Acquire);
         if earliest(bits) > deadline {
             self.change_from(bits, |bits| lowered(bits, deadline));

@@ -1,4 +1,4 @@
-//! A claimed slot, from outside: the entry stays where it is while it is being delivered.
+//! Claims a slot: the entry stays in it while it is being delivered.
 
 use std::borrow::Borrow;
 use std::marker::PhantomData;
@@ -16,17 +16,20 @@ pub(crate) unsafe trait MapHandle<P, O> {
     fn map(&self) -> &SlotMap<P, O>;
 }
 
-/// A slot that has been claimed, with what keeps its map alive. It stays claimed until it is put back or
-/// let go.
+/// Holds a claimed slot and a handle that keeps its map alive.
+///
+/// The slot stays claimed until this is put back or removed.
 pub(crate) struct ClaimedSlot<K, P, O> {
     handle: K,
     location: u32,
     fingerprint: Fingerprint,
-    /// Gives out `&P`, whatever thread it is on.
+    /// It lends out `&P`, on any thread.
     entry: PhantomData<(P, fn() -> O)>,
 }
 
 impl<P, O, K: MapHandle<P, O>> ClaimedSlot<K, P, O> {
+    /// Wraps a slot that was just claimed.
+    ///
     /// # Safety
     /// The caller has just claimed the slot at `location` in the handle's map, with this fingerprint.
     pub(super) unsafe fn new(handle: K, location: u32, fingerprint: Fingerprint) -> Self {
@@ -44,7 +47,8 @@ impl<P, O, K: MapHandle<P, O>> ClaimedSlot<K, P, O> {
     }
 
     fn entry(&self) -> &Entry<P, O> {
-        // SAFETY: claimed, and ended by `self` by value only, which no borrow of it outlives.
+        // SAFETY: claimed; only calls that take `self` by value end the claim, and no borrow of it outlives
+        // them.
         unsafe { self.find().2.claimed() }
     }
 
@@ -70,24 +74,31 @@ impl<P, O, K: MapHandle<P, O>> ClaimedSlot<K, P, O> {
         self.find().2.deadline()
     }
 
-    /// Whether the entry was put in with a deadline that was marked as capped.
+    /// Returns whether the entry was inserted with a deadline that was marked as capped.
     pub(crate) fn is_capped(&self) -> bool {
         self.find().2.is_capped()
     }
 
-    /// Changes the deadline that it has when it is live again.
+    /// Sets the deadline that the entry has when it is live again.
     pub(crate) fn renew(&mut self, deadline: Nanos) {
         self.find().2.set_deadline(deadline.min(NEVER - 1));
     }
 
-    /// Makes it live again, as it was, for its ticket. `Err` if all entries were cleared meanwhile: then it can
-    /// only be let go.
+    /// Makes the slot live again, for the same ticket.
+    ///
+    /// # Errors
+    ///
+    /// Returns `self` if all entries were cleared meanwhile: the claimer can then only remove the entry.
+    ///
+    /// # Memory ordering
+    ///
+    /// Release, as for an insert.
     pub(crate) fn put_back(self) -> Result<K, Self> {
         let deadline = self.deadline();
         let (shard, index, slot) = self.find();
         // SAFETY: claimed, and ended here if it returns `true`.
         if unsafe { slot.unclaim(self.fingerprint) } {
-            // A sweep passes over what is claimed, and has perhaps raised the bounds.
+            // A sweep passes over a claimed slot, and may have raised the bounds.
             if let Some((_, bounds)) = shard.segments.location(index) {
                 shard.lower_bounds(bounds, deadline);
             }
@@ -97,7 +108,7 @@ impl<P, O, K: MapHandle<P, O>> ClaimedSlot<K, P, O> {
         }
     }
 
-    /// Takes the entry out. Its slot is free then.
+    /// Moves the entry out and frees its slot.
     pub(crate) fn remove(self) -> (RemovedEntry<P, O>, K) {
         let (shard, index, slot) = self.find();
         let charge = slot.charge_or_link();

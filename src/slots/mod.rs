@@ -1,12 +1,13 @@
-//! The sharded slot map: payloads and who may have them. Knows nothing of budgets.
+//! Stores entries in a sharded slot map and decides which caller gets each of them.
 //!
-//! A ticket says in which slot its entry is, so finding it is indexing, and costs the same whatever is
-//! held. A put takes a free slot of its thread's shard, whose lines stay in its core's cache; a removal
-//! goes to the slot wherever it is, and gives it back to its own shard. All of it is lock-free.
+//! It knows nothing of budgets. A ticket names the slot of its entry, so finding an entry is indexing and
+//! costs the same however many are stored. A put takes a free slot from its thread's shard, whose cache lines
+//! stay with that core. A removal goes to the slot wherever it is, and returns it to the slot's own shard.
+//! All of it is lock-free, except the table of owner quotas.
 //!
-//! The user's code that runs in here is the owner's `Hash`, before a slot is touched, and the owner's
-//! `Eq`, on an entry that is guard and put back if it panics. Payloads and owners are dropped by the callers,
-//! or by [`RemovedBatch`], which holds nothing then but what it drops.
+//! Two pieces of user code run here: the owner's `Hash`, before a slot is touched, and the owner's `Eq`, on
+//! an entry that is guarded and is put back if `Eq` panics. Callers drop payloads and owners, or
+//! [`RemovedBatch`] does, which then holds nothing but what it drops.
 
 mod bounds;
 mod claimed;
@@ -32,6 +33,7 @@ pub(crate) use self::bounds::{NEVER, Nanos};
 pub(crate) use self::claimed::{ClaimedSlot, MapHandle};
 #[cfg(not(cloakroom_loom))]
 use self::free_list::FreeList;
+pub(crate) use self::free_list::POPS_MASK;
 #[cfg(cloakroom_loom)]
 pub(crate) use self::free_list::{FreeList, Links};
 use self::owner_hash::OwnerHasher;
@@ -46,52 +48,57 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{load_for_cas, thread_number};
 use crate::ticket::{Secret, Ticket};
 
-/// The longest time to live, in nanoseconds: a quarter of what the clock can count, so that bounds do not
-/// overflow for as long again.
+/// The longest time to live, in nanoseconds.
+///
+/// It is a quarter of what the clock can count, so deadlines do not overflow for as long again.
 pub(crate) const MAX_TTL: Nanos = 1 << 61;
-/// As many as the bits of a ticket's location that are not the index in a shard.
-const MAX_SHARDS: usize = 1 << (32 - 26);
-/// How many slots a shard may have whatever the others have.
+/// The number of shards that the ticket's location bits beyond the index can name.
+const MAX_SHARDS: usize = 1 << (u32::BITS - INDEX_BITS);
+/// A shard may have this many slots, whatever the others have.
 const RESERVE: u64 = 1024;
 
+/// Maps tickets to entries.
 pub(crate) struct SlotMap<P, O> {
     shards: Box<[CachePadded<Shard<P, O>>]>,
     hasher: OwnerHasher,
-    /// If one owner may not hold all.
+    /// Limits what one owner may hold, if it is limited.
     owners: Option<OwnerQuota>,
 }
 
+/// Owns the slots of a share of the threads.
 struct Shard<P, O> {
     free: FreeList,
     /// Slots below this index have been used; the others never.
     next_unused: AtomicU64,
-    /// Over all segments.
+    /// Covers all segments.
     bound: Bound,
     segments: Segments<P, O>,
 }
 
-/// An entry that was taken out. Payload and owner are to be dropped when nothing is held.
+/// Holds an entry that was removed. The caller drops payload and owner when it holds nothing else.
 pub(crate) struct RemovedEntry<P, O> {
     pub(crate) payload: P,
     pub(crate) owner: O,
     pub(crate) charge: u64,
 }
 
-/// Where a slot is that this thread has guard.
+/// Names a slot that this thread guards: its shard, its index there, its guard.
 type GuardedSlot<'a, P, O> = (&'a Shard<P, O>, u32, SlotGuard<'a, P, O>);
 
-/// What a removal by ticket found.
+/// Says what a removal by ticket found.
 pub(crate) enum Removed<P, O> {
     Delivered(RemovedEntry<P, O>),
-    /// It was there, and its time was up: it is removed all the same.
+    /// The deadline had passed: the entry is removed all the same.
     Expired(RemovedEntry<P, O>),
 }
 
 impl<P, O> SlotMap<P, O> {
-    /// What an entry takes in memory, besides what its payload and owner point at.
+    /// The size of a slot: an entry's memory without what payload and owner point at.
     pub(crate) const ENTRY_BYTES: u64 = size_of::<Slot<P, O>>() as u64;
 
-    /// With `shards` shards, rounded up to a power of two, 64 at most.
+    /// Creates an empty map.
+    ///
+    /// `shards` is rounded up to a power of two, 64 at most.
     pub(crate) fn new(shards: usize, max_bytes_per_owner: Option<u64>) -> Self {
         let shards = shards.next_power_of_two().min(MAX_SHARDS);
         Self {
@@ -104,8 +111,21 @@ impl<P, O> SlotMap<P, O> {
         }
     }
 
-    /// Puts an entry in and returns its ticket. The deadline may be marked as [`CAPPED`]. `Err` if there is no slot left: each shard has some 67
-    /// million.
+    /// Inserts an entry and returns its ticket.
+    ///
+    /// `deadline` may return a deadline that is marked as [`CAPPED`].
+    ///
+    /// # Errors
+    ///
+    /// Returns the payload if no slot is left: a shard has about 67 million.
+    ///
+    /// # Memory ordering
+    ///
+    /// Publishes the entry with Release: a guard, claim or sweep that finds it sees all of it.
+    ///
+    /// # Complexity
+    ///
+    /// O(1). Lock-free; a new segment is one zeroed allocation.
     #[inline]
     pub(crate) fn insert(
         &self,
@@ -119,8 +139,8 @@ impl<P, O> SlotMap<P, O> {
     {
         let secret = Secret::random();
         let fingerprint = self.fingerprint(secret, &owner);
-        // Late, so that a sweep seldom comes between the clock and the bounds; before a slot is touched,
-        // because the clock is user code.
+        // Read late, so that a sweep seldom runs between the clock and the bounds. Read before a slot is
+        // touched, because the clock is user code.
         let marked = deadline();
         let deadline = (marked & !CAPPED).min(NEVER - 1);
         let marked = deadline | marked & CAPPED;
@@ -133,8 +153,18 @@ impl<P, O> SlotMap<P, O> {
         Ok(Ticket::new(location(number, index), secret))
     }
 
-    /// Removes the entry that the ticket is for, if there is one and `owner` is its owner. If its time is up,
-    /// `record_expiry` is called before its slot is free.
+    /// Removes the entry of this ticket if `owner` owns it.
+    ///
+    /// Calls `record_expiry` before the slot is free if the deadline has passed.
+    ///
+    /// # Returns
+    ///
+    /// `None` if there is no such entry, another owner's entry, or one that another call has guarded or
+    /// claimed.
+    ///
+    /// # Complexity
+    ///
+    /// O(1). Lock-free without owner quotas; with them it also locks one shard of their table.
     #[inline]
     pub(crate) fn remove<Q>(
         &self,
@@ -156,8 +186,10 @@ impl<P, O> SlotMap<P, O> {
         Some(if expired { Removed::Expired(gone) } else { Removed::Delivered(gone) })
     }
 
-    /// Claims the entry that the ticket and the owner say, by their fingerprint: who compares them exactly
-    /// is the caller, with [`ClaimedSlot::is_for`], because that can panic and the entry must then be put back.
+    /// Claims the entry that the fingerprint of ticket and owner matches.
+    ///
+    /// The caller then compares them exactly, with [`ClaimedSlot::is_for`]: that can panic, and the entry
+    /// must then be put back.
     pub(crate) fn claim<K, Q>(handle: K, ticket: Ticket, owner: &Q) -> Option<ClaimedSlot<K, P, O>>
     where
         K: MapHandle<P, O>,
@@ -173,7 +205,7 @@ impl<P, O> SlotMap<P, O> {
         Some(unsafe { ClaimedSlot::new(handle, ticket.location(), fingerprint) })
     }
 
-    /// Wins the slot of the entry that the ticket is for, if there is one and `owner` is its owner.
+    /// Guards the slot of this ticket's entry if `owner` owns it.
     #[inline]
     fn guard<Q>(&self, ticket: Ticket, owner: &Q) -> Option<GuardedSlot<'_, P, O>>
     where
@@ -184,8 +216,8 @@ impl<P, O> SlotMap<P, O> {
         let fingerprint = self.fingerprint(secret, owner);
         let (shard, index) = self.find(ticket.location())?;
         let guard = shard.segments.slot(index)?.guard(fingerprint)?;
-        // The owner's `Eq` is user code: the entry goes back if it says no (which takes a collision of
-        // fingerprints), and if it panics.
+        // The owner's `Eq` is user code: the entry is put back if `Eq` answers `false` (which takes a
+        // collision of fingerprints) or panics.
         let guard = PutBack::new(shard, index, guard);
         if !guard.guard.with(|entry| entry.secret == secret && entry.owner.borrow() == owner) {
             return None;
@@ -202,26 +234,36 @@ impl<P, O> SlotMap<P, O> {
         RemovedEntry { payload, owner, charge }
     }
 
-    /// How many entries there are: exact while nobody puts or removes.
+    /// Counts the entries: exact while no call puts or removes.
     pub(crate) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.live()).sum()
     }
 
-    /// How many entries were ever put in, modulo 2^37 for each shard. Exact as [`len`](Self::len) is.
+    /// Counts the entries that a shard has ever stored, modulo 2^37. Exact when [`len`](Self::len) is.
+    ///
+    /// # Returns
+    ///
+    /// `None` if there is no such shard.
     pub(crate) fn inserted(&self, shard: usize) -> Option<u64> {
         let shard = self.shards.get(shard)?;
         Some(u64::from(shard.unused_from()) + shard.free.pops())
     }
 
-    /// Charges the owner's account, if owners have any. What it is told to release later is the entry's
-    /// from then on.
+    /// Charges the owner's quota, if owners have quotas. The caller releases the charge unless an entry takes
+    /// it over.
+    ///
+    /// # Errors
+    ///
+    /// Returns what the owner holds if the charge would exceed the quota.
     pub(crate) fn charge_owner(&self, key: OwnerKey, bytes: u64) -> Result<(), u64> {
         self.owners.as_ref().map_or(Ok(()), |owners| owners.charge(key, bytes))
     }
 
-    /// Charges the owner's account if `attempt` succeeds, as one step for all who look at the account.
+    /// Charges the owner's quota if `attempt` succeeds.
     ///
-    /// `attempt` runs under the account's lock, so it must not wait, wake, or run user code.
+    /// It is one step for all calls that read the quota.
+    ///
+    /// `attempt` runs under the quota's lock, so it must not wait, wake, or run user code.
     pub(crate) fn charge_owner_with<T, E>(
         &self,
         key: OwnerKey,
@@ -234,27 +276,27 @@ impl<P, O> SlotMap<P, O> {
         }
     }
 
-    /// Gives back what was charged and is no entry's.
+    /// Releases a charge that no entry has taken over.
     pub(crate) fn refund_owner(&self, key: OwnerKey, bytes: u64) {
         if let Some(owners) = &self.owners {
             owners.release(key, bytes);
         }
     }
 
-    /// The owner's account, if owners have any.
+    /// Returns the key of the owner's quota, if owners have quotas.
     pub(crate) fn owner_key<Q: Hash + ?Sized>(&self, owner: &Q) -> Option<OwnerKey> {
         self.owners.as_ref()?;
-        // As it is found in a slot again.
+        // The key must equal the one that a removal computes from the slot.
         let secret = Secret::ZERO;
         Some(OwnerKey(self.fingerprint(secret, owner).unmixed(secret)))
     }
 
-    /// What one owner holds.
+    /// Returns what one owner holds, in bytes.
     pub(crate) fn owner_used(&self, key: OwnerKey) -> u64 {
         self.owners.as_ref().map_or(0, |owners| owners.used(key))
     }
 
-    /// What one owner may hold, if that is limited.
+    /// Returns what one owner may hold, if that is limited.
     pub(crate) fn owner_limit(&self) -> Option<u64> {
         self.owners.as_ref().map(OwnerQuota::limit)
     }
@@ -266,13 +308,16 @@ impl<P, O> SlotMap<P, O> {
         }
     }
 
-    /// The secret is random already: only the owner needs hashing, with the stash's key.
+    /// Computes the fingerprint. The secret is random already: only the owner needs hashing, with the stash's
+    /// key.
     #[inline]
     fn fingerprint<Q: Hash + ?Sized>(&self, secret: Secret, owner: &Q) -> Fingerprint {
         Fingerprint::new(self.hasher.hash(owner) ^ secret.low())
     }
 
-    /// A slot for this thread alone: shard and index. A free one of its own shard if possible.
+    /// Allocates a slot for this thread alone: shard and index.
+    ///
+    /// It is a free slot of the thread's own shard if possible.
     #[inline]
     fn allocate(&self) -> Option<(usize, u32)> {
         let own = thread_number() & (self.shards.len() - 1);
@@ -283,10 +328,12 @@ impl<P, O> SlotMap<P, O> {
         }
     }
 
-    /// Its own shard has no free slot. It grows if it is small, so that threads do not meet at one shard's list
-    /// for good; otherwise what others have freed comes first. Slots in memory are then about a quarter more
-    /// than were live at once, and `RESERVE` for each shard, and a sixteenth of that, whichever threads put
-    /// them (invariant 10).
+    /// Allocates a slot when the thread's own shard has no free one.
+    ///
+    /// The own shard grows if it is small, so that threads do not keep meeting at one shard's list. Otherwise
+    /// slots that other shards have freed come first. So the slots in memory are about a quarter more than
+    /// were live at once, and `RESERVE` for each shard, and a sixteenth of that, whichever threads put them
+    /// (invariant 10).
     #[cold]
     fn allocate_elsewhere(&self, own: usize) -> Option<(usize, u32)> {
         let mask = self.shards.len() - 1;
@@ -295,7 +342,7 @@ impl<P, O> SlotMap<P, O> {
         let grown =
             |number: usize| Some((number, self.shards[number].take_next_unused(Grow::Yes)?));
         let slots = |number: usize| u64::from(self.shards[number].unused_from());
-        // All of them together then come to a quarter of the largest.
+        // A shard below this share is small: all the small ones together come to a quarter of the largest.
         let share = 4 * self.shards.len() as u64;
         let small = |beside| slots(own) < RESERVE || slots(own) * share < slots(beside);
         let own_or_freed = |number| {
@@ -312,12 +359,13 @@ impl<P, O> SlotMap<P, O> {
     }
 }
 
-/// Where a slot is, as a ticket says it.
+/// Encodes where a slot is, as a ticket stores it.
 #[inline]
 fn location(shard: usize, index: u32) -> u32 {
     (shard as u32) << INDEX_BITS | index
 }
 
+/// Says whether an allocation may install a new segment.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Grow {
     Yes,
@@ -349,7 +397,7 @@ impl<P, O> Shard<P, O> {
         u64::from(self.unused_from()).saturating_sub(free) as usize
     }
 
-    /// A slot that was never used.
+    /// Takes a slot that was never used.
     fn take_next_unused(&self, grow: Grow) -> Option<u32> {
         // ORDERING: Acquire [next_unused.load_for_cas] pairs with [next_unused.take].
         let mut next_unused = load_for_cas(&self.next_unused, Ordering::Acquire);
@@ -361,8 +409,9 @@ impl<P, O> Shard<P, O> {
                 }
                 self.segments.grow(index);
             }
-            // ORDERING: Release / Acquire [next_unused.take] pairs with [next_unused.load_for_cas]: who installs the next segment
-            // comes after who installed this one, and so after a sweep that did not see this one.
+            // ORDERING: Release / Acquire [next_unused.take] pairs with [next_unused.load_for_cas]: the
+            // thread that installs the next segment comes after the one that installed this segment, and so
+            // after a sweep that did not see this one.
             match self.next_unused.compare_exchange_weak(
                 next_unused,
                 next_unused + 1,
@@ -376,7 +425,7 @@ impl<P, O> Shard<P, O> {
         None
     }
 
-    /// Put's steps 2 and 3 (see `bounds.rs`), the entry being published.
+    /// Lowers the bounds over a published entry: put's steps 2 and 3 (see `bounds.rs`).
     #[inline]
     fn lower_bounds(&self, [block, segment]: [&Bound; 2], deadline: Nanos) {
         block.lower(deadline);
@@ -385,7 +434,7 @@ impl<P, O> Shard<P, O> {
     }
 }
 
-/// A guard slot that goes live again unless it is kept.
+/// Restores a guarded slot when it is dropped, unless it is kept.
 struct PutBack<'a, P, O> {
     shard: &'a Shard<P, O>,
     index: u32,
@@ -413,7 +462,7 @@ impl<P, O> Drop for PutBack<'_, P, O> {
         let guard = unsafe { ManuallyDrop::take(&mut self.guard) };
         let deadline = guard.deadline();
         guard.restore();
-        // A sweep may have come by meanwhile, and have raised the bounds over it.
+        // A sweep may have visited the slot meanwhile and raised the bounds over it.
         if let Some((_, bounds)) = self.shard.segments.location(self.index) {
             self.shard.lower_bounds(bounds, deadline);
         }

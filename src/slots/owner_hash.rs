@@ -1,13 +1,12 @@
-//! The keyed hash of owners.
+//! Hashes owners with a key.
 //!
-//! Its key is the stash's own, secret, and reaches all of the input: no choice of names makes two owners
+//! The key is the stash's own, secret, and reaches all of the input: no choice of names makes two owners
 //! collide in every stash.
 //!
-//! Without accounts, a collision needs the ticket too, and does no more than hide an entry for as long as
-//! two owners are compared. A fast hash (foldhash, with all of its seeds drawn) is enough for that: a pair
-//! of names made for it collides in one stash of some ten million. Where owners have accounts, a collision
-//! would make strangers share one, so there it is SipHash, for which no such pairs are known; it costs 10 to
-//! 20 ns more.
+//! Without quotas, a collision matters only with the ticket, and does no more than hide an entry while two
+//! owners are compared. A fast hash (foldhash, with all of its seeds drawn) is enough for that: two names
+//! made to collide do so in one stash of some ten million. With quotas, a collision would make strangers
+//! share one, so the hash is then SipHash, for which no such pairs are known; it costs 10 to 20 ns more.
 
 use std::hash::{BuildHasher, DefaultHasher, Hash, Hasher, RandomState};
 
@@ -16,12 +15,13 @@ use foldhash::fast::FoldHasher;
 
 use crate::secrets;
 
+/// Hashes owners, fast or strongly.
 pub(super) enum OwnerHasher {
     Fast {
         seed: u64,
         shared: SharedSeed,
     },
-    /// A hasher that has been fed the key, to be cloned.
+    /// A hasher that has been fed the key; each call clones it.
     Strong(DefaultHasher),
 }
 
@@ -32,7 +32,7 @@ impl OwnerHasher {
     }
 
     pub(super) fn strong() -> Self {
-        // `RandomState` draws once a thread, so that copies of a process share its keys: ours come on top.
+        // `RandomState` draws once a thread, so copies of a process share its keys: ours are added.
         let mut keyed = RandomState::new().build_hasher();
         key().into_iter().for_each(|word| keyed.write_u64(word));
         Self::Strong(keyed)
@@ -53,7 +53,7 @@ fn hash_with<Q: Hash + ?Sized>(mut hasher: impl Hasher, owner: &Q) -> u64 {
     hasher.finish()
 }
 
-/// Apart, so that it does not make the calls longer that do not need it.
+/// Hashes an owner with SipHash. Not inlined, so that it does not lengthen the calls that do not need it.
 #[inline(never)]
 fn hash_strongly<Q: Hash + ?Sized>(keyed: &DefaultHasher, owner: &Q) -> u64 {
     hash_with(keyed.clone(), owner)

@@ -1,11 +1,11 @@
-//! What each owner holds, if there is a limit to it.
+//! Counts what each owner holds, if that is limited.
 //!
-//! Accounts are by 62 bits of the owner's keyed hash: the table needs no owner of its own, and a removal
-//! finds the account from the slot alone, without a call to user code. An account disappears with its last
-//! byte.
+//! The key of a quota is 62 bits of the owner's keyed hash: the table stores no owners, and a removal finds
+//! the quota from the slot alone, without calling user code. An owner's count is removed from the table with
+//! its last byte.
 //!
-//! The table is behind locks, by hash, that are held for one look-up and nothing else: without the limit
-//! there is no table, and put and take are lock-free.
+//! The table is behind locks, sharded by hash, that are held for one look-up and nothing else. Without the
+//! limit there is no table, and put and take are lock-free.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -16,23 +16,24 @@ use foldhash::fast::RandomState;
 
 use crate::sync::Mutex;
 
-/// Whose account it is.
+/// Identifies one owner's quota.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct OwnerKey(pub(super) u64);
 
 const SHARDS: usize = if cfg!(cloakroom_loom) { 1 } else { 16 };
 
-/// The keys are a keyed hash already, which nobody outside can choose: any hash spreads them.
-type Accounts = HashMap<OwnerKey, u64, RandomState>;
+/// Counts bytes by owner. The keys are a keyed hash that no client can choose: any hash spreads them.
+type Usage = HashMap<OwnerKey, u64, RandomState>;
 
+/// Limits the bytes of each owner.
 pub(super) struct OwnerQuota {
     limit: u64,
-    shards: Box<[CachePadded<Mutex<Accounts>>]>,
+    shards: Box<[CachePadded<Mutex<Usage>>]>,
 }
 
 impl OwnerQuota {
     pub(super) fn new(limit: u64) -> Self {
-        let shard = || CachePadded::new(Mutex::new(Accounts::default()));
+        let shard = || CachePadded::new(Mutex::new(Usage::default()));
         Self { limit, shards: (0..SHARDS).map(|_| shard()).collect() }
     }
 
@@ -40,48 +41,54 @@ impl OwnerQuota {
         self.limit
     }
 
-    /// The low bits are the phase's.
+    /// Returns the shard of the key. Its lowest two bits are the phase's.
     #[cfg_attr(cloakroom_loom, allow(clippy::modulo_one, reason = "there is one under loom"))]
-    fn shard(&self, key: OwnerKey) -> &Mutex<Accounts> {
+    fn shard(&self, key: OwnerKey) -> &Mutex<Usage> {
         &self.shards[(key.0 >> 2) as usize % SHARDS]
     }
 
-    /// Charges the account, or says what is in it.
+    /// Charges the quota, or returns what the owner holds.
     pub(super) fn charge(&self, key: OwnerKey, bytes: u64) -> Result<(), u64> {
         self.charge_with(key, bytes, || Ok::<_, Infallible>(())).map(|_| ())
     }
 
-    /// Charges the account if `attempt` succeeds, or says what is in it. Nobody sees the account charged for
-    /// an attempt that fails. It runs under the account's lock: it must be short, and no user code.
+    /// Charges the quota if `attempt` succeeds, or returns what the owner holds.
+    ///
+    /// No other call sees the quota charged for an attempt that fails. `attempt` runs under the quota's lock:
+    /// it must be short, and must not run user code.
+    ///
+    /// # Errors
+    ///
+    /// Returns what the owner holds if the charge would exceed the limit. `attempt` is not called then.
     pub(super) fn charge_with<T, E>(
         &self,
         key: OwnerKey,
         bytes: u64,
         attempt: impl FnOnce() -> Result<T, E>,
     ) -> Result<Result<T, E>, u64> {
-        let mut accounts = self.shard(key).lock();
-        let account = accounts.entry(key);
-        let used = match &account {
-            Entry::Occupied(account) => *account.get(),
+        let mut usage = self.shard(key).lock();
+        let entry = usage.entry(key);
+        let used = match &entry {
+            Entry::Occupied(entry) => *entry.get(),
             Entry::Vacant(_) => 0,
         };
         let Some(sum) = used.checked_add(bytes).filter(|sum| *sum <= self.limit) else {
             return Err(used);
         };
         let attempted = attempt();
-        // An account that is empty would never be removed.
+        // An empty count would never be removed.
         if attempted.is_ok() && sum > 0 {
-            account.insert_entry(sum);
+            entry.insert_entry(sum);
         }
         Ok(attempted)
     }
 
     pub(super) fn release(&self, key: OwnerKey, bytes: u64) {
-        let mut accounts = self.shard(key).lock();
-        if let Entry::Occupied(mut account) = accounts.entry(key) {
-            *account.get_mut() -= bytes;
-            if *account.get() == 0 {
-                account.remove();
+        let mut usage = self.shard(key).lock();
+        if let Entry::Occupied(mut entry) = usage.entry(key) {
+            *entry.get_mut() -= bytes;
+            if *entry.get() == 0 {
+                entry.remove();
             }
         }
     }
@@ -90,7 +97,7 @@ impl OwnerQuota {
         self.shard(key).lock().get(&key).copied().unwrap_or(0)
     }
 
-    /// How many accounts there are.
+    /// Counts the owners that hold anything.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.lock().len()).sum()
@@ -108,7 +115,7 @@ mod tests {
         assert_eq!(owners.charge_with(key, 7, || Err::<(), _>("full")), Ok(Err("full")));
         assert_eq!((owners.used(key), owners.len()), (0, 0));
         assert_eq!(owners.charge_with(key, 7, || Ok::<_, ()>("granted")), Ok(Ok("granted")));
-        let not_asked = || -> Result<(), ()> { unreachable!("there is no room in the account") };
+        let not_asked = || -> Result<(), ()> { unreachable!("the quota has no room") };
         assert_eq!(owners.charge_with(key, 4, not_asked), Err(7));
         assert_eq!(owners.charge_with(key, 3, || Err::<(), _>(())), Ok(Err(())));
         assert_eq!(owners.used(key), 7);

@@ -1,20 +1,21 @@
-//! Where a shard's slots live: segments that grow, never move, and are freed with the stash.
+//! Allocates slots in segments that grow, never move, and are freed with the stash.
 //!
-//! Sixteen segments per size, so that about a sixteenth of the slots is ahead of need: 16 segments of
-//! 16 slots, 16 of 32, and so on. With `x = index + 256`, the segment and the offset are bits of `x`:
+//! There are sixteen segments of each size, so that about a sixteenth of the slots is allocated ahead of
+//! need: 16 segments of 16 slots, 16 of 32, and so on. With `x = index + 256`, the segment and the offset are
+//! bits of `x`:
 //!
 //! ```text
 //!   x:  0 .. 0 1 | 4 bits: which of the 16 | offset in the segment
 //!              ^ position: which size
 //! ```
 //!
-//! The first sixteen are found through pointers in the shard itself, so that a small stash is found with one
-//! load and an empty one is small. The others' pointers are in a table that is allocated when the shard needs
-//! the first of them.
+//! The shard itself holds the pointers to the first sixteen, so that a slot of a small stash is found with
+//! one load and an empty stash is small. The pointers to the others are in a table that is allocated when the
+//! shard needs the first of them.
 //!
-//! A segment is one zeroed allocation, `[Slot; len] [Bound; 1 + blocks]`: fresh slots need no writes, so
-//! that growing is not a pause, whatever the size. The first bound is the segment's, the others stand
-//! over its blocks of slots.
+//! A segment is one zeroed allocation, `[Slot; len] [Bound; 1 + blocks]`: new slots need no writes, so
+//! growing causes no pause, whatever the size. The first bound is the segment's, the others stand over its
+//! blocks of slots.
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
 use std::array;
@@ -28,34 +29,34 @@ use super::free_list::Links;
 use super::slot::Slot;
 use crate::sync::atomic::{AtomicPtr, Ordering};
 
-/// log2 of the segments per doubling.
+/// The log2 of the number of segments per doubling.
 const SUB_BITS: u32 = if cfg!(cloakroom_loom) { 1 } else { 4 };
-/// log2 of the slots in the first sixteen segments together.
+/// The log2 of the number of slots in the first sixteen segments together.
 const FIRST_BITS: u32 = if cfg!(cloakroom_loom) { 2 } else { 8 };
-/// log2 of what no index of a shard reaches.
+/// The log2 of a number that no index of a shard reaches.
 pub(super) const INDEX_BITS: u32 = if cfg!(cloakroom_loom) { 3 } else { 26 };
-/// How many slots a shard can have.
+/// The number of slots that a shard can have.
 pub(super) const MAX_SLOTS: u32 = (1 << INDEX_BITS) - (1 << FIRST_BITS);
 const SEGMENTS: usize = ((INDEX_BITS - FIRST_BITS) as usize) << SUB_BITS;
-/// How many segments are found without the table.
+/// The number of segments whose pointers are in the shard itself.
 const NEAR: usize = if cfg!(cloakroom_loom) { 1 } else { 1 << SUB_BITS };
-/// Slots under one bound.
+/// The number of slots under one bound.
 const BLOCK: usize = if cfg!(cloakroom_loom) { 2 } else { 256 };
 
 type Pointers<P, O, const N: usize> = [AtomicPtr<Slot<P, O>>; N];
-/// The pointers to the segments after the near ones.
+/// Holds the pointers to the segments after the near ones.
 type Table<P, O> = Pointers<P, O, { SEGMENTS - NEAR }>;
 
-/// A shard's segments.
+/// Holds the pointers to a shard's segments.
 pub(super) struct Segments<P, O> {
     near: Pointers<P, O, NEAR>,
     /// Null until one of them is needed.
     far: AtomicPtr<Table<P, O>>,
-    /// An `AtomicPtr` may go to any thread, whatever it points at; the slots may not.
+    /// Makes this `Send` and `Sync` only if the slots are: an `AtomicPtr` alone always is.
     owned: PhantomData<Slot<P, O>>,
 }
 
-/// A view of one segment.
+/// Views one segment.
 pub(super) struct Segment<'a, P, O> {
     pub(super) first: u32,
     pub(super) slots: &'a [Slot<P, O>],
@@ -63,7 +64,7 @@ pub(super) struct Segment<'a, P, O> {
     pub(super) blocks: &'a [Bound],
 }
 
-/// Where a slot is: segment number, offset.
+/// Computes where a slot is: segment number and offset.
 #[inline]
 fn locate(index: u32) -> (usize, usize) {
     let x = index + (1 << FIRST_BITS);
@@ -73,7 +74,7 @@ fn locate(index: u32) -> (usize, usize) {
     ((doubling << SUB_BITS | sub) as usize, (x & ((1 << size_bits) - 1)) as usize)
 }
 
-/// The inverse: a segment's first index and its length.
+/// Inverts `locate`: returns a segment's first index and its length.
 #[inline]
 fn span(segment: usize) -> (u32, usize) {
     let segment = segment as u32;
@@ -82,7 +83,7 @@ fn span(segment: usize) -> (u32, usize) {
     ((leading << size_bits) - (1 << FIRST_BITS), 1 << size_bits)
 }
 
-/// How many bounds stand over the blocks of a segment with `len` slots.
+/// Returns the number of bounds over the blocks of a segment with `len` slots.
 const fn blocks(len: usize) -> usize {
     len.div_ceil(BLOCK)
 }
@@ -109,7 +110,7 @@ impl<P, O> Segments<P, O> {
         Some(unsafe { table.as_ref() })
     }
 
-    /// Where the segment's pointer is, if there is a place for it yet.
+    /// Returns the segment's pointer, if it is near or the table exists.
     #[inline]
     fn pointer(&self, number: usize) -> Option<&AtomicPtr<Slot<P, O>>> {
         match self.near.get(number) {
@@ -118,7 +119,7 @@ impl<P, O> Segments<P, O> {
         }
     }
 
-    /// The slot, if its segment exists.
+    /// Returns the slot, if its segment exists.
     #[inline]
     pub(super) fn slot(&self, index: u32) -> Option<&Slot<P, O>> {
         let (segment, offset) = locate(index);
@@ -128,7 +129,7 @@ impl<P, O> Segments<P, O> {
         Some(unsafe { slots.add(offset).as_ref() })
     }
 
-    /// The slot and the bounds over it, lowest first, if its segment exists.
+    /// Returns the slot and the bounds over it, lowest first, if its segment exists.
     #[inline]
     pub(super) fn location(&self, index: u32) -> Option<(&Slot<P, O>, [&Bound; 2])> {
         let (number, offset) = locate(index);
@@ -139,10 +140,11 @@ impl<P, O> Segments<P, O> {
         Some((&segment.slots[offset], [&segment.blocks[offset / BLOCK], segment.bound]))
     }
 
-    /// All segments, for a sweep that has begun. A segment that it misses is installed by a put that
-    /// will see what the sweep did before.
+    /// Iterates over all segments, for a sweep that has begun.
+    ///
+    /// A segment that it misses is installed by a put that will see what the sweep did before.
     pub(super) fn iter(&self) -> impl Iterator<Item = Segment<'_, P, O>> {
-        // Looked for when the near ones are all there, not before.
+        // Read after the near ones, not before.
         let far = iter::once_with(|| confirm(&self.far)).flatten();
         // SAFETY: an installed table lives as long as `self`.
         let far = far.flat_map(|table| unsafe { table.as_ref() });
@@ -152,7 +154,7 @@ impl<P, O> Segments<P, O> {
         })
     }
 
-    /// Makes sure that the slot's segment exists.
+    /// Installs the slot's segment, unless another thread has.
     #[cold]
     pub(super) fn grow(&self, index: u32) {
         let (number, _) = locate(index);
@@ -162,7 +164,7 @@ impl<P, O> Segments<P, O> {
         let pointer = self.pointer(number).expect("near, or in the table");
         let new = allocate::<P, O>(span(number).1);
         if !install(pointer, new) {
-            // SAFETY: ours, and nobody has seen it.
+            // SAFETY: ours, and no other thread has seen it.
             unsafe { free(number, new) };
         }
     }
@@ -170,7 +172,7 @@ impl<P, O> Segments<P, O> {
     fn install_table(&self) {
         let new = Box::into_raw(Box::new(no_segments()));
         if !install(&self.far, new) {
-            // SAFETY: ours, and nobody has seen it.
+            // SAFETY: ours, and no other thread has seen it.
             drop(unsafe { Box::from_raw(new) });
         }
     }
@@ -180,19 +182,19 @@ fn no_segments<P, O, const N: usize>() -> Pointers<P, O, N> {
     array::from_fn(|_| AtomicPtr::new(ptr::null_mut()))
 }
 
-/// Returns whether it is `new` that is installed: another may have come first.
-fn install<T>(place: &AtomicPtr<T>, new: *mut T) -> bool {
+/// Returns whether `new` is installed: another thread's pointer may have been first.
+fn install<T>(pointer: &AtomicPtr<T>, new: *mut T) -> bool {
     // ORDERING: Release / Relaxed [segment.install] pairs with [segment.load] and [segment.confirm].
-    place.compare_exchange(ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed).is_ok()
+    pointer.compare_exchange(ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed).is_ok()
 }
 
-/// What is installed; if nothing is, whoever installs and finds it comes after the sweep that asks.
+/// Loads what is installed. If nothing is, a later install sees the sweep that called this.
 fn confirm<T>(installed: &AtomicPtr<T>) -> Option<NonNull<T>> {
     // ORDERING: Acquire [segment.load] pairs with [segment.install].
     let mut found = installed.load(Ordering::Acquire);
     if found.is_null() {
-        // ORDERING: Release / Acquire [segment.confirm] pairs with [segment.install] and [segment.load]:
-        // an RMW, so that the install comes before it, and is seen here, or after it; then whoever loads
+        // ORDERING: Release / Acquire [segment.confirm] pairs with [segment.install] and [segment.load]: an
+        // RMW, so that the install comes before it, and is seen here, or after it; then a thread that loads
         // the pointer sees our sweep.
         found = installed
             .compare_exchange(found, found, Ordering::Release, Ordering::Acquire)
@@ -217,17 +219,17 @@ impl<P, O> Links for Segments<P, O> {
 
 impl<P, O> Drop for Segments<P, O> {
     fn drop(&mut self) {
-        // ORDERING: Relaxed [segment.last]: nobody else is left.
+        // ORDERING: Relaxed [segment.last]: no other thread is left.
         let table = NonNull::new(self.far.load(Ordering::Relaxed));
-        // SAFETY: ours, from a box, and nobody else is left to look at it.
+        // SAFETY: ours, from a box, and no other thread is left that could read it.
         let table = table.map(|table| unsafe { Box::from_raw(table.as_ptr()) });
         for (number, installed) in
             self.near.iter().chain(table.iter().flat_map(|t| &**t)).enumerate()
         {
-            // ORDERING: Relaxed [segment.last]: nobody else is left.
+            // ORDERING: Relaxed [segment.last]: no other thread is left.
             let slots = installed.load(Ordering::Relaxed);
             if !slots.is_null() {
-                // SAFETY: installed under this number, and nobody else is left to look at it.
+                // SAFETY: installed under this number, and no other thread is left that could read it.
                 unsafe { free(number, slots) };
             }
         }
@@ -242,7 +244,7 @@ fn allocate<P, O>(len: usize) -> *mut Slot<P, O> {
         handle_alloc_error(layout);
     }
     let slots = memory.cast::<Slot<P, O>>();
-    // SAFETY: within the allocation, aligned by its layout, and nobody else's yet. Slots may stay zero.
+    // SAFETY: within the allocation, aligned by its layout, and not shared yet. Slots may stay zero.
     unsafe {
         let bounds = slots.add(len).cast::<Bound>();
         for bound in 0..=blocks(len) {
@@ -256,6 +258,8 @@ fn allocate<P, O>(len: usize) -> *mut Slot<P, O> {
     slots
 }
 
+/// Views the segment that starts at `slots`.
+///
 /// # Safety
 /// The slots were allocated for a segment of this number.
 #[inline]
@@ -273,17 +277,18 @@ unsafe fn view<'a, P, O>(number: usize, slots: NonNull<Slot<P, O>>) -> Segment<'
     }
 }
 
+/// Frees the segment that starts at `slots`.
+///
 /// # Safety
-/// As for `view`, and nobody has a reference to the segment.
+/// As for `view`, and nothing refers to the segment any more.
 unsafe fn free<P, O>(number: usize, slots: *mut Slot<P, O>) {
     let layout = layout::<P, O>(span(number).1);
-    // SAFETY: the layout it was allocated with. Slots and bounds have nothing to drop: entries were
-    // drained.
+    // SAFETY: the layout it was allocated with. Slots and bounds have nothing to drop: entries were drained.
     unsafe { dealloc(slots.cast(), layout) };
 }
 
 impl<P, O> Segment<'_, P, O> {
-    /// Each block: its first index, its slots, its bound.
+    /// Iterates over the blocks: each one's first index, its slots, its bound.
     pub(super) fn blocks(&self) -> impl Iterator<Item = (u32, &[Slot<P, O>], &Bound)> {
         let firsts = (self.first..).step_by(BLOCK);
         firsts.zip(self.slots.chunks(BLOCK)).zip(self.blocks).map(|((f, s), b)| (f, s, b))
@@ -327,7 +332,7 @@ mod tests {
             segments.grow(index);
             let (slot, [block, _]) = segments.location(index).unwrap();
             let number = locate(index).0;
-            // ORDERING: Relaxed [segment.last]: nobody else is here.
+            // ORDERING: Relaxed [segment.last]: no other thread is here.
             let slots =
                 NonNull::new(segments.pointer(number).unwrap().load(Ordering::Relaxed)).unwrap();
             // SAFETY: installed.

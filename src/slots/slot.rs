@@ -1,22 +1,23 @@
-//! One slot: a state machine in one charge_or_link, and the cell that it guards.
+//! Guards one entry with a state machine in one atomic `state`.
 //!
-//! | phase | cell | who may touch the cell | left by |
+//! | phase | cell | may touch the cell | transitions |
 //! |---|---|---|---|
-//! | `FREE` | empty | who popped the slot from the free list | `publish` -> `LIVE` |
-//! | `LIVE` | an entry | nobody: whoever wants it wins it first | `win` -> `BUSY`, `claim` -> `CLAIMED` |
-//! | `BUSY` | an entry | who guard it, alone | `restore` -> `LIVE`, `vacate` -> `FREE` |
-//! | `CLAIMED` | an entry | who claimed it, alone | `unclaim` -> `LIVE`, `vacate` -> `FREE`, `doom` -> `DOOMED` |
-//! | `DOOMED` | an entry | who claimed it, alone | `vacate` -> `FREE` |
+//! | `FREE` | empty | the thread that popped the slot from the free list | `publish` -> `LIVE` |
+//! | `LIVE` | an entry | no thread, until it has guarded or claimed the slot | `guard` -> `BUSY`, `claim` -> `CLAIMED` |
+//! | `BUSY` | an entry | the holder of the guard | `restore` -> `LIVE`, `vacate` -> `FREE` |
+//! | `CLAIMED` | an entry | the claimer | `unclaim` -> `LIVE`, `vacate` -> `FREE`, `doom` -> `DOOMED` |
+//! | `DOOMED` | an entry | the claimer | `vacate` -> `FREE` |
 //!
-//! `BUSY` is for a moment, `CLAIMED` for as long as a delivery takes. A doomed entry was claimed when all
-//! entries were cleared: it is as it was for its claimer, but does not go live again.
+//! A slot is `BUSY` for the length of one call, `CLAIMED` for as long as a delivery takes. An entry is doomed
+//! if it was claimed when all entries were cleared: nothing changes for its claimer, but the entry does not
+//! go live again.
 //!
-//! The charge_or_link of a live slot also holds a fingerprint, 62 bits of the ticket's secret combined with a keyed
-//! hash of the owner: one compare-exchange decides secrecy, ownership, at most once, and staleness
-//! (invariant 7). Another ticket or owner has the same fingerprint once in 2^62 times, and even then the
-//! ticket and the owner are compared before anything is delivered.
+//! The `state` of a live slot also holds a fingerprint: 62 bits of the ticket's secret combined with a keyed
+//! hash of the owner. So one compare-exchange decides secrecy, ownership, at most once, and staleness
+//! (invariant 7). Another ticket or owner has the same fingerprint once in 2^62 times, and even then ticket
+//! and owner are compared before an entry is delivered.
 //!
-//! All bits zero is a free slot that was never used.
+//! A slot whose bits are all zero is free and was never used.
 
 use std::mem::MaybeUninit;
 
@@ -25,19 +26,23 @@ use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::ticket::Secret;
 
-/// Zero, so that fresh memory is free slots.
+/// Zero, so that zeroed memory is free slots.
 const FREE: u64 = 0;
 const LIVE: u64 = 1;
 const BUSY: u64 = 2;
 const CLAIMED: u64 = 3;
 const PHASE: u64 = 3;
-/// Above the phase of a claimed slot, which has no fingerprint.
+/// Marks a claimed slot as doomed, in a bit above the phase.
+///
+/// A claimed slot has no fingerprint there.
 const DOOMED: u64 = CLAIMED | 4;
 
-/// In a slot's deadline, above all deadlines: the entry's time to live is capped, when it is renewed too.
+/// Marks a deadline as capped, in a bit above all deadlines.
+///
+/// The entry's time to live stays capped when it is renewed.
 pub(crate) const CAPPED: Nanos = 1 << 63;
 
-/// What a live slot's charge_or_link is, for a given mixture of secret and owner.
+/// Equals the `state` of a live slot, for a given mixture of secret and owner.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Fingerprint(u64);
 
@@ -47,51 +52,54 @@ impl Fingerprint {
         Self(mixed & !PHASE | LIVE)
     }
 
-    /// What was mixed with the secret, but for the bits that the phase takes.
+    /// Recovers what was mixed with the secret, without the bits that the phase takes.
     #[inline]
     pub(super) fn unmixed(self, secret: Secret) -> u64 {
         (self.0 ^ secret.low()) & !PHASE
     }
 }
 
-/// A sweep's look at a slot, from outside.
+/// Says what a sweep sees of a slot without guarding it.
 pub(super) enum Observed {
     Free,
     Live(Fingerprint, Nanos),
-    /// Somebody has guard it, and will free it or put it back. The deadline is the entry's if it is put
-    /// back, or else too early or too late for nothing.
+    /// Another thread guards it, and frees it or puts it back. If it is put back, the deadline is the
+    /// entry's. If not, a wrong deadline makes a sweep neither miss an entry nor remove one.
     Busy(Nanos),
-    /// Somebody has claimed it, and will free it or put it back as if it were new.
+    /// A claimer has it, and frees it or puts it back as a new entry.
     Claimed,
 }
 
-/// What is in a slot.
+/// Holds what is stored in a slot.
 pub(super) struct Entry<P, O> {
     pub(super) secret: Secret,
     pub(super) owner: O,
     pub(super) payload: P,
 }
 
+/// Holds one entry at a time, and says which thread may touch it.
 pub(super) struct Slot<P, O> {
     state: AtomicU64,
     deadline: AtomicU64,
-    /// While it is live: the entry's charge. Otherwise: a link of the list that it is in.
+    /// The entry's charge while it is live. Otherwise a link of the list that the slot is in.
     charge_or_link: AtomicU64,
     cell: UnsafeCell<MaybeUninit<Entry<P, O>>>,
 }
 
 // SAFETY: the cell is handed from thread to thread with the phase, one at a time, as the table says; the
-// entry in it is only ever moved in, moved out, or looked at by who guard it.
+// entry in it is only ever moved in, moved out, or read by the thread that has guarded or claimed it.
 unsafe impl<P: Send, O: Send> Sync for Slot<P, O> {}
 
-/// A slot that this thread has guard: it alone may touch the entry, until it restores or vacates.
+/// Owns the slot's entry until this thread restores or vacates the slot.
+///
+/// No other thread may touch the entry.
 pub(super) struct SlotGuard<'a, P, O> {
     slot: &'a Slot<P, O>,
     fingerprint: Fingerprint,
 }
 
 impl<P, O> Slot<P, O> {
-    /// Needed only where memory cannot be zeroed into being.
+    /// Creates a free slot, where zeroed memory is not one already.
     #[cfg(cloakroom_loom)]
     pub(super) fn new() -> Self {
         Self {
@@ -102,7 +110,11 @@ impl<P, O> Slot<P, O> {
         }
     }
 
-    /// Puts an entry in and makes it live. The deadline may be marked as [`CAPPED`].
+    /// Stores an entry and makes it live. The deadline may be marked as [`CAPPED`].
+    ///
+    /// # Memory ordering
+    ///
+    /// Release: a thread that guards, claims or observes the entry sees all of it.
     ///
     /// # Safety
     /// The caller has popped the slot from the free list, or is the first to use it, and has not
@@ -129,17 +141,21 @@ impl<P, O> Slot<P, O> {
         self.state.store(fingerprint.0, Ordering::Release);
     }
 
-    /// Wins the slot if it is live with this fingerprint. Lock-free; one attempt.
+    /// Guards the slot if it is live with this fingerprint. Lock-free: one attempt.
+    ///
+    /// # Returns
+    ///
+    /// `None` if the slot is in another phase, or has another fingerprint.
     #[inline]
     pub(super) fn guard(&self, fingerprint: Fingerprint) -> Option<SlotGuard<'_, P, O>> {
-        // ORDERING: Relaxed [slot.peek]: spares those who cannot win the write; the CAS decides.
+        // ORDERING: Relaxed [slot.peek]: spares callers that cannot win the write; the CAS decides.
         if self.state.load(Ordering::Relaxed) != fingerprint.0 {
             return None;
         }
         self.guard_or_observe(fingerprint).ok()
     }
 
-    /// As `win`, or else what is there instead.
+    /// Guards the slot as [`guard`](Self::guard) does, or returns what was there instead.
     #[inline]
     pub(super) fn guard_or_observe(
         &self,
@@ -153,7 +169,7 @@ impl<P, O> Slot<P, O> {
         }
     }
 
-    /// What a sweep sees.
+    /// Reads the slot's phase and deadline without guarding it.
     pub(super) fn observe(&self) -> Observed {
         // ORDERING: Acquire [slot.observe] pairs with [slot.publish]: the deadline is this entry's or a later
         // one's, never an earlier one's.
@@ -170,8 +186,9 @@ impl<P, O> Slot<P, O> {
         }
     }
 
-    /// As `win`, for as long as a delivery takes. It is claimed from the start, so that a doom that comes by
-    /// does not miss it.
+    /// Claims the slot, for as long as a delivery takes. Returns whether it did.
+    ///
+    /// The slot goes from live to claimed in one step, so that a concurrent `doom` does not miss it.
     pub(super) fn claim(&self, fingerprint: Fingerprint) -> bool {
         // ORDERING: Acquire / Relaxed [slot.claim] pairs with [slot.publish]: the entry is visible.
         self.state
@@ -179,9 +196,10 @@ impl<P, O> Slot<P, O> {
             .is_ok()
     }
 
-    /// If it is claimed, it does not go live again. `false`: the claim has ended, and it may be live.
+    /// Dooms a claimed slot, so that it does not go live again. `false`: the claim has ended, and the slot
+    /// may be live.
     pub(super) fn doom(&self) -> bool {
-        // ORDERING: Relaxed / Relaxed [slot.doom]: nothing but the state is read by who finds it.
+        // ORDERING: Relaxed / Relaxed [slot.doom]: the claimer that finds it reads nothing but the state.
         match self.state.compare_exchange(CLAIMED, DOOMED, Ordering::Relaxed, Ordering::Relaxed) {
             Ok(_) => true,
             Err(found) => found & PHASE != LIVE,
@@ -200,12 +218,12 @@ impl<P, O> Slot<P, O> {
             .is_ok()
     }
 
-    /// The entry of a claimed slot.
+    /// Returns the entry of a claimed slot.
     ///
     /// # Safety
     /// The caller has claimed the slot, and does not end the claim while the reference lives.
     pub(super) unsafe fn claimed(&self) -> &Entry<P, O> {
-        // SAFETY: claimed, so there is an entry and nobody else touches it.
+        // SAFETY: claimed, so there is an entry and no other thread touches it.
         self.cell.with(|cell| unsafe { (*cell).assume_init_ref() })
     }
 
@@ -220,8 +238,10 @@ impl<P, O> Slot<P, O> {
         self.deadline.load(Ordering::Relaxed) & CAPPED != 0
     }
 
-    /// Changes the deadline, but not whether it is capped. Only a claimer may: whoever wins the slot afterwards sees
-    /// the new deadline, but a sweep that observed the slot before may have seen the old one.
+    /// Changes the deadline, but not whether it is capped. Only a claimer may call it.
+    ///
+    /// A thread that guards the slot afterwards sees the new deadline. A sweep that observed the slot before
+    /// may have seen the old one.
     pub(super) fn set_deadline(&self, deadline: Nanos) {
         // ORDERING: Relaxed [slot.deadline.get]: after [slot.claim].
         let mark = self.deadline.load(Ordering::Relaxed) & CAPPED;
@@ -244,10 +264,10 @@ impl<P, O> Slot<P, O> {
 }
 
 impl<'a, P, O> SlotGuard<'a, P, O> {
-    /// Lets `f` look at the entry.
+    /// Calls `f` with the entry.
     #[inline]
     pub(super) fn with<R>(&self, f: impl FnOnce(&Entry<P, O>) -> R) -> R {
-        // SAFETY: guard, so there is an entry and nobody else touches it.
+        // SAFETY: guarded, so there is an entry and no other thread touches it.
         self.slot.cell.with(|cell| f(unsafe { (*cell).assume_init_ref() }))
     }
 
@@ -261,7 +281,7 @@ impl<'a, P, O> SlotGuard<'a, P, O> {
         self.slot.charge_or_link()
     }
 
-    /// Makes it live again, as it was.
+    /// Makes the slot live again, as it was.
     pub(super) fn restore(self) {
         self.slot.go_live(self.fingerprint);
     }
@@ -271,25 +291,28 @@ impl<'a, P, O> SlotGuard<'a, P, O> {
         self.fingerprint
     }
 
-    /// Keeps it guard for whoever finds the slot in a list of such slots; see [`Slot::vacate`].
+    /// Leaves the slot guarded, for the owner of a list of such slots; see [`Slot::vacate`].
     pub(super) fn leave_guarded(self) -> &'a Slot<P, O> {
         self.slot
     }
 
-    /// Moves the entry out. The slot is free then, and the caller's to push to the free list.
+    /// Moves the entry out. The slot is then free, and the caller pushes it to the free list.
     #[inline]
     pub(super) fn vacate(self) -> Entry<P, O> {
-        // SAFETY: guard.
+        // SAFETY: guarded.
         unsafe { self.slot.vacate() }
     }
 }
 
 impl<P, O> Slot<P, O> {
+    /// Moves the entry out of a slot and frees the slot.
+    ///
     /// # Safety
-    /// The caller has guard or claimed the slot, and has not restored or vacated it since.
+    /// The caller has guarded or claimed the slot, and has not restored or vacated it since.
     #[inline]
     pub(super) unsafe fn vacate(&self) -> Entry<P, O> {
-        // SAFETY: guard, so there is an entry and it is ours; the phase says that it is gone.
+        // SAFETY: guarded or claimed, so there is an entry and it is ours; the phase then says that it has
+        // gone.
         let entry = self.cell.with_mut(|cell| unsafe { (*cell).assume_init_read() });
         // ORDERING: Relaxed [slot.vacate]: the next user gets the slot through the free list.
         self.state.store(FREE, Ordering::Relaxed);

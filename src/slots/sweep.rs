@@ -1,7 +1,7 @@
-//! What removes many entries: sweeps of what has expired, and clears.
+//! Removes many entries at once: sweeps of what has expired, and clears.
 //!
-//! A sweep looks only where a bound says that something is due (`bounds.rs`), and hands over what it
-//! removed in batches, so that no call is long.
+//! A sweep visits only blocks whose bound says that an entry may be due (`bounds.rs`). It returns what it
+//! removed in batches, so that no call takes long.
 
 use std::mem;
 
@@ -10,12 +10,18 @@ use super::slot::{Entry, Observed, Slot, SlotGuard};
 use super::{Shard, SlotMap, location};
 use crate::sync::contain_panic;
 
-/// A sweep hands over what it removed after about so many entries.
+/// A sweep ends its batch after about this many entries.
 const SWEEP_BATCH: usize = if cfg!(any(cloakroom_loom, miri)) { 2 } else { 512 };
 
 impl<P, O> SlotMap<P, O> {
-    /// Removes entries whose deadline has come, a batch at most. Also returns a lower bound on the
-    /// earliest deadline that is left: if that has come too, there may be more.
+    /// Removes entries whose deadline has passed, one batch at most.
+    ///
+    /// Also returns a lower bound on the earliest deadline that is left: if that has passed too, there may be
+    /// more.
+    ///
+    /// # Complexity
+    ///
+    /// O(shards, and slots in the blocks whose bound is due). Lock-free without owner quotas.
     pub(crate) fn expire(&self, now: Nanos) -> (RemovedBatch<'_, P, O>, Nanos) {
         let mut removed = RemovedBatch::new(self);
         let mut left = NEVER;
@@ -33,7 +39,13 @@ impl<P, O> SlotMap<P, O> {
         (removed, left)
     }
 
-    /// Removes every entry that is there when it comes by, and dooms those that are claimed.
+    /// Removes every entry that it finds live, and dooms claimed ones.
+    ///
+    /// An entry that another call guards is left to that call.
+    ///
+    /// # Complexity
+    ///
+    /// O(slots in memory).
     pub(crate) fn clear(&self) -> RemovedBatch<'_, P, O> {
         let mut removed = RemovedBatch::new(self);
         for (number, shard) in self.shards.iter().enumerate() {
@@ -48,21 +60,23 @@ impl<P, O> SlotMap<P, O> {
     }
 }
 
-/// Goes by what it finds when it loses: who has just claimed the entry may put it back, and who has just put it
-/// back leaves it there.
+/// Clears one slot.
+///
+/// On a failed compare-exchange it retries from the observed state: a claimer that has just claimed the entry
+/// may put it back, and the entry then stays in its slot. A busy slot is left to the holder of its guard.
 fn clear_slot<P, O>(location: u32, slot: &Slot<P, O>, removed: &mut RemovedBatch<'_, P, O>) {
-    let mut look = slot.observe();
+    let mut observed = slot.observe();
     loop {
-        match look {
+        match observed {
             Observed::Live(fingerprint, _) => match slot.guard_or_observe(fingerprint) {
                 Ok(guard) => return removed.add(location, guard),
-                Err(found) => look = found,
+                Err(found) => observed = found,
             },
             Observed::Claimed => {
                 if slot.doom() {
                     return;
                 }
-                look = slot.observe();
+                observed = slot.observe();
             }
             Observed::Free | Observed::Busy(_) => return,
         }
@@ -85,8 +99,9 @@ impl<P, O> Shard<P, O> {
     }
 }
 
-/// The earliest deadline that `sweep` leaves in the `parts`. Stops when the batch is full; what was not
-/// looked at is then as good as due.
+/// Returns the earliest deadline that `sweep` leaves in the `parts`.
+///
+/// Stops when the batch is full: parts that it did not visit count as due.
 fn earliest<T, P, O>(
     parts: impl Iterator<Item = T>,
     removed: &mut RemovedBatch<'_, P, O>,
@@ -113,7 +128,7 @@ fn expire_block<P, O>(
         match slot.observe() {
             Observed::Live(fingerprint, deadline) if deadline <= now => {
                 let Some(guard) = slot.guard(fingerprint) else { continue };
-                // It may have been claimed, renewed and put back since it was observed.
+                // Another call may have claimed, renewed and put it back since it was observed.
                 let deadline = guard.deadline();
                 if deadline <= now {
                     removed.add(location, guard);
@@ -122,21 +137,22 @@ fn expire_block<P, O>(
                     left = left.min(deadline);
                 }
             }
-            // Who has guard it may put it back.
+            // The holder of the guard may put the entry back.
             Observed::Live(_, deadline) | Observed::Busy(deadline) => left = left.min(deadline),
-            // Who has claimed it will lower the bounds when it is put back.
+            // The claimer lowers the bounds when it puts the entry back.
             Observed::Claimed | Observed::Free => {}
         }
     }
     left
 }
 
-/// Entries that a sweep has removed: out of everybody's reach, but still in their slots, which are linked
-/// by their words. Dropping it frees the slots and drops payloads and owners, so nothing else may be
-/// held by then.
+/// Holds entries that a sweep has removed, still in their slots.
+///
+/// No other thread can reach them; the slots are linked through `charge_or_link`. The drop frees the slots
+/// and drops payloads and owners, so the caller must hold nothing else when it drops this.
 pub(crate) struct RemovedBatch<'a, P, O> {
     map: &'a SlotMap<P, O>,
-    /// Place + 1 of the first; 0: none.
+    /// The location of the first, plus 1; 0: none.
     first: u64,
     count: usize,
     bytes: u64,
@@ -166,7 +182,7 @@ impl<'a, P, O> RemovedBatch<'a, P, O> {
         self.count
     }
 
-    /// The sum of the charges.
+    /// Returns the sum of the charges.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -175,13 +191,13 @@ impl<'a, P, O> RemovedBatch<'a, P, O> {
 impl<P, O> Drop for RemovedBatch<'_, P, O> {
     fn drop(&mut self) {
         while let Some(location) = self.first.checked_sub(1) {
-            let (shard, index) = self.map.find(location as u32).expect("a slot that was guard");
-            let slot = shard.segments.slot(index).expect("a slot that was guard");
+            let (shard, index) = self.map.find(location as u32).expect("a slot that was guarded");
+            let slot = shard.segments.slot(index).expect("a slot that was guarded");
             self.first = slot.charge_or_link();
-            // SAFETY: `add` was given the slot as guard, and left it so.
+            // SAFETY: `add` was given the slot guarded, and left it so.
             let Entry { owner, payload, .. } = unsafe { slot.vacate() };
             shard.free.push(&shard.segments, index);
-            // One by one: a second panic while the first unwinds could not be contained.
+            // Contained one by one: a second panic while the first unwinds could not be contained.
             contain_panic(|| drop(owner));
             contain_panic(|| drop(payload));
         }
@@ -193,7 +209,7 @@ mod tests {
     use super::super::PutBack;
     use super::*;
 
-    /// Entries of one deadline in every shard, each shard ending in the middle of nothing: with a batch.
+    /// Stores entries with one deadline in every shard, one batch in each.
     #[test]
     fn a_sweep_that_fills_its_batch_says_that_there_is_more() {
         let map = SlotMap::<Vec<u8>, ()>::new(4, None);

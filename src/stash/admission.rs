@@ -1,5 +1,6 @@
-//! Decides whether a request gets its bytes: from the owner's quota first, then from the budget, immediately or
-//! after a wait.
+//! Decides whether a request gets its bytes, immediately or after a wait.
+//!
+//! The owner's quota is charged first, then the budget.
 //!
 //! There is one path. Every entry point makes a [`Request`] and attempts it; one that may wait turns a refused
 //! attempt into an [`Admit`], which joins the wait queue without a second attempt.
@@ -25,17 +26,17 @@ use crate::slots::OwnerKey;
 use crate::sync::Arc;
 use crate::ticket::Ticket;
 
-/// What all handles share, borrowed from one of them or owned.
+/// Refers to what all handles share, borrowed from one of them or owned.
 pub(super) type InnerRef<'a, P, O> = MaybeOwned<'a, Arc<Inner<P, O>>>;
 
-/// What a payload needs to be stored.
+/// Holds what a payload needs to be stored.
 pub(super) struct Admitted<'a, P, O> {
     pub(super) permit: Permit<'a>,
     /// As many bytes as the permit's, if owners have quotas.
     pub(super) owner_charge: Option<OwnerCharge<'a, P, O>>,
 }
 
-/// Bytes charged to an owner's quota, released on drop.
+/// Holds bytes charged to an owner's quota, and releases them on drop.
 pub(super) struct OwnerCharge<'a, P, O> {
     inner: InnerRef<'a, P, O>,
     key: OwnerKey,
@@ -48,8 +49,9 @@ impl<'a, P, O> OwnerCharge<'a, P, O> {
         Self::charge(inner, key, bytes, |used| inner.refuse_for_quota(used, bytes))
     }
 
-    /// As `open`, for bytes that the budget has granted already: neither a close nor a lowered limit takes
-    /// them away.
+    /// Charges the quota as `open` does, for bytes that the budget has granted already.
+    ///
+    /// Neither a close nor a lowered limit takes these bytes away.
     pub(super) fn open_for_granted(
         inner: &InnerRef<'a, P, O>,
         key: OwnerKey,
@@ -83,7 +85,7 @@ impl<P, O> Drop for OwnerCharge<'_, P, O> {
     }
 }
 
-/// A request for admission that has not joined the wait queue.
+/// Describes a request for admission that has not joined the wait queue.
 pub(super) struct Request<'a, P, O> {
     inner: InnerRef<'a, P, O>,
     /// The owner's quota, if owners have quotas.
@@ -98,7 +100,7 @@ impl<'a, P, O> Request<'a, P, O> {
     }
 
     /// Admits the request immediately, or refuses it. Expired entries are no reason to refuse (invariant 9).
-    #[inline]
+    #[inline(always)]
     pub(super) fn attempt(&self) -> Result<Admitted<'a, P, O>, AcquireError> {
         match self.key {
             None => Ok(Admitted { permit: self.acquire()?, owner_charge: None }),
@@ -116,7 +118,7 @@ impl<'a, P, O> Request<'a, P, O> {
         Ok(Admitted { permit, owner_charge: Some(owner_charge) })
     }
 
-    #[inline]
+    #[inline(always)]
     fn acquire(&self) -> Result<Permit<'a>, AcquireError> {
         match &self.inner {
             MaybeOwned::Borrowed(inner) => inner.budget.try_acquire(self.charge),
@@ -142,8 +144,9 @@ impl<'a, P, O> Request<'a, P, O> {
 }
 
 impl<P, O> Inner<P, O> {
-    /// Charges quota and budget in one step, so that a request that the budget refuses never makes another of
-    /// its owner see a full quota.
+    /// Charges quota and budget in one step.
+    ///
+    /// So a request that the budget refuses never makes another request of its owner see a full quota.
     fn acquire_for(&self, key: OwnerKey, bytes: u64) -> Result<Permit<'_>, AcquireError> {
         self.retry(|| {
             let acquire = || self.budget.acquire_fast(bytes);
@@ -155,7 +158,7 @@ impl<P, O> Inner<P, O> {
         })
     }
 
-    /// Attempts again while expired entries can be removed: those of anybody are no reason to refuse.
+    /// Attempts again while expired entries can be removed: they are no reason to refuse.
     fn retry<T>(&self, attempt: impl Fn() -> Result<T, AcquireError>) -> Result<T, AcquireError> {
         let is_lack_of_room =
             |refusal: &AcquireError| matches!(refusal.reason, Refusal::Full | Refusal::OwnerFull);
@@ -163,8 +166,8 @@ impl<P, O> Inner<P, O> {
         retry_after_expiry(attempt(), is_lack_of_room, reclaim, attempt)
     }
 
-    /// The refusal of a request beyond the quota. What the budget would refuse anyway is refused for the
-    /// budget's reason.
+    /// Refuses a request beyond the quota. If the budget would refuse it anyway, the budget's reason is
+    /// reported.
     fn refuse_for_quota(&self, used: u64, bytes: u64) -> AcquireError {
         if self.budget.is_closed() {
             self.budget.refusal(Refusal::Closed, bytes)
@@ -182,8 +185,12 @@ impl<P, O> Inner<P, O> {
 }
 
 impl<P, O: Hash> Inner<P, O> {
-    /// Stores what has been admitted. Fails only if there are no slots left.
-    #[inline]
+    /// Stores what has been admitted.
+    ///
+    /// # Errors
+    ///
+    /// Returns the payload and the refusal if no slot is left.
+    #[inline(always)]
     pub(super) fn store(
         &self,
         admitted: Admitted<'_, P, O>,
@@ -259,7 +266,9 @@ impl<'a, P, O, U> Admit<'a, P, O, U> {
 }
 
 impl<'a, P, O, U: GiveUp> Admit<'a, P, O, U> {
-    /// Changes the step only after the work of the step: a panic in user code leaves it to the next poll.
+    /// Polls the admission by one step after another.
+    ///
+    /// It changes the step only after the work of the step: a panic in user code leaves it to the next poll.
     fn poll_admission(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -1,4 +1,4 @@
-//! Wakes sleepers: at the end of the stash, and when a deadline appears that is earlier than they know.
+//! Wakes sleepers at the end of the stash, and when an earlier deadline appears.
 
 use std::task::Waker;
 
@@ -6,23 +6,23 @@ use crate::slots::{NEVER, Nanos};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, contain_panic};
 
-/// When the next sweep is due; see `expiry.rs`.
+/// Holds the time of the next sweep; see `expiry.rs`.
 #[derive(Debug)]
 pub(crate) struct NextSweep(AtomicU64);
 
 impl NextSweep {
-    /// No sleeper sweeps: 0, so that no put wakes.
+    /// Creates it for no sleepers: the time is 0, so that no put wakes.
     pub(crate) fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
-    /// Before a sweep.
+    /// Begins a sweep: the next one is at no time yet.
     pub(crate) fn begin(&self) {
         // ORDERING: Acquire [next_sweep.begin] pairs with [next_sweep.lower]: a put that came before has lowered its bounds.
         self.0.swap(NEVER, Ordering::Acquire);
     }
 
-    /// After a sweep: plans the next at `until`. Returns when it is due.
+    /// Plans the next sweep at `until`, after a sweep. Returns when it is due.
     pub(crate) fn plan(&self, until: Nanos) -> Nanos {
         self.lower(until).min(until)
     }
@@ -44,7 +44,7 @@ impl NextSweep {
     }
 }
 
-/// The sleepers of a stash: reapers, and threads that block on it. See `expiry.rs`.
+/// Lists the sleepers of a stash: reapers, and threads that block on it. See `expiry.rs`.
 pub(crate) struct Alarms {
     sleepers: Mutex<Sleepers>,
     pub(super) next_sweep: NextSweep,
@@ -72,15 +72,18 @@ impl Alarms {
         sleepers.wakers.len() - 1
     }
 
-    /// Has the sleeper woken by `waker`, once.
+    /// Registers `waker` to wake the sleeper, once.
     pub(super) fn watch(&self, sleeper: usize, waker: &Waker) {
-        // Cloned before the lock is taken, and the old one dropped after: user code.
+        // The wakers are user code: the new one is cloned before the lock is taken, and the old one is
+        // dropped after.
         let waker = waker.clone();
         let old = self.sleepers.lock().wakers[sleeper].replace(waker);
         drop(old);
     }
 
-    /// Dismisses the sleeper, and wakes another, which sweeps and so learns what this one had planned.
+    /// Removes the sleeper and wakes another.
+    ///
+    /// The other sweeps, and so learns what this one had planned.
     pub(super) fn leave(&self, sleeper: usize) {
         let (own, next) = {
             let mut sleepers = self.sleepers.lock();
@@ -88,7 +91,7 @@ impl Alarms {
             sleepers.vacant.push(sleeper);
             (own, sleepers.wakers.iter_mut().find_map(Option::take))
         };
-        // A sleeper that plans meanwhile sweeps again, and without any no put needs to wake.
+        // A sleeper that plans meanwhile sweeps again. Without sleepers, no put needs to wake one.
         self.next_sweep.notify_earlier(0);
         drop(own);
         if let Some(waker) = next {

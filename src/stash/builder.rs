@@ -1,4 +1,4 @@
-//! Settings of a stash, and what is wrong with them.
+//! Configures a stash and checks the settings.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -20,15 +20,15 @@ use crate::slots::{MAX_TTL, SlotMap};
 const DEFAULT_TTL: Duration = Duration::from_secs(600);
 
 impl<P, O> Stash<P, O> {
-    /// Starts making a stash.
+    /// Starts configuring a stash.
     pub fn builder() -> Builder<P, O> {
         Builder::new()
     }
 }
 
-/// Settings of a [`Stash`], made by [`Stash::builder`].
+/// Configures a [`Stash`], made by [`Stash::builder`].
 ///
-/// `W` says how payloads are weighed: `()` by their [`Payload`] size, [`Weigher`] by a closure.
+/// `W` selects how payloads are weighed: `()` by their [`Payload`] size, [`Weigher`] by a closure.
 #[must_use = "a builder does nothing until it is built"]
 pub struct Builder<P, O, W = ()> {
     /// `()`: by the payload's size.
@@ -65,12 +65,13 @@ impl<P, O> Builder<P, O> {
     /// Charges each entry what `weigh` returns, and the entry overhead.
     ///
     /// Without it, an entry is charged its payload's [`size`](Payload::size). Set it for payloads of other
-    /// crates' types, which need not be a [`Payload`] then, and for owners that have memory of their own, which
-    /// is not counted otherwise.
+    /// crates' types, which then need not be a [`Payload`], and for owners that have memory of their own,
+    /// which is not counted otherwise.
     ///
-    /// It is called once for each put, on the thread that puts, before the stash is asked for room: it may call
-    /// the stash. What it returned then is released later, whatever it would return by that time. A weight
-    /// that exceeds the limit is refused as [`TooLarge`](crate::Refusal::TooLarge).
+    /// It is called once for each put, on the thread that puts, before the stash is asked for room: it may
+    /// call the stash. The weight that it returned then is what is released later, even if it would return
+    /// another by that time. A weight that exceeds the limit is refused as
+    /// [`TooLarge`](crate::Refusal::TooLarge).
     ///
     /// # Panics
     ///
@@ -91,7 +92,7 @@ impl<P, O> Builder<P, O> {
     /// # Ok::<(), cloakroom::ConfigError>(())
     /// ```
     ///
-    /// A payload that is no [`Payload`]:
+    /// A payload that is not a [`Payload`]:
     ///
     /// ```
     /// # use cloakroom::Stash;
@@ -117,14 +118,14 @@ impl<P, O> Builder<P, O> {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] that names the setting that is wrong, and why.
+    /// A [`ConfigError`] that names the setting that is wrong, and says why.
     ///
     /// # Complexity
     ///
-    /// The first stash of a process takes longer: it counts the cores, and with the feature `quanta` and no
-    /// [`clock`](Self::clock) of your own it compares the processor's counter with the system's clock, which blocks
-    /// the thread for about a millisecond, and for 200 at most. To have that done at a time of your choosing,
-    /// build a stash at the start. Any later stash takes a few microseconds, and a few hundred bytes for each
+    /// The first stash of a process takes longer: it counts the cores. With the feature `quanta` and no
+    /// [`clock`](Self::clock) of your own, it also compares the processor's counter with the system's clock,
+    /// which blocks the thread for about a millisecond, and for 200 at most. To choose when that happens,
+    /// build a stash at the start. A later stash takes a few microseconds, and a few hundred bytes for each
     /// core while it is empty.
     pub fn build(self) -> Result<Stash<P, O>, ConfigError>
     where
@@ -140,7 +141,7 @@ impl<P, O> Builder<P, O, Weigher<P, O>> {
     ///
     /// # Errors
     ///
-    /// A [`ConfigError`] that names the setting that cannot be.
+    /// A [`ConfigError`] that names the setting that is wrong, and says why.
     pub fn build(self) -> Result<Stash<P, O>, ConfigError>
     where
         P: Send + 'static,
@@ -175,7 +176,8 @@ impl<P, O, W> Builder<P, O, W> {
     ///
     /// # What is counted
     ///
-    /// - What each payload says its size is, or the [weigher](Self::weigher) says of owner and payload.
+    /// - The size of each payload as it reports it, or the weight that the [weigher](Self::weigher) returns
+    ///   for owner and payload.
     /// - The [entry overhead](Self::entry_overhead): the slot that an entry is in.
     ///
     /// # What is not counted
@@ -185,21 +187,22 @@ impl<P, O, W> Builder<P, O, W> {
     ///   be an owner.
     /// - Spare capacity of payloads, and what the allocator adds.
     /// - Payloads of puts that [wait](Stash::put), each in its future.
-    /// - Slots without an entry. Slots' memory is kept for later entries until the stash is dropped. There are
-    ///   about 4/3 slots for each entry of the most that were there at once, and about 1,100 for each shard
-    ///   in use (four shards per core). At most `max_bytes / entry_overhead` entries are there at once, so
-    ///   slots take at most `4/3 * max_bytes * slot / entry_overhead`, where `slot` is the default of
-    ///   `entry_overhead`; with the default that is `4/3 * max_bytes`. This is reached when
-    ///   payloads were all empty once; with payloads of a kilobyte it is a tenth of `max_bytes`. A process
-    ///   that must not use twice `max_bytes` for slots and payloads, whatever clients send, sets a higher entry
-    ///   overhead: four times the default bounds the slots to a third of `max_bytes`.
+    /// - Slots without an entry. Slots' memory is kept for later entries until the stash is dropped. There
+    ///   are about 4/3 slots for each entry of the most that were stored at once, and about 1,100 for each
+    ///   shard in use (four shards per core). At most `max_bytes / entry_overhead` entries are stored at
+    ///   once, so slots take at most `4/3 * max_bytes * slot / entry_overhead`, where `slot` is the default
+    ///   of `entry_overhead`; with the default that is `4/3 * max_bytes`. This is reached when all payloads
+    ///   were once empty; with payloads of a kilobyte it is a tenth of `max_bytes`. A process that must not
+    ///   use twice `max_bytes` for slots and payloads, whatever clients send, sets a higher entry overhead:
+    ///   four times the default bounds the slots to a third of `max_bytes`.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self
     }
 
-    /// How long an entry can be taken after it was put. Above zero, up to 73 years. Ten minutes unless
-    /// set.
+    /// Sets how long an entry can be taken after it was put.
+    ///
+    /// Above zero, up to 73 years. Ten minutes unless set.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl;
         self
@@ -218,20 +221,23 @@ impl<P, O, W> Builder<P, O, W> {
         self
     }
 
-    /// The clock that bounds are kept by. Unless set, it is a monotonic one: with the feature `quanta`,
-    /// which is on unless you turn it off, the processor's counter, if that runs evenly. It is held against the
-    /// system's clock when a process builds its first stash, which takes about a millisecond then, and 200 at
-    /// most.
+    /// Sets the clock that measures deadlines.
+    ///
+    /// Unless set, it is a monotonic one: with the feature `quanta`, which is on by default, it is the
+    /// processor's counter, if that runs evenly. When a process builds its first stash, the counter is
+    /// compared with the system's clock, which takes about a millisecond, and 200 at most.
     pub fn clock(mut self, clock: impl Clock) -> Self {
         self.clock = Some(Box::new(clock));
         self
     }
 
-    /// For bursts: so many bytes above `max_bytes`. What is admitted with any of its bytes up there lives no
-    /// longer than `ttl`. There is one budget and one line: a put waits only when the overflow is full too.
+    /// Allows `bytes` beyond `max_bytes`, for bursts.
     ///
-    /// Above zero, and together with `max_bytes` at most [`Budget::MAX_LIMIT`]; `ttl` above zero and no longer
-    /// than the stash's.
+    /// An entry that uses any of these bytes expires after `ttl` at most. There is one budget and one wait
+    /// queue: a put waits only when the overflow is full too.
+    ///
+    /// `bytes` must be above zero, and together with `max_bytes` at most [`Budget::MAX_LIMIT`]; `ttl` must be
+    /// above zero and no longer than the stash's.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -255,13 +261,14 @@ impl<P, O, W> Builder<P, O, W> {
         self
     }
 
-    /// How many bytes one owner may hold, with what is in line for the owner: a put beyond it is refused at
-    /// once, as [`OwnerFull`](crate::Refusal::OwnerFull), and stands in nobody's way. Above the entry
-    /// overhead.
+    /// Sets how many bytes one owner may hold, counting its waiting requests.
     ///
-    /// With it puts and takes look up the owner's account, under a lock that is shared with about a sixteenth
-    /// of the owners and held for that look-up only, and hash the owner with SipHash, so that nobody can choose
-    /// names that share an account. Without it, there are no accounts.
+    /// A put beyond it is refused immediately, as [`OwnerFull`](crate::Refusal::OwnerFull), and delays no
+    /// other. It must be above the entry overhead.
+    ///
+    /// With it, puts and takes look up the owner's quota under a lock. The lock is shared with about a
+    /// sixteenth of the owners and held for that look-up only. The owner is hashed with SipHash, so that no
+    /// client can choose names that share a quota. Without it, no quotas are kept.
     ///
     /// When several reasons to refuse apply, the order is [`Closed`](crate::Refusal::Closed),
     /// [`TooLarge`](crate::Refusal::TooLarge), `OwnerFull`, [`Full`](crate::Refusal::Full).
@@ -282,8 +289,10 @@ impl<P, O, W> Builder<P, O, W> {
         self
     }
 
-    /// How many may be in line: one more is refused at once, as [`QueueFull`](crate::Refusal::QueueFull). With
-    /// 0 nobody waits. No limit unless set.
+    /// Sets how many requests may wait.
+    ///
+    /// One more is refused immediately, as [`QueueFull`](crate::Refusal::QueueFull). With 0 no request waits.
+    /// No limit unless set.
     ///
     /// ```
     /// # use cloakroom::{Refusal, Stash};
@@ -302,14 +311,16 @@ impl<P, O, W> Builder<P, O, W> {
         self
     }
 
-    /// How many bytes all who are in line may ask for together: one who would exceed it is refused at once,
-    /// as [`QueueFull`](crate::Refusal::QueueFull). No limit unless set.
+    /// Sets how many bytes all waiting requests may ask for together.
+    ///
+    /// A request that would exceed it is refused immediately, as [`QueueFull`](crate::Refusal::QueueFull). No
+    /// limit unless set.
     pub fn max_waiting_bytes(mut self, bytes: u64) -> Self {
         self.max_waiting_bytes = bytes;
         self
     }
 
-    /// Whom to tell what happens. Nobody unless set.
+    /// Sets the observer that receives every event. None unless set.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observer = Some(Box::new(observer));
         self
@@ -371,10 +382,10 @@ impl<P, O, W> Builder<P, O, W> {
             return wrong("entry_overhead", problem);
         }
         match max_bytes_per_owner {
-            Some(0) => wrong("max_bytes_per_owner", "is zero: nobody could put anything".into()),
+            Some(0) => wrong("max_bytes_per_owner", "is zero: no owner could put anything".into()),
             Some(bytes) if bytes < entry_overhead => {
                 let problem = format!(
-                    "{bytes} is less than entry_overhead, {entry_overhead}: nobody could put anything"
+                    "{bytes} is less than entry_overhead, {entry_overhead}: no owner could put anything"
                 );
                 wrong("max_bytes_per_owner", problem)
             }
@@ -401,18 +412,18 @@ fn check_ttl(setting: &'static str, ttl: Duration) -> Result<(), ConfigError> {
         return Err(ConfigError::new(setting, "its ttl is zero: entries would never be there"));
     }
     if ttl.as_nanos() > u128::from(MAX_TTL) {
-        let problem = format!("{ttl:?} is more than 73 years, which bounds cannot count");
+        let problem = format!("{ttl:?} is more than 73 years, which deadlines cannot count");
         return Err(ConfigError::new(setting, problem));
     }
     Ok(())
 }
 
-/// Four per core, so that threads seldom share one. Cores are counted once a process.
+/// Returns four shards per core, so that threads seldom share one. Cores are counted once a process.
 fn shards() -> usize {
     if cfg!(cloakroom_loom) {
         1
     } else {
-        // Asking the system takes longer than all the rest of `build`.
+        // Asking the system takes longer than the rest of `build` together.
         static CORES: OnceLock<usize> = OnceLock::new();
         4 * CORES.get_or_init(|| thread::available_parallelism().map_or(4, usize::from))
     }

@@ -1,4 +1,4 @@
-//! What happens after put: a payload on its way out, still charged.
+//! Claims a payload for a delivery: it stays stored and charged until the claim ends.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -17,17 +17,22 @@ use crate::sync::contain_panic;
 use crate::ticket::Ticket;
 
 impl<P, O> Stash<P, O> {
-    /// Claims the payload for a delivery, if the ticket is good and `owner` is its owner. It stays where it
-    /// is, and charged, until the [`Claim`] is finished; meanwhile nobody else can take or claim it. A claim
-    /// that is dropped unfinished puts it back.
+    /// Claims the payload for a delivery, if the ticket is good for this owner.
     ///
-    /// # Errors
+    /// The payload stays in its slot, and charged, until the [`Claim`] is finished; meanwhile no other call
+    /// can take or claim it. A claim that is dropped unfinished puts it back.
     ///
-    /// There are none: as for [`take`](Self::take) all are `None`, claimed by another among them.
+    /// # Returns
+    ///
+    /// `None` as for [`take`](Self::take), and for an entry that is claimed already.
+    ///
+    /// # Memory ordering
+    ///
+    /// The put of the payload happens before this returns the claim, and so does an earlier claim's put back.
     ///
     /// # Complexity
     ///
-    /// As [`take`](Self::take); the claim is also a handle, so it counts a reference.
+    /// O(1), as [`take`](Self::take); the claim is also a handle, so it counts a reference.
     ///
     /// # Examples
     ///
@@ -55,36 +60,43 @@ impl<P, O> Stash<P, O> {
     }
 }
 
-/// What becomes of a claim that is dropped before it was finished.
+/// Selects what a claim does when it is dropped before it was finished.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnDrop {
-    /// It is put back, under the same ticket.
+    /// Puts the payload back, under the same ticket.
     #[default]
     PutBack,
-    /// Its payload is dropped, and counts as delivered.
+    /// Drops the payload, which counts as delivered.
     Finish,
 }
 
-/// A payload that is being delivered, made by [`Stash::claim`]. It is charged until it is delivered, and can
-/// be put back until then. It can be read in place: a claim is a `Deref` to the payload.
+/// Holds a payload that is being delivered, made by [`Stash::claim`].
 ///
-/// Exactly one thing becomes of it: it is delivered ([`into_inner`](Self::into_inner), or
-/// [`into_bytes`](Self::into_bytes) with the last clone's drop), it is put back, or it goes, because its time
-/// was up or the stash was cleared while it was claimed. Dropping it unfinished puts it back, unless
-/// [`on_drop`](Self::on_drop) says otherwise.
+/// The payload is charged until it is delivered, and can be put back until then. It can be read in place: a
+/// claim is a `Deref` to the payload.
 ///
-/// A claim is also a handle of the stash. One that is leaked stays charged for good.
+/// A claim ends in exactly one way. It is delivered ([`into_inner`](Self::into_inner), or
+/// [`into_bytes`](Self::into_bytes) with the last clone's drop). Or it is put back. Or its entry is removed,
+/// because its deadline has passed or the stash was cleared while it was claimed. Dropping it unfinished puts
+/// it back, unless [`on_drop`](Self::on_drop) says otherwise.
+///
+/// A claim is also a handle of the stash. A leaked claim stays charged, and keeps the stash alive.
 #[must_use = "a claim that is dropped puts its payload back"]
 pub struct Claim<P, O> {
-    /// Until it is finished.
+    /// `None` once it is finished.
     slot: Option<ClaimedSlot<Stash<P, O>, P, O>>,
     ticket: Ticket,
-    /// If something was said.
+    /// `None` unless the caller set it.
     on_drop: Option<OnDrop>,
 }
 
 impl<P, O> Claim<P, O> {
-    /// Of what the fingerprint of ticket and owner has found.
+    /// Makes a claim of a slot that the fingerprint of ticket and owner has matched.
+    ///
+    /// # Returns
+    ///
+    /// `None` if ticket or owner differ, or if the deadline has passed. The entry is then put back, or
+    /// removed as expired.
     pub(crate) fn new<Q>(
         slot: ClaimedSlot<Stash<P, O>, P, O>,
         ticket: Ticket,
@@ -117,18 +129,20 @@ impl<P, O> Claim<P, O> {
         self.slot.as_ref().expect("a claim that is not finished")
     }
 
-    /// Its ticket, which is good again once it is put back.
+    /// Returns the claim's ticket, which is good again once the claim is put back.
     pub fn ticket(&self) -> Ticket {
         self.ticket
     }
 
-    /// What it is charged, in bytes: the payload's size when it was put, and the entry overhead.
+    /// Returns the claim's charge in bytes.
+    ///
+    /// It is the payload's size when it was put, and the entry overhead.
     #[must_use]
     pub fn charge(&self) -> u64 {
         self.slot().charge()
     }
 
-    /// Says what becomes of the claim if it is dropped before it was finished.
+    /// Selects what the claim does if it is dropped before it was finished.
     ///
     /// Every conversion honours it: a reader, body or stream that was not read to its end, and the last clone
     /// of [`into_bytes`](Self::into_bytes). Unless set, all of them put the payload back, except bytes, which
@@ -147,8 +161,8 @@ impl<P, O> Claim<P, O> {
     ///
     /// # Returns
     ///
-    /// `false`, and nothing changes, if the entry's time was up already: expired is expired. If the stash was cleared
-    /// meanwhile, the entry is gone when it is put back, renewed or not.
+    /// `false`, and nothing changes, if the entry's deadline has passed already. If the stash was cleared
+    /// meanwhile, the entry is removed when it is put back, renewed or not.
     ///
     /// # Examples
     ///
@@ -170,7 +184,8 @@ impl<P, O> Claim<P, O> {
     pub fn renew(&mut self, ttl: Duration) -> bool {
         let slot = self.slot.as_mut().expect("a claim that is not finished");
         let now = slot.handle().inner.now();
-        // A sweep that saw the entry before it was claimed goes by the old deadline, and only if that has come.
+        // A sweep that saw the entry before it was claimed uses the old deadline, and only if that has
+        // passed.
         if slot.deadline() <= now {
             return false;
         }
@@ -182,7 +197,7 @@ impl<P, O> Claim<P, O> {
         true
     }
 
-    /// Delivered: the payload, and its bytes are free.
+    /// Finishes the delivery: releases the bytes and returns the payload.
     #[must_use]
     pub fn into_inner(mut self) -> P {
         let slot = self.slot.take().expect("a claim that is not finished");
@@ -191,16 +206,26 @@ impl<P, O> Claim<P, O> {
         stash.inner.deliver(gone)
     }
 
-    /// Puts the payload back, under the same ticket, for the same owner, until the same deadline, or the
-    /// [renewed](Self::renew) one. Returns whether it is there again: if its time was up, or the stash was cleared while it was claimed, it has
-    /// gone, and counts as expired or cleared.
+    /// Puts the payload back, under the same ticket, owner and deadline.
     ///
-    /// It needs no room, so it cannot fail for lack of it.
+    /// If the claim was [renewed](Self::renew), the deadline is the new one. Putting back needs no room, so
+    /// it cannot fail for lack of it.
+    ///
+    /// # Returns
+    ///
+    /// Whether the entry can be taken again. If its deadline has passed, or the stash was cleared while it
+    /// was claimed, it is removed instead, and counts as expired or cleared.
+    ///
+    /// # Memory ordering
+    ///
+    /// It happens before the next [`take`](Stash::take) or [`claim`](Stash::claim) of the ticket.
     pub fn put_back(mut self) -> bool {
         self.return_it()
     }
 
-    /// As [`put_back`](Self::put_back), with a new time to live, if the options have one: see [`renew`](Self::renew).
+    /// Puts the payload back, with the options' new time to live, if they have one.
+    ///
+    /// See [`renew`](Self::renew).
     ///
     /// # Examples
     ///
@@ -229,7 +254,7 @@ impl<P, O> Claim<P, O> {
         true
     }
 
-    /// Delivered when it is dropped: the payload first, then its bytes are free.
+    /// Finishes the delivery on a drop: drops the payload first, then releases its bytes.
     fn finish(&mut self) {
         let Some(slot) = self.slot.take() else { return };
         let (bytes, (gone, stash)) = (slot.charge(), slot.remove());
@@ -239,8 +264,11 @@ impl<P, O> Claim<P, O> {
     }
 }
 
-/// What has been found by its fingerprint goes back if its owner is another, or if the owner's `Eq`, which is
-/// user code, panics. It has not been claimed by then.
+/// Puts the entry back if ticket or owner differ, or if the owner's `Eq` panics.
+///
+/// `Eq` is user code.
+///
+/// The entry does not count as claimed while this holds it.
 struct Found<P, O>(Option<ClaimedSlot<Stash<P, O>, P, O>>);
 
 impl<P, O> Drop for Found<P, O> {
@@ -249,11 +277,11 @@ impl<P, O> Drop for Found<P, O> {
     }
 }
 
-/// Makes the entry live again; or lets it go, if its time is up or if it was cleared meanwhile.
+/// Makes the entry live again, or removes it if it expired or was cleared meanwhile.
 fn give_back<P, O>(slot: ClaimedSlot<Stash<P, O>, P, O>) -> Option<Stash<P, O>> {
     let (mut now, bytes, deadline) = (0, slot.charge(), slot.deadline());
-    // The clock is user code, and this may be a drop while another panic unwinds: without the time it is put
-    // back, and the next sweep looks.
+    // The clock is user code, and this may be a drop while another panic unwinds: if the clock fails, the
+    // entry is put back, and the next sweep checks its deadline.
     contain_panic(|| now = slot.handle().inner.now());
     if deadline <= now {
         slot.handle().inner.counters.expired.add(1);
@@ -263,7 +291,7 @@ fn give_back<P, O>(slot: ClaimedSlot<Stash<P, O>, P, O>) -> Option<Stash<P, O>> 
     }
     match slot.put_back() {
         Ok(stash) => {
-            // A reaper that looked meanwhile has passed over it.
+            // A reaper that swept meanwhile has passed over the entry.
             stash.inner.alarms.notify_earlier(deadline);
             Some(stash)
         }
@@ -301,7 +329,8 @@ where
     /// ```
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
-        // User code: if it panics, nothing has been delivered, and the claim is still one that puts back.
+        // User code: if it panics, nothing has been delivered, and dropping the claim still puts the payload
+        // back.
         let _ = self.as_ref();
         let what = self.on_drop.unwrap_or(OnDrop::Finish);
         Bytes::from_owner(self.on_drop(what))

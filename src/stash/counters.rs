@@ -1,9 +1,10 @@
 //! Counts events as they happen; `stats.rs` reads the counts.
 
 use crate::error::Refusal;
+use crate::slots::POPS_MASK;
 use crate::sync::{Mutex, StatCounter};
 
-/// What is counted as it happens: nothing on the way of a put or a take that goes well.
+/// Counts refusals, waits, claims and removals. A put or a take that succeeds immediately adds nothing.
 pub(super) struct Counters {
     pub(super) expired: StatCounter,
     pub(super) cleared: StatCounter,
@@ -16,16 +17,13 @@ pub(super) struct Counters {
     pub(super) seen: Mutex<Seen>,
 }
 
-/// What `stats` remembers from one call to the next.
+/// Keeps what `stats` has read, from one call to the next.
 #[derive(Default)]
 pub(super) struct Seen {
-    /// Of each shard, what its counter said, which wraps, and what that has come to.
+    /// For each shard: the last value of its counter, which wraps, and the unwrapped total.
     inserted: Vec<(u64, u64)>,
     pub(super) delivered: u64,
 }
-
-/// The bits of a shard's counter.
-const COUNTER: u64 = (1 << 37) - 1;
 
 impl Counters {
     pub(super) fn new() -> Self {
@@ -48,7 +46,7 @@ impl Counters {
 }
 
 impl Seen {
-    /// How many entries were ever stored: the sum of the shards' counters, unwrapped.
+    /// Returns the number of entries ever stored: the sum of the shards' counters, unwrapped.
     pub(super) fn stored(&mut self, counters: impl Iterator<Item = u64>) -> u64 {
         let mut sum = 0;
         for (shard, counter) in counters.enumerate() {
@@ -56,7 +54,7 @@ impl Seen {
                 self.inserted.push((0, 0));
             }
             let (seen, total) = &mut self.inserted[shard];
-            *total += counter.wrapping_sub(*seen) & COUNTER;
+            *total += counter.wrapping_sub(*seen) & POPS_MASK;
             *seen = counter;
             sum += *total;
         }

@@ -1,4 +1,4 @@
-//! Delivers a payload in parts: what has been read decides whether the claim is finished or put back.
+//! Delivers a payload in parts, and finishes the claim or puts it back.
 //!
 //! The parts of one delivery share the claim by reference count. The last of them to be dropped ends it:
 //! delivered if all bytes had been handed out, otherwise as [`Claim::on_drop`] says.
@@ -79,7 +79,7 @@ macro_rules! chunks_of_lists {
 
 chunks_of_lists!(Vec<T>, VecDeque<T>, Box<[T]>, Arc<[T]>);
 
-/// The part of a payload that has not been handed out yet.
+/// Holds the part of a payload that has not been handed out yet.
 pub(crate) struct Parts {
     /// The rest of the current chunk.
     rest: Bytes,
@@ -91,11 +91,11 @@ pub(crate) struct Parts {
     left: u64,
 }
 
-/// A claim that parts are read from, whatever its types.
+/// Gives out parts of a claim, whatever the claim's types.
 trait Source: Send + Sync {
-    /// The chunk, as bytes that keep the claim.
+    /// Returns the chunk, as bytes that keep the claim.
     fn bytes(self: Arc<Self>, index: usize) -> Bytes;
-    /// All of it has been handed out: the last part's drop delivers.
+    /// Records that all of it has been handed out: the last part's drop delivers.
     fn complete(&self);
 }
 
@@ -117,18 +117,18 @@ impl Parts {
         Self { rest: Bytes::new(), source: Some(Arc::new(source)), next: 0, chunks, left }
     }
 
-    /// How many bytes have not been handed out.
+    /// Returns the number of bytes that have not been handed out.
     pub(crate) fn left(&self) -> u64 {
         self.left
     }
 
-    /// Whether the end was reached. An empty payload's is reached when it is asked for.
+    /// Returns whether the end was reached. An empty payload's is reached when it is asked for.
     #[cfg(feature = "http-body")]
     pub(crate) fn is_at_end(&self) -> bool {
         self.source.is_none()
     }
 
-    /// Fills `rest`, if there is more. `false`: this is the end, and somebody has asked for more.
+    /// Fills `rest`, if there is more. `false`: this is the end, and a caller has asked for more.
     fn fill(&mut self) -> bool {
         while self.rest.is_empty() {
             let (Some(source), true) = (&self.source, self.next < self.chunks) else {
@@ -152,7 +152,9 @@ impl Parts {
         Some(part)
     }
 
-    /// The next bytes, which are not handed out until they are [consumed](Self::consume). Empty at the end.
+    /// Returns the next bytes, which are not handed out until they are [consumed](Self::consume).
+    ///
+    /// It returns no bytes at the end.
     pub(crate) fn peek(&mut self) -> &[u8] {
         self.fill();
         &self.rest
@@ -184,7 +186,7 @@ impl Parts {
     }
 }
 
-/// The claim, shared by the parts of its delivery.
+/// Holds the claim, shared by the parts of its delivery.
 struct Delivery<P, O, K> {
     /// Until it is dropped.
     claim: Option<Claim<P, O>>,
@@ -219,7 +221,7 @@ impl<P, O, K> Drop for Delivery<P, O, K> {
     }
 }
 
-/// One chunk of a payload, which keeps the claim.
+/// Holds one chunk of a payload, and keeps the claim.
 struct Chunk<P, O, K> {
     delivery: Arc<Delivery<P, O, K>>,
     index: usize,
@@ -238,7 +240,9 @@ impl std::fmt::Debug for Parts {
     }
 }
 
-/// Gives out a payload's items one by one, as clones, so that it can still be put back.
+/// Gives out a payload's items one by one, as clones.
+///
+/// So the payload can still be put back.
 #[cfg(feature = "stream")]
 pub(crate) struct Items<T> {
     source: Option<Box<dyn ItemSource<T>>>,
@@ -279,7 +283,7 @@ impl<T> Items<T> {
         Self { source: Some(Box::new(claim)), next: 0, len }
     }
 
-    /// How many items have not been handed out.
+    /// Returns the number of items that have not been handed out.
     pub(crate) fn left(&self) -> usize {
         self.len - self.next
     }
@@ -295,7 +299,9 @@ impl<T> Items<T> {
     }
 }
 
-/// If all items were handed out, the end need not have been asked for. Of none it must.
+/// Finishes the claim if all items were handed out, even without a call for the end.
+///
+/// A payload without items is finished only if its end was asked for.
 #[cfg(feature = "stream")]
 impl<T> Drop for Items<T> {
     fn drop(&mut self) {

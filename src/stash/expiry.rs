@@ -1,4 +1,4 @@
-//! Removes what has expired: on demand, and for sleepers that look when the next deadline comes.
+//! Removes expired entries: on demand, and for sleepers, at the next deadline.
 //!
 //! A sleeper is a reaper, or a thread that blocks on the stash. It sleeps until the earliest deadline that its
 //! sweep left, and never longer than one time to live. So a put need not wake it: an entry that the sweep did
@@ -25,7 +25,7 @@ use crate::budget::Reclaim;
 use crate::observe::Event;
 use crate::slots::Nanos;
 
-/// When a sleeper sweeps again.
+/// Says when a sleeper sweeps again.
 pub(super) struct Plan {
     pub(super) until: Nanos,
     pub(super) wait: Duration,
@@ -47,20 +47,21 @@ impl<P, O> Inner<P, O> {
         (entries, next)
     }
 
-    /// One sweep of a sleeper.
+    /// Sweeps once, for a sleeper.
     pub(super) fn sweep_and_plan(&self) -> Plan {
         self.alarms.next_sweep.begin();
         let now = self.now();
         let (removed, next) = self.expire_batch(now);
-        // From the start of the sweep on; but the sweep and the user code that it ran have taken their time.
+        // Counted from the start of the sweep: the sweep and the user code that it ran have taken some of the
+        // time.
         let until = self.alarms.next_sweep.plan(next.min(now.saturating_add(self.ttl)));
         let wait = until.saturating_sub(self.now());
-        // Due, but nothing to remove: another thread is removing it. Not so short as to spin.
+        // An entry is due, but none could be removed: another thread is removing it. Not so short as to spin.
         let wait = if removed == 0 && until <= now { wait.max(1_000_000) } else { wait };
         Plan { until, wait: Duration::from_nanos(wait), removed }
     }
 
-    /// Whether to sweep before the planned time: something expires sooner.
+    /// Returns whether to sweep before the planned time: an entry expires sooner.
     pub(super) fn is_due_earlier(&self, plan: &Plan) -> bool {
         self.alarms.next_sweep.get() < plan.until
     }
@@ -76,7 +77,7 @@ impl<P: Send, O: Send> Reclaim for Inner<P, O> {
     }
 
     fn reclaim_before_sleep(&self, sleeper: usize, waker: &Waker) -> Duration {
-        // Before the sweep: what appears after it finds the waker.
+        // Registered before the sweep: a deadline that appears after it finds the waker.
         self.alarms.watch(sleeper, waker);
         let plan = self.sweep_and_plan();
         if plan.removed > 0 || self.is_due_earlier(&plan) { Duration::ZERO } else { plan.wait }

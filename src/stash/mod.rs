@@ -1,8 +1,9 @@
-//! The stash: a budget and a slot map behind one handle.
+//! Joins a budget and a slot map behind one handle: the stash.
 //!
-//! This file has the handle, and what needs no waiting: take, collect, clear, close, counts. What every
-//! handle shares is in `shared.rs`. `admission.rs` decides whether a request gets its bytes, now or after a
-//! wait; `put.rs` and `reserve.rs` are its callers. `claim.rs` delivers, `reaper.rs` expires without traffic.
+//! This file has the handle and the operations that need no waiting: take, sweep, clear, close, counts.
+//! `shared.rs` has what all handles share. `admission.rs` decides whether a request gets its bytes,
+//! immediately or after a wait; `put.rs` and `reserve.rs` call it. `claim.rs` delivers, `reaper.rs` expires
+//! without traffic.
 
 mod admission;
 mod alarms;
@@ -51,32 +52,32 @@ pub use self::stats::{Refused, Stats};
 pub use self::unsent::Unsent;
 use crate::ticket::Ticket;
 
-/// A memory-bounded, drain-on-read stash: a payload goes in under a ticket and comes out once, to its
-/// owner, before its time is up.
+/// Stores each payload under a ticket until its owner takes it, once, or it expires.
 ///
-/// `P` is what is stored, `O` who may take it: anything with `Eq` and `Hash`, such as a user id, looked up
-/// by borrow as in a `HashMap`; `()` for a stash without owners. Its `Hash` should tell owners apart: while
-/// an owner who hashes like the right one, and has the ticket, is compared, a `take` by the right one can
-/// find nothing.
+/// It is memory-bounded, and each payload is delivered at most once. `P` is the type of the payloads. `O` is
+/// the type of their owners: anything with `Eq` and `Hash`, such as a user id, looked up by borrow as in a
+/// `HashMap`; `()` for a stash without owners. The owners' `Hash` should tell them apart: while an owner with
+/// the same hash as the right one, and with the ticket, is compared, a `take` by the right owner can find
+/// nothing.
 ///
 /// A `Stash` is a handle: cloning it is cheap, and all clones are the same stash. Claims and reservations are
-/// handles, too. When the last one is dropped, the entries that are left are dropped and their bytes released:
-/// clones of its [`budget`](Self::budget) live on, and serve whoever waits there.
+/// handles, too. When the last handle is dropped, the remaining entries are dropped and their bytes released.
+/// Clones of its [`budget`](Self::budget) live on, and grant the bytes to their waiters.
 ///
 /// # What it promises
 ///
 /// - The charges (payload sizes and entry overheads) never sum to more than the limit.
-/// - When it is full, [`put`](Self::put) waits in line, strictly first come first served. While anybody
-///   waits nobody overtakes, not even with a request that would fit.
+/// - When it is full, [`put`](Self::put) waits in the wait queue, strictly first come, first served. While a
+///   request waits no other overtakes it, not even one that would fit.
 /// - Nothing is evicted: a ticket is good until its payload is taken, or expires, or is cleared. Every
 ///   refusal hands the payload back.
-/// - Unknown ticket, wrong owner, expired, already taken: all are `None`, and change nothing for anybody.
+/// - Unknown ticket, wrong owner, expired, already taken: all are `None`, and change nothing for any caller.
 ///
 /// # Re-entrancy and panics
 ///
-/// User code (a waker, the drop of a payload, an owner's `Eq`, the clock) may call any method of the
-/// same stash. A panic in *somebody else's* code that a call happens to run (another task's waker, the
-/// drop of another's payload) does not reach the caller; a panic in the caller's own (its owner's `Eq`,
+/// User code (a waker, the drop of a payload, an owner's `Eq`, the clock) may call any method of the same
+/// stash. A panic in *another caller's* code that a call happens to run (another task's waker, the drop of
+/// another caller's payload) does not reach this caller. A panic in the caller's own code (its owner's `Eq`,
 /// its payload's size) does, and leaves everything consistent.
 ///
 /// # Memory ordering
@@ -88,18 +89,20 @@ use crate::ticket::Ticket;
 /// |---|---|
 /// | a put, or the put of a [`Reservation`] | the [`take`](Self::take) or [`claim`](Self::claim) of its ticket; the drop of its payload |
 /// | a [`Claim`] that is put back | the next `take` or `claim` of its ticket |
-/// | whatever gives bytes back: a `take`, the end of a claim, a reservation's drop, a [`gc`](Self::gc) or [`clear`](Self::clear) | a put, reservation or permit that uses them, whether it waited or not |
+/// | a release of bytes: a `take`, the end of a claim, a reservation's drop, a [`gc`](Self::gc) or [`clear`](Self::clear) | a put, reservation or permit that uses them, whether it waited or not |
 /// | all of these | [`drained`](Self::drained), [`drained_timeout`](Self::drained_timeout) |
 /// | [`close`](Self::close) | a refusal as [`Closed`](Refusal::Closed); [`is_closed`](Self::is_closed) if `true`; `drained` |
 /// | [`set_max_bytes`](Self::set_max_bytes) that raises the limit | what is admitted because of it |
-/// | the drop of a handle | the drops of what is still in the stash when the last handle has gone |
+/// | the drop of a handle | the drops of the entries that are left when the last handle has gone |
 ///
-/// Numbers ([`len`](Self::len), [`stats`](Self::stats)), other refusals, a `take` that finds nothing and the end
-/// of a [`Reaper`] order nothing. A `clear` and a sweep free the bytes first and drop the payloads then.
+/// Numbers ([`len`](Self::len), [`stats`](Self::stats)), other refusals, a `take` that finds nothing and the
+/// end of a [`Reaper`] order nothing. A `clear` and a sweep release the bytes first and drop the payloads
+/// afterwards.
 ///
 /// # Complexity
 ///
-/// `try_put` and `take` are O(1), whatever is held, and lock-free while nobody waits.
+/// `try_put` and `take` are O(1), however many entries are stored, and lock-free while the wait queue is
+/// empty and owners have no quota.
 ///
 /// # Examples
 ///
@@ -139,8 +142,10 @@ unsafe impl<P, O> MapHandle<P, O> for Stash<P, O> {
 }
 
 impl<P, O> Stash<P, O> {
-    /// The budget that the entries are charged to. Bare permits of it stand in the same line as puts and
-    /// reservations; its limit is [`max_bytes`](Self::max_bytes) and the overflow together.
+    /// Returns the budget that the entries are charged to.
+    ///
+    /// Its bare permits wait in the same wait queue as puts and reservations. Its limit is
+    /// [`max_bytes`](Self::max_bytes) and the overflow together.
     ///
     /// ```
     /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
@@ -155,16 +160,16 @@ impl<P, O> Stash<P, O> {
         &self.inner.budget
     }
 
-    /// Removes what has expired, and returns how many entries that was. Their bytes are free then. What
-    /// another call is removing at the same time is left to it.
+    /// Removes entries that have expired, and returns how many. Their bytes are then free.
     ///
-    /// It is done when a put finds no room, so that puts do not depend on calling it; to have entries go
-    /// on time without traffic, run a [`reaper`](Self::reaper).
+    /// Entries that another call is removing at the same time are left to that call. A put that finds no room
+    /// sweeps by itself, so puts do not depend on this. To expire entries on time without traffic, run a
+    /// [`reaper`](Self::reaper).
     ///
     /// # Complexity
     ///
-    /// O(expired), and some steps for what is held: of a million entries of which one has expired, a few
-    /// hundred words are read. Frees in batches, so it holds nobody up.
+    /// O(expired), and a few steps for the rest: with a million entries of which one has expired, it reads a
+    /// few hundred words. It releases the bytes in batches, so it does not hold up other calls.
     pub fn gc(&self) -> usize {
         let now = self.inner.now();
         let mut removed = 0;
@@ -177,52 +182,56 @@ impl<P, O> Stash<P, O> {
         }
     }
 
-    /// Removes every entry, and returns how many that was. Tickets are dead then; waiters are served with
-    /// the bytes. What is put meanwhile may be removed or not.
+    /// Removes every entry, and returns how many. Waiters are granted the bytes.
     ///
-    /// What is [claimed](Self::claim) is being delivered, and stays so; but it is removed, too, instead of
-    /// being put back.
+    /// The tickets are invalid afterwards. An entry that is put meanwhile may be removed or not. A
+    /// [claimed](Self::claim) entry stays claimed and can be delivered, but is removed instead of being put
+    /// back.
     ///
     /// # Complexity
     ///
-    /// O(the most entries that were ever held at once).
+    /// O(the most entries that were ever stored at once).
     pub fn clear(&self) -> usize {
-        let dead = self.inner.slots.clear();
-        let (count, bytes) = (dead.count(), dead.bytes());
+        let removed = self.inner.slots.clear();
+        let (count, bytes) = (removed.count(), removed.bytes());
         self.inner.counters.cleared.add(count as u64);
-        // All at once, after the sweep: what waiters put with these bytes stays.
+        // All at once, after the sweep: entries that waiters put with these bytes stay.
         self.budget().release(bytes);
-        drop(dead);
+        drop(removed);
         if count > 0 {
             self.inner.observe(|| Event::Cleared { entries: count, bytes });
         }
         count
     }
 
-    /// Closes the stash for new payloads, for good, and returns how many were in line; 0 if it was closed
-    /// already. They, and all later puts, get their payload back with [`Refusal::Closed`](crate::Refusal::Closed). Entries can still be
-    /// taken, and reservations used.
+    /// Closes the stash for new payloads, permanently, and returns how many requests were waiting.
+    ///
+    /// Returns 0 if it was closed already. These requests, and all later puts, get their payload back with
+    /// [`Refusal::Closed`](crate::Refusal::Closed). Entries can still be taken, and reservations used.
     pub fn close(&self) -> usize {
         self.budget().close()
     }
 
-    /// Whether it has been closed.
+    /// Returns whether the stash has been closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.budget().is_closed()
     }
 
-    /// Completes when the stash is closed *and* nothing is charged any more: every entry is taken, expired or
-    /// cleared, every claim delivered, every reservation used or dropped. Empty payloads are waited for as
-    /// others are. It waits for the [`close`](Self::close) too. Expiry without traffic needs a [`reaper`](Self::reaper).
+    /// Completes when the stash is closed *and* nothing is charged any more.
+    ///
+    /// Then every entry is taken, expired or cleared, every claim delivered, every reservation used or
+    /// dropped. Empty payloads count as others do. It waits for the [`close`](Self::close) too. Expiry
+    /// without traffic needs a [`reaper`](Self::reaper).
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost by dropping it.
+    /// Dropping the future loses nothing.
     ///
     /// # Examples
     ///
-    /// A graceful shutdown: no new payloads, half a minute to fetch what is there, and the rest goes.
+    /// A graceful shutdown: no new payloads, half a minute to fetch the stored ones, then the rest is
+    /// dropped.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -240,19 +249,22 @@ impl<P, O> Stash<P, O> {
         self.budget().drained()
     }
 
-    /// As [`drained`](Self::drained), blocking this thread for at most `timeout`. Returns whether it came
-    /// to that.
+    /// Waits as [`drained`](Self::drained) does, blocking this thread for at most `timeout`.
+    ///
+    /// # Returns
+    ///
+    /// Whether the stash was closed and nothing was charged within that time.
     #[cfg(not(target_family = "wasm"))]
     pub fn drained_timeout(&self, timeout: Duration) -> bool {
         self.budget().drained_timeout(timeout)
     }
 
-    /// Sets the limit, in bytes, while it is in use; the overflow stays as large as it is.
+    /// Sets the limit, in bytes, while the stash is in use. The size of the overflow stays as it is.
     ///
-    /// Raising it serves the line at once. Lowering it removes nothing: until enough has been taken or has
-    /// expired, nothing is admitted. A put in line that has become larger than the limit gets its payload
-    /// back as [`TooLarge`](crate::Refusal::TooLarge) when it comes to the head. With 0 nothing is admitted but out of the
-    /// overflow.
+    /// Raising the limit grants waiters immediately. Lowering it removes nothing: until enough entries have
+    /// been taken or have expired, nothing is admitted. A waiting put that has become larger than the limit
+    /// gets its payload back as [`TooLarge`](crate::Refusal::TooLarge) when it comes to the head. With 0,
+    /// only the overflow admits anything.
     ///
     /// ```
     /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
@@ -264,33 +276,40 @@ impl<P, O> Stash<P, O> {
         self.budget().set_limit(bytes.saturating_add(self.budget().overflow()));
     }
 
-    /// How many entries there are, claimed ones included, and expired ones that nobody has removed yet. Exact
-    /// while nobody puts or takes.
+    /// Counts the entries: claimed ones included, and expired ones that no call has removed yet.
+    ///
+    /// Exact while no call puts or takes.
+    ///
+    /// # Complexity
+    ///
+    /// O(shards): four per core. Lock-free.
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner.slots.len()
     }
 
-    /// Whether there is no entry.
+    /// Returns whether there is no entry.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The sum of all charges in bytes: of entries, claimed ones included, of reservations, of bare permits,
-    /// and of waiting puts that have been granted.
+    /// Returns the sum of all charges, in bytes.
+    ///
+    /// Entries are charged, claimed ones included, and so are reservations, bare permits, and waiting puts
+    /// that have been granted.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.budget().used()
     }
 
-    /// The limit in bytes, without the overflow.
+    /// Returns the limit in bytes, without the overflow.
     #[must_use]
     pub fn max_bytes(&self) -> u64 {
         self.budget().limit().saturating_sub(self.budget().overflow())
     }
 
-    /// How many puts, reservations and bare permits are in line.
+    /// Counts the puts, reservations and bare permits in the wait queue.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.budget().waiting()
@@ -298,15 +317,23 @@ impl<P, O> Stash<P, O> {
 }
 
 impl<P, O> Stash<P, O> {
-    /// Takes the payload out and frees its bytes, if the ticket is good and `owner` is its owner.
+    /// Takes the payload out and releases its bytes, if the ticket is good for `owner`.
     ///
     /// To keep the bytes charged until the payload is delivered, and to be able to put it back, use
     /// [`claim`](Self::claim).
     ///
-    /// # Errors
+    /// # Returns
     ///
-    /// There are none: unknown, another's, expired, taken already are all `None`, so that nobody learns
-    /// anything from the difference.
+    /// `None` for a ticket that is unknown, another owner's, expired or taken already: the answers are equal,
+    /// so that no caller learns anything from the difference.
+    ///
+    /// # Memory ordering
+    ///
+    /// The put of the payload happens before this returns it.
+    ///
+    /// # Complexity
+    ///
+    /// O(1), and lock-free while no request waits and owners have no quota.
     #[inline]
     pub fn take<Q>(&self, ticket: &Ticket, owner: &Q) -> Option<P>
     where
@@ -323,8 +350,10 @@ impl<P, O> Stash<P, O> {
         }
     }
 
-    /// What the owner holds and has in line, in bytes. 0 unless what one owner may hold is limited: else
-    /// nobody keeps count.
+    /// Returns the bytes that the owner's entries, reservations and waiting requests are charged.
+    ///
+    /// It is 0 unless [`max_bytes_per_owner`](Builder::max_bytes_per_owner) is set: no count is kept
+    /// otherwise.
     #[must_use]
     pub fn owner_used_bytes<Q>(&self, owner: &Q) -> u64
     where

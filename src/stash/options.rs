@@ -1,8 +1,8 @@
-//! Options of one put.
+//! Configures one put.
 
 use std::time::Duration;
 
-/// Sets options of one entry.
+/// Configures one put.
 ///
 /// ```
 /// use std::time::Duration;
@@ -16,20 +16,21 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PutOptions {
-    /// How long the entry can be taken, if not for the stash's time to live.
+    /// The entry's time to live, if not the stash's.
     pub ttl: Option<Duration>,
 }
 
 impl PutOptions {
-    /// Nothing special.
+    /// Creates options that leave everything as the stash sets it.
     #[must_use]
     pub const fn new() -> Self {
         Self { ttl: None }
     }
 
-    /// How long the entry can be taken: shorter or longer than others, up to 73 years, which longer ones
-    /// are cut to. What is admitted out of the overflow lives no longer than the overflow's time to live. An
-    /// entry with zero has expired when it is stored.
+    /// Sets the entry's time to live: shorter or longer than the stash's.
+    ///
+    /// A time above 73 years is cut to that. An entry that uses the overflow lives no longer than the
+    /// overflow's time to live. An entry with a time of zero has expired when it is stored.
     #[must_use]
     pub const fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);

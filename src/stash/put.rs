@@ -1,4 +1,4 @@
-//! The put future: be admitted, then be stored.
+//! Puts a payload: admits it, then stores it.
 
 use std::fmt;
 use std::future::Future;
@@ -23,16 +23,25 @@ impl<P, O: Eq + Hash> Stash<P, O> {
     ///
     /// # Errors
     ///
-    /// [`Full`](Refusal::Full) if it does not fit, even after what has expired was removed, or if others
-    /// are in line; [`TooLarge`](Refusal::TooLarge) if it exceeds the limit;
-    /// [`OwnerFull`](Refusal::OwnerFull) if it exceeds what one owner may hold;
-    /// [`Closed`](Refusal::Closed).
+    /// [`Full`](Refusal::Full) if it does not fit, even after expired entries were removed, or if other
+    /// requests wait; [`TooLarge`](Refusal::TooLarge) if it exceeds the limit;
+    /// [`OwnerFull`](Refusal::OwnerFull) if it exceeds what one owner may hold; [`Closed`](Refusal::Closed).
+    /// The error has the payload.
+    ///
+    /// # Fairness
+    ///
+    /// It never overtakes a waiter.
+    ///
+    /// # Complexity
+    ///
+    /// O(1), and lock-free while no request waits and owners have no quota. If the payload does not fit, it
+    /// sweeps first.
     #[inline]
     pub fn try_put(&self, owner: O, payload: P) -> Result<Ticket, PutError<P>> {
         self.try_put_with(owner, payload, PutOptions::new())
     }
 
-    /// As [`try_put`](Self::try_put), with options.
+    /// Stores the payload as [`try_put`](Self::try_put) does, with options.
     ///
     /// # Errors
     ///
@@ -50,25 +59,25 @@ impl<P, O: Eq + Hash> Stash<P, O> {
         }
     }
 
-    /// Stores the payload, waiting in line until it fits. Bound the wait with [`Put::until`].
+    /// Stores the payload, waiting in the wait queue until it fits. Bound the wait with [`Put::until`].
     ///
-    /// The payload is in memory while it waits, and not counted: to know that there is room before there
-    /// is a payload, [`reserve`](Self::reserve).
+    /// A waiting payload is in memory and not charged: to have room before the payload is produced, use
+    /// [`reserve`](Self::reserve).
     ///
     /// # Errors
     ///
-    /// The future gives [`TooLarge`](Refusal::TooLarge), at once unless the limit is lowered meanwhile;
-    /// [`OwnerFull`](Refusal::OwnerFull) or [`QueueFull`](Refusal::QueueFull), at once;
-    /// [`Closed`](Refusal::Closed); and the payload back.
+    /// The future returns the payload with [`TooLarge`](Refusal::TooLarge), immediately unless the limit is
+    /// lowered meanwhile; with [`OwnerFull`](Refusal::OwnerFull) or [`QueueFull`](Refusal::QueueFull),
+    /// immediately; or with [`Closed`](Refusal::Closed).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the line, and the next is served; the payload is dropped with it. To
-    /// get the payload back, end the wait with [`Put::until`] instead.
+    /// Dropping the future leaves the wait queue, and the next waiter is granted; the payload is dropped with
+    /// it. To get the payload back, end the wait with [`Put::until`] instead.
     ///
     /// # Fairness
     ///
-    /// First come first served, from the first poll on.
+    /// First come, first served, from the first poll on.
     ///
     /// # Examples
     ///
@@ -84,7 +93,7 @@ impl<P, O: Eq + Hash> Stash<P, O> {
         self.put_with(owner, payload, PutOptions::new())
     }
 
-    /// As [`put`](Self::put), with options.
+    /// Stores the payload as [`put`](Self::put) does, with options.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -100,7 +109,7 @@ impl<P, O: Eq + Hash> Stash<P, O> {
         Put::new(Admit::new(self.put_request(&owner, &payload)), owner, payload, options)
     }
 
-    /// As [`put`](Self::put), without borrowing the stash: the future is `'static`.
+    /// Stores the payload as [`put`](Self::put) does, without borrowing the stash: the future is `'static`.
     ///
     /// For spawned tasks, struct fields and services. Clones the handle.
     ///
@@ -117,19 +126,25 @@ impl<P, O: Eq + Hash> Stash<P, O> {
         self.put_owned_with(owner, payload, PutOptions::new())
     }
 
-    /// As [`put_owned`](Self::put_owned), with options.
+    /// Stores the payload as [`put_owned`](Self::put_owned) does, with options.
     pub fn put_owned_with(&self, owner: O, payload: P, options: PutOptions) -> Put<'static, P, O> {
         let inner = MaybeOwned::Owned(Arc::clone(&self.inner));
         Put::new(Admit::new(put_request(inner, &owner, &payload)), owner, payload, options)
     }
 
-    /// Stores the payload, blocking this thread in line for at most `timeout` of real time. A timeout of
-    /// zero never waits; one too long for the clock waits for good.
+    /// Stores the payload, blocking this thread in the wait queue for at most `timeout`.
+    ///
+    /// The timeout is real time. A timeout of zero never waits; one too long for the clock never ends the
+    /// wait.
     ///
     /// # Errors
     ///
     /// As [`put`](Self::put), and [`TimedOut`](Refusal::TimedOut), or [`Full`](Refusal::Full) if the
     /// timeout is zero.
+    ///
+    /// # Fairness
+    ///
+    /// As [`put`](Self::put): in the same wait queue.
     #[cfg(not(target_family = "wasm"))]
     pub fn put_timeout(
         &self,
@@ -140,7 +155,7 @@ impl<P, O: Eq + Hash> Stash<P, O> {
         self.put_timeout_with(owner, payload, timeout, PutOptions::new())
     }
 
-    /// As [`put_timeout`](Self::put_timeout), with options.
+    /// Stores the payload as [`put_timeout`](Self::put_timeout) does, with options.
     ///
     /// # Errors
     ///
@@ -181,14 +196,14 @@ fn put_request<'a, P, O: Hash>(
 }
 
 pin_project! {
-    /// A payload on its way in, made by [`Stash::put`](Stash::put). Joins the line when it is first
-    /// polled, unless it fits at once.
+    /// Waits for room and then stores a payload, made by [`Stash::put`](Stash::put).
     ///
-    /// `U` is what it gives up for: nothing, or the future given to [`until`](Self::until).
+    /// It joins the wait queue when it is first polled, unless the payload fits immediately. `U` is what ends
+    /// the wait early: nothing, or the future given to [`until`](Self::until).
     ///
     /// # Cancel safety
     ///
-    /// Dropping it leaves the line and drops the payload; the next in line is served.
+    /// Dropping it leaves the wait queue and drops the payload; the next waiter is granted.
     #[must_use = "a put does nothing until it is polled"]
     pub struct Put<'a, P, O, U = Never> {
         // Dropped first: the queue is left before the payload is dropped.
@@ -204,8 +219,9 @@ impl<'a, P, O, U> Put<'a, P, O, U> {
         Self { admit, entry: Some((owner, payload)), options }
     }
 
-    /// Gives up when `until` completes, and returns the payload as [`Cancelled`](Refusal::Cancelled): a
-    /// cancellation token, a client that disconnected, any future.
+    /// Ends the wait when `until` completes, and returns the payload as [`Cancelled`](Refusal::Cancelled).
+    ///
+    /// `until` is any future: a cancellation token, a client that disconnected.
     ///
     /// If the grant and `until` are ready together, the grant wins. An `until` that is complete at the first
     /// poll refuses without joining the queue, unless the payload fits immediately. Expired entries are
@@ -215,8 +231,9 @@ impl<'a, P, O, U> Put<'a, P, O, U> {
         Put { admit: self.admit.until(until), entry: self.entry, options: self.options }
     }
 
-    /// Gives up when `sleep` completes, and returns the payload as [`TimedOut`](Refusal::TimedOut): a timer
-    /// of any runtime. Otherwise as [`until`](Self::until).
+    /// Ends the wait when `sleep` completes, and returns the payload as [`TimedOut`](Refusal::TimedOut).
+    ///
+    /// `sleep` is a timer of any runtime. Otherwise as [`until`](Self::until).
     pub fn timeout<F: Future>(self, sleep: F) -> Put<'a, P, O, Until<U, F>> {
         Put { admit: self.admit.timeout(sleep), entry: self.entry, options: self.options }
     }

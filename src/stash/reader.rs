@@ -1,4 +1,4 @@
-//! A claim as something to read from.
+//! Reads a claim as a `Read` and a `BufRead`.
 
 use std::fmt;
 use std::io::{self, BufRead, Read};
@@ -54,7 +54,9 @@ where
     P: Send + Sync + 'static,
     O: Send + 'static,
 {
-    /// Turns the claim into a reader: delivered at its end, put back if it is dropped before.
+    /// Turns the claim into a reader, which delivers it at its end.
+    ///
+    /// A reader that is dropped before puts the payload back.
     ///
     /// Nothing is copied but what is read.
     ///

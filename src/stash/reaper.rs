@@ -1,4 +1,4 @@
-//! Expiry without traffic: a driver that sweeps when the next deadline comes (`expiry.rs`).
+//! Expires entries without traffic: sweeps when the next deadline comes (`expiry.rs`).
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -26,7 +26,7 @@ impl<P, O> Stash<P, O> {
 
 /// Removes entries when they expire, with no call needed. Made by [`Stash::reaper`].
 ///
-/// It holds no handle: when the last [`Stash`] handle is dropped, it ends.
+/// It holds no handle: it ends when the last [`Stash`] handle is dropped.
 ///
 /// # Examples
 ///
@@ -56,16 +56,17 @@ pub struct Reaper<P, O> {
 }
 
 impl<P, O> Reaper<P, O> {
-    /// Removes a batch of what has expired. Returns when to sweep again; `None` when the stash is gone.
+    /// Removes a batch of expired entries. Returns when to sweep again; `None` when the stash is gone.
     fn sweep(&self) -> Option<Plan> {
         Some(self.stash.upgrade()?.sweep_and_plan())
     }
 
-    /// Has `waker` woken for a sweep before the planned time, or for the end of the stash. Returns whether one
-    /// of them has come already.
+    /// Registers `waker` for an earlier sweep, or for the end of the stash.
+    ///
+    /// Returns whether one of them has come already.
     fn is_called(&self, plan: &Plan, waker: &Waker) -> bool {
         let Some(stash) = self.stash.upgrade() else { return true };
-        // First the waker, then the check: a deadline that appears between the two wakes.
+        // First the waker, then the check: a deadline that appears between the two wakes it.
         stash.alarms.watch(self.sleeper, waker);
         stash.is_due_earlier(plan)
     }
@@ -104,7 +105,7 @@ impl<P, O> Reaper<P, O> {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future stops the reaper; nothing is lost.
+    /// Dropping the future stops the reaper and loses nothing.
     pub async fn run<S, F>(self, mut sleep: S)
     where
         S: FnMut(Duration) -> F,
@@ -130,7 +131,7 @@ impl<P, O> Reaper<P, O> {
     }
 }
 
-/// What this reaper had planned is another sleeper's now, if there is one.
+/// Hands what this reaper had planned to another sleeper, if there is one.
 impl<P, O> Drop for Reaper<P, O> {
     fn drop(&mut self) {
         if let Some(stash) = self.stash.upgrade() {

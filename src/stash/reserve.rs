@@ -1,4 +1,4 @@
-//! Room that is taken before there is a payload.
+//! Reserves room for a payload before the payload is produced.
 
 use std::borrow::Borrow;
 use std::error::Error;
@@ -23,24 +23,23 @@ use crate::sync::Arc;
 use crate::ticket::Ticket;
 
 impl<P, O> Stash<P, O> {
-    /// Reserves room for a payload of `bytes`, waiting in line until there is. Bound the wait with
-    /// [`Reserve::until`].
+    /// Reserves room for a payload of `bytes`, waiting until there is room.
     ///
-    /// What is reserved is charged. So nothing need be produced before it has a place, and memory is bounded
-    /// while others wait.
+    /// Bound the wait with [`Reserve::until`]. A reservation is charged. So a producer has its room before it
+    /// starts, and memory is bounded while others wait.
     ///
     /// # Errors
     ///
-    /// The future gives [`TooLarge`](Refusal::TooLarge), [`QueueFull`](Refusal::QueueFull),
+    /// The future returns [`TooLarge`](Refusal::TooLarge), [`QueueFull`](Refusal::QueueFull) or
     /// [`Closed`](Refusal::Closed), as [`put`](Self::put) does.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the line, or gives the bytes back; the next in line is served.
+    /// Dropping the future leaves the wait queue, or releases the bytes; the next waiter is granted.
     ///
     /// # Fairness
     ///
-    /// In one line with puts and with bare permits: first come first served, from the first poll on.
+    /// In one wait queue with puts and bare permits: first come, first served, from the first poll on.
     ///
     /// # Examples
     ///
@@ -50,7 +49,7 @@ impl<P, O> Stash<P, O> {
     /// async fn answer(stash: &Stash<Vec<u8>>) -> Result<Ticket, AcquireError> {
     ///     let room = stash.reserve(64 << 10).await?;
     ///     let result = run_query().await;
-    ///     // What was reserved and is not needed goes to the next in line.
+    ///     // Reserved room that the result does not need goes to the next waiter.
     ///     Ok(room.put("alice".into(), result).expect("no query gives more than 64 KiB"))
     /// }
     /// ```
@@ -58,7 +57,8 @@ impl<P, O> Stash<P, O> {
         Reserve::new(self.reserve_request(None, bytes))
     }
 
-    /// As [`reserve`](Self::reserve), without borrowing the stash: the future is `'static`.
+    /// Reserves room as [`reserve`](Self::reserve) does, without borrowing the stash: the future is
+    /// `'static`.
     ///
     /// For spawned tasks, struct fields and services. Clones the handle.
     ///
@@ -85,12 +85,16 @@ impl<P, O> Stash<P, O> {
         self.reserve_now(None, bytes)
     }
 
-    /// Reserves room for a payload of `bytes`, blocking this thread in line for at most `timeout`.
+    /// Reserves room for a payload of `bytes`, blocking this thread for at most `timeout`.
     ///
     /// # Errors
     ///
     /// As [`reserve`](Self::reserve), and [`TimedOut`](Refusal::TimedOut), or [`Full`](Refusal::Full) if
     /// the timeout is zero.
+    ///
+    /// # Fairness
+    ///
+    /// As [`reserve`](Self::reserve): in the same wait queue.
     #[cfg(not(target_family = "wasm"))]
     pub fn reserve_timeout(
         &self,
@@ -139,14 +143,14 @@ impl<P, O> Stash<P, O> {
     }
 }
 
-/// With a limit of what one owner may hold.
+/// Reserves room for one owner, where owners have a quota.
 impl<P, O> Stash<P, O> {
-    /// As [`reserve`](Self::reserve), for this owner: counted from now on against what one owner may hold.
+    /// Reserves room as [`reserve`](Self::reserve) does, and charges it to this owner's quota from now on.
     ///
     /// # Errors
     ///
-    /// As [`reserve`](Self::reserve), and [`OwnerFull`](Refusal::OwnerFull), at once: an owner who holds
-    /// too much does not stand in anybody's way.
+    /// As [`reserve`](Self::reserve), and [`OwnerFull`](Refusal::OwnerFull), immediately: an owner that holds
+    /// too much does not delay the others.
     pub fn reserve_for<Q>(&self, owner: &Q, bytes: u64) -> Reserve<'_, P, O>
     where
         O: Borrow<Q>,
@@ -156,7 +160,7 @@ impl<P, O> Stash<P, O> {
         Reserve::new(self.reserve_request(key, bytes))
     }
 
-    /// As [`reserve_owned`](Self::reserve_owned), for this owner.
+    /// Reserves room as [`reserve_owned`](Self::reserve_owned) does, for this owner.
     pub fn reserve_owned_for<Q>(&self, owner: &Q, bytes: u64) -> Reserve<'static, P, O>
     where
         O: Borrow<Q>,
@@ -165,7 +169,7 @@ impl<P, O> Stash<P, O> {
         self.reserve_owned_for_key(self.inner.slots.owner_key(owner), bytes)
     }
 
-    /// As [`try_reserve`](Self::try_reserve), for this owner.
+    /// Reserves room as [`try_reserve`](Self::try_reserve) does, for this owner.
     ///
     /// # Errors
     ///
@@ -182,11 +186,11 @@ impl<P, O> Stash<P, O> {
         self.reserve_now(self.inner.slots.owner_key(owner), bytes)
     }
 
-    /// As [`reserve_timeout`](Self::reserve_timeout), for this owner.
+    /// Reserves room as [`reserve_timeout`](Self::reserve_timeout) does, for this owner.
     ///
     /// # Errors
     ///
-    /// As [`reserve_timeout`](Self::reserve_timeout), and [`OwnerFull`](Refusal::OwnerFull), at once.
+    /// As [`reserve_timeout`](Self::reserve_timeout), and [`OwnerFull`](Refusal::OwnerFull), immediately.
     #[cfg(not(target_family = "wasm"))]
     pub fn reserve_timeout_for<Q>(
         &self,
@@ -202,18 +206,17 @@ impl<P, O> Stash<P, O> {
     }
 }
 
-/// Room for a payload that is not there yet, made by [`Stash::reserve`]. Dropping it gives the room to the
-/// next in line.
+/// Holds room for a payload that is not produced yet, made by [`Stash::reserve`].
 ///
-/// It stays good when the stash is [closed](Stash::close), so that what has been begun can be finished. It is
-/// a handle of the stash too.
+/// Dropping it releases the room to the next waiter. It stays valid when the stash is [closed](Stash::close),
+/// so that a producer can finish what it has begun. It is a handle of the stash too.
 #[must_use = "a reservation that is dropped gives its room back at once"]
 pub struct Reservation<P, O> {
     stash: Stash<P, O>,
-    /// What it may store, and the entry overhead.
+    /// The largest payload that it may store, and the entry overhead.
     charge: u64,
     tier: Tier,
-    /// The account that is charged as much, if it was made for an owner and owners have accounts.
+    /// The owner's quota that is charged as much, if it was made for an owner.
     key: Option<OwnerKey>,
 }
 
@@ -225,13 +228,13 @@ impl<P, O> Reservation<P, O> {
         Self { stash, charge, tier, key: owner_charge.map(OwnerCharge::keep) }
     }
 
-    /// The largest payload that it has room for, in bytes.
+    /// Returns the size of the largest payload that it has room for, in bytes.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.charge.saturating_sub(self.stash.inner.entry_overhead)
     }
 
-    /// Gives back the room for all but a payload of `to` bytes. Does nothing if it has no more than that.
+    /// Releases the room for all but a payload of `to` bytes. Does nothing if it has no more than that.
     pub fn shrink(&mut self, to: u64) {
         self.shrink_to(self.stash.inner.charge_for(to));
     }
@@ -252,13 +255,13 @@ impl<P, O> Reservation<P, O> {
         }
     }
 
-    /// Stores the payload in this room, and gives back what it does not need.
+    /// Stores the payload in this room, and releases what the payload does not need.
     ///
     /// # Errors
     ///
     /// [`TooLarge`](Refusal::TooLarge) if the payload is larger than what was reserved;
-    /// [`OwnerFull`](Refusal::OwnerFull) if what one owner may hold is limited, and this was not reserved
-    /// for `owner`. Payload and reservation come back.
+    /// [`OwnerFull`](Refusal::OwnerFull) if what one owner may hold is limited, and this was not reserved for
+    /// `owner` and does not fit its quota. The error has the payload and the reservation.
     pub fn put(self, owner: O, payload: P) -> Result<Ticket, ReservationError<P, O>>
     where
         O: Eq + Hash,
@@ -266,7 +269,7 @@ impl<P, O> Reservation<P, O> {
         self.put_with(owner, payload, PutOptions::new())
     }
 
-    /// As [`put`](Self::put), with options.
+    /// Stores the payload as [`put`](Self::put) does, with options.
     ///
     /// # Errors
     ///
@@ -287,7 +290,7 @@ impl<P, O> Reservation<P, O> {
         }
         match self.stash.inner.insert(owner, payload, charge, self.tier, options) {
             Ok(ticket) => {
-                // The entry holds all of it from now on.
+                // The entry has taken over all of it.
                 self.charge = 0;
                 self.key = None;
                 Ok(ticket)
@@ -300,7 +303,7 @@ impl<P, O> Reservation<P, O> {
         }
     }
 
-    /// Makes it the owner's, and of that size. If that cannot be, it stays as it is.
+    /// Charges the reservation to the owner, and shrinks it to `charge`. On an error it stays as it was.
     fn fit(&mut self, owner: &O, charge: u64) -> Result<(), AcquireError>
     where
         O: Hash,
@@ -325,7 +328,7 @@ impl<P, O> Reservation<P, O> {
         Ok(())
     }
 
-    /// The stash that it is of.
+    /// Returns the stash whose room it is.
     #[must_use]
     pub fn stash(&self) -> &Stash<P, O> {
         &self.stash
@@ -345,12 +348,13 @@ impl<P, O> fmt::Debug for Reservation<P, O> {
 }
 
 pin_project! {
-    /// A reservation on its way, made by [`Stash::reserve`]. Joins the line when it is first polled, unless
-    /// there is room at once.
+    /// Waits for a reservation, made by [`Stash::reserve`].
+    ///
+    /// It joins the wait queue when it is first polled, unless there is room immediately.
     ///
     /// # Cancel safety
     ///
-    /// Dropping it leaves the line, or gives the bytes back; the next in line is served.
+    /// Dropping it leaves the wait queue, or releases the bytes; the next waiter is granted.
     #[must_use = "a reservation does nothing until it is polled"]
     pub struct Reserve<'a, P, O, U = Never> {
         #[pin]
@@ -365,13 +369,13 @@ impl<'a, P, O> Reserve<'a, P, O> {
 }
 
 impl<'a, P, O, U> Reserve<'a, P, O, U> {
-    /// Gives up, as [`Cancelled`](Refusal::Cancelled), when `until` completes: as
+    /// Ends the wait, as [`Cancelled`](Refusal::Cancelled), when `until` completes: as
     /// [`Put::until`](crate::Put::until).
     pub fn until<F: Future>(self, until: F) -> Reserve<'a, P, O, Until<U, F>> {
         Reserve { admit: self.admit.until(until) }
     }
 
-    /// Gives up, as [`TimedOut`](Refusal::TimedOut), when `sleep` completes: as
+    /// Ends the wait, as [`TimedOut`](Refusal::TimedOut), when `sleep` completes: as
     /// [`Put::timeout`](crate::Put::timeout).
     pub fn timeout<F: Future>(self, sleep: F) -> Reserve<'a, P, O, Until<U, F>> {
         Reserve { admit: self.admit.timeout(sleep) }
@@ -401,7 +405,7 @@ impl<P, O, U> fmt::Debug for Reserve<'_, P, O, U> {
     }
 }
 
-/// A payload that a reservation could not store. Has both: [`into_parts`](Self::into_parts).
+/// Holds a payload that a reservation could not store, and the reservation: [`into_parts`](Self::into_parts).
 pub struct ReservationError<P, O> {
     payload: P,
     reservation: Reservation<P, O>,
@@ -409,31 +413,31 @@ pub struct ReservationError<P, O> {
 }
 
 impl<P, O> ReservationError<P, O> {
-    /// Why.
+    /// Returns why the payload was refused.
     #[must_use]
     pub fn reason(&self) -> Refusal {
         self.refusal.reason()
     }
 
-    /// What the payload would have been charged, and what there was.
+    /// Returns the numbers: what the payload would have been charged, and what was reserved.
     #[must_use]
     pub fn details(&self) -> &AcquireError {
         &self.refusal
     }
 
-    /// The payload, given back, and the reservation.
+    /// Returns the payload and the reservation.
     pub fn into_parts(self) -> (P, Reservation<P, O>) {
         (self.payload, self.reservation)
     }
 
-    /// The payload, given back. The reservation is dropped.
+    /// Returns the payload and drops the reservation.
     #[must_use]
     pub fn into_payload(self) -> P {
         self.payload
     }
 }
 
-/// Without the payload, so that it asks nothing of `P`.
+/// Writes the refusal without the payload, so that `P` need not be `Debug`.
 impl<P, O> fmt::Debug for ReservationError<P, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("ReservationError").field(&self.refusal).finish()
@@ -453,7 +457,7 @@ impl<P, O> fmt::Display for ReservationError<P, O> {
 
 impl<P, O> Error for ReservationError<P, O> {}
 
-/// Drops the payload and the reservation, and keeps why it was refused: for `?`.
+/// Drops the payload and the reservation, and keeps why the payload was refused: for `?`.
 impl<P, O> From<ReservationError<P, O>> for AcquireError {
     fn from(error: ReservationError<P, O>) -> Self {
         error.refusal

@@ -1,4 +1,4 @@
-//! What all handles of a stash share, and the steps that join the budget and the slots.
+//! Joins the budget and the slots in each operation, for all handles.
 //!
 //! A put acquires, then stores; a take removes, then releases. Between the two steps the bytes belong to the
 //! call, and its permit releases them if the call fails or panics.
@@ -17,6 +17,7 @@ use crate::slots::{CAPPED, MAX_TTL, NEVER, Nanos, RemovedEntry, SlotMap};
 use crate::sync::contain_panic;
 use crate::ticket::Ticket;
 
+/// Holds what all handles of a stash share.
 pub(crate) struct Inner<P, O> {
     pub(super) budget: Budget,
     pub(super) slots: SlotMap<P, O>,
@@ -38,20 +39,22 @@ impl<P, O> Inner<P, O> {
         self.clock.now()
     }
 
-    /// What storing `bytes` costs. Saturates: that is more than any limit. At least 1, so that nothing used
-    /// means that nothing is there: `drained` goes by the bytes, and so do the bounds on what is held.
+    /// Returns the charge of a payload of `bytes`.
+    ///
+    /// It saturates: the result is more than any limit. It is at least 1, so that nothing is charged only
+    /// when nothing is stored: `drained` and the bounds on what is stored go by the charges.
     #[inline]
     pub(super) fn charge_for(&self, bytes: u64) -> u64 {
         bytes.saturating_add(self.entry_overhead).max(1)
     }
 
-    /// What storing the payload costs. Runs user code, so nothing may be held.
+    /// Returns the charge of this payload. Runs user code, so the caller must hold nothing.
     #[inline]
     pub(super) fn charge_of(&self, owner: &O, payload: &P) -> u64 {
         self.charge_for(self.scales.weigh(owner, payload))
     }
 
-    /// Tells the observer, if there is one. Nothing is held.
+    /// Calls the observer, if there is one. The caller must hold nothing.
     #[inline]
     pub(super) fn observe(&self, event: impl FnOnce() -> Event) {
         if let Some(observer) = &self.observer {
@@ -59,7 +62,7 @@ impl<P, O> Inner<P, O> {
         }
     }
 
-    /// Takes note of a refusal on its way out.
+    /// Counts and reports a refusal on its way to the caller.
     #[cold]
     pub(super) fn record_refusal(&self, refusal: AcquireError) -> AcquireError {
         self.counters.refused(refusal.reason()).add(1);
@@ -72,7 +75,9 @@ impl<P, O> Inner<P, O> {
         PutError::new(payload, self.record_refusal(refusal))
     }
 
-    /// Drops what nobody is to have, and frees its bytes. In this order: they are in use until then.
+    /// Drops an undeliverable entry, then releases its bytes.
+    ///
+    /// In this order: the bytes are in use until it is dropped.
     pub(super) fn discard(&self, gone: RemovedEntry<P, O>) {
         let RemovedEntry { payload, owner, charge } = gone;
         contain_panic(|| drop(owner));
@@ -80,15 +85,17 @@ impl<P, O> Inner<P, O> {
         self.budget.release(charge);
     }
 
-    /// What has been counted already: while its slot was not free yet, so that it is never missing in both
-    /// numbers and taken for delivered.
+    /// Discards an expired entry that has been counted already.
+    ///
+    /// It was counted before its slot was free, so `stats` never misses it in both numbers and takes it for
+    /// delivered.
     pub(super) fn discard_expired(&self, gone: RemovedEntry<P, O>) {
         let bytes = gone.charge;
         self.discard(gone);
         self.observe(|| Event::Expired { entries: 1, bytes });
     }
 
-    /// Hands over what has been delivered, and frees its bytes.
+    /// Releases the bytes of a delivered entry and returns its payload.
     #[inline]
     pub(super) fn deliver(&self, gone: RemovedEntry<P, O>) -> P {
         let RemovedEntry { payload, owner, charge } = gone;
@@ -100,7 +107,11 @@ impl<P, O> Inner<P, O> {
 }
 
 impl<P, O: Hash> Inner<P, O> {
-    /// Puts an entry in for which `charge` is charged, and which gives it back one day.
+    /// Stores an entry that takes over `charge`, and releases it at its end.
+    ///
+    /// # Errors
+    ///
+    /// Returns the payload if no slot is left.
     #[inline]
     pub(super) fn insert(
         &self,
@@ -127,10 +138,11 @@ impl<P, O: Hash> Inner<P, O> {
     }
 }
 
-/// The end of a stash: no handle is left, so no claim and no reservation. But clones of its budget may be, and
-/// somebody may wait for its bytes or for it to be empty.
+/// Ends the stash when no handle is left, and so no claim and no reservation.
+///
+/// Clones of its budget may be left, and their callers may wait for its bytes or for `drained`.
 impl<P, O> Drop for Inner<P, O> {
-    /// Releases the bytes of all entries, for those who still hold the budget. Then drops the payloads.
+    /// Releases the bytes of all entries, for the holders of the budget's clones. Then drops the payloads.
     fn drop(&mut self) {
         let removed = self.slots.clear();
         let (count, bytes) = (removed.count(), removed.bytes());

@@ -1,4 +1,4 @@
-//! How a stash is doing.
+//! Reads the numbers and counters of a stash.
 
 use std::time::Duration;
 
@@ -6,11 +6,11 @@ use super::Stash;
 use crate::error::{AcquireError, Refusal};
 
 impl<P, O> Stash<P, O> {
-    /// How it is doing: numbers of now and counters since it was built.
+    /// Reads the numbers of now and the counters since the stash was built.
     ///
     /// # Complexity
     ///
-    /// Reads some words for each shard and takes the line's lock for a moment: cheap enough for every
+    /// Reads some words for each shard and takes the wait queue's lock for a moment: cheap enough for once a
     /// second, under load.
     #[must_use]
     pub fn stats(&self) -> Stats {
@@ -24,8 +24,8 @@ impl<P, O> Stash<P, O> {
     ///
     /// # Returns
     ///
-    /// `None` if there is nothing to go by: the refusal is not [transient](AcquireError::is_transient), it is about
-    /// its owner only, nobody waits, or the head is a bare permit's, which has no clock.
+    /// `None` if nothing allows an estimate: the refusal is not [transient](AcquireError::is_transient), it
+    /// is about its owner only, no request waits, or the head is a bare permit's, which has no clock.
     ///
     /// # Complexity
     ///
@@ -59,14 +59,15 @@ impl<P, O> Stash<P, O> {
     }
 }
 
-/// How a stash is doing, from [`Stash::stats`]: numbers of now, and counters since it was built.
+/// Reports how a stash is doing, from [`Stash::stats`]: its current numbers and its counters.
 ///
-/// Each number is exact when nobody uses the stash; while it is in use each is from a moment of its own
-/// during the call, so they can be off against each other by what happened meanwhile. Except that
-/// the line's four are from one moment, and that
-/// `stored = entries + delivered + expired + cleared + unsent` always holds: `delivered` is counted by that equation,
-/// which costs puts and takes nothing. (It is right as long as `stats` is called once in every 2^37
-/// puts.)
+/// The counters start when the stash is built.
+///
+/// Each number is exact when no call uses the stash. The numbers are read one at a time, so under concurrency
+/// they may disagree by what happened during the call. There are two exceptions. The wait queue's four
+/// numbers are one snapshot. And `stored = entries + delivered + expired + cleared + unsent` always holds:
+/// `delivered` is computed from that equation, which costs puts and takes nothing. (It is right if `stats` is
+/// called at least once in every 2^37 puts.)
 ///
 /// ```
 /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
@@ -81,38 +82,40 @@ impl<P, O> Stash<P, O> {
 pub struct Stats {
     /// Bytes charged now: [`Stash::used_bytes`].
     pub used_bytes: u64,
-    /// The most bytes that were charged at once. What others charge while
-    /// [`set_max_bytes`](Stash::set_max_bytes) moves the limit can leave it off for good, by as much as the
-    /// limit moved.
+    /// The most bytes that were charged at once. It can stay wrong, by as much as the limit moved, if other
+    /// calls charge while [`set_max_bytes`](Stash::set_max_bytes) moves the limit.
+    ///
+    /// While many threads use the stash, bytes are lent to them in batches, which count as charged. That can make
+    /// it too high by a 32nd of the limit, but not too low.
     pub peak_bytes: u64,
-    /// The limit, without the overflow.
+    /// The limit in bytes, without the overflow.
     pub max_bytes: u64,
-    /// The overflow above it.
+    /// The size of the overflow above it.
     pub overflow_bytes: u64,
-    /// Entries now, claimed ones and such as have expired unnoticed included.
+    /// Entries now: claimed ones included, and expired ones that no call has removed yet.
     pub entries: u64,
     /// Claims that are not finished.
     pub claims: u64,
 
-    /// Puts, reservations and bare permits in line.
+    /// Puts, reservations and bare permits in the wait queue.
     pub waiting: usize,
-    /// What they ask for together.
+    /// The bytes that the waiting requests ask for together.
     pub waiting_bytes: u64,
-    /// What the head of the line asks for.
+    /// The bytes that the head of the wait queue asks for.
     pub head_bytes: Option<u64>,
-    /// How long the head has waited, and so the longest that anybody has. `None` also for a bare permit, which
-    /// has no clock.
+    /// How long the head has waited: no request has waited longer. `None` also for a bare permit, which has
+    /// no clock.
     pub oldest_wait: Option<Duration>,
 
     /// Entries stored.
     pub stored: u64,
     /// Entries taken, or delivered by a claim.
     pub delivered: u64,
-    /// Entries that went because their time was up.
+    /// Entries that were removed because their deadline had passed.
     pub expired: u64,
     /// Entries that were cleared.
     pub cleared: u64,
-    /// Entries that went because their ticket was [not sent](crate::Stash::unsent).
+    /// Entries that were removed because their ticket was [not sent](crate::Stash::unsent).
     pub unsent: u64,
     /// Claims made.
     pub claimed: u64,
@@ -126,7 +129,7 @@ pub struct Stats {
     pub refused: Refused,
 }
 
-/// Puts and reservations that were refused, by [reason](Refusal).
+/// Counts refused puts and reservations by [reason](Refusal).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Refused {
@@ -147,7 +150,7 @@ pub struct Refused {
 }
 
 impl Refused {
-    /// All of them.
+    /// Returns the sum of all of them.
     #[must_use]
     pub fn total(&self) -> u64 {
         let Self { full, too_large, timed_out, cancelled, closed, owner_full, queue_full } = self;
@@ -166,7 +169,7 @@ impl Stats {
         let claimed = counters.claimed.get();
         let mut seen = counters.seen.lock();
         // In this order: what happens between two reads can make `delivered` too small, never too large, so
-        // that it is not to be taken back later.
+        // it never has to decrease later.
         let stored = seen.stored((0..).map_while(|shard| slots.inserted(shard)));
         let entries = slots.len() as u64;
         let (expired, cleared) = (counters.expired.get(), counters.cleared.get());
@@ -175,7 +178,7 @@ impl Stats {
         seen.delivered = seen.delivered.max(stored.saturating_sub(entries + others));
         let delivered = seen.delivered;
         drop(seen);
-        // What was stored and went after the first read is among what is gone.
+        // An entry that was stored and removed after the first read is among those that have gone.
         let gone = delivered + others;
         let stored = stored.max(gone);
         Self {

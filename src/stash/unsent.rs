@@ -1,4 +1,4 @@
-//! An entry whose ticket has not been sent yet.
+//! Removes an entry unless its ticket was sent.
 
 use std::fmt;
 use std::hash::Hash;
@@ -12,8 +12,8 @@ use crate::ticket::Ticket;
 impl<P, O: Eq + Hash> Stash<P, O> {
     /// Guards an entry until its ticket was sent: dropping the guard before removes the entry.
     ///
-    /// For the time between `put` and the response that carries the ticket: if the client goes away in it, nobody
-    /// knows the ticket, and without the guard the entry holds its bytes until it expires.
+    /// It covers the time between `put` and the response that carries the ticket. If the client goes away in
+    /// it, no client knows the ticket, and without the guard the entry holds its bytes until it expires.
     ///
     /// # Examples
     ///
@@ -40,16 +40,16 @@ impl<P, O: Eq + Hash> Stash<P, O> {
 
 /// Removes an entry when it is dropped, unless its ticket was sent. Made by [`Stash::unsent`].
 ///
-/// What it removes counts as [`unsent`](crate::Stats::unsent): neither delivered, nor expired, nor cleared. It
-/// does so even if the entry's time is up. An entry that is not there, or not `owner`'s, or claimed in that moment,
-/// is left alone: whoever claimed it has been told the ticket.
+/// What it removes counts as [`unsent`](crate::Stats::unsent): neither delivered, nor expired, nor cleared,
+/// even if its deadline has passed. An entry that is not there, or not `owner`'s, or claimed in that moment,
+/// stays: its claimer has received the ticket.
 ///
 /// It is a handle of the stash.
 ///
 /// # Re-entrancy and panics
 ///
-/// Its drop runs the owner's `Eq` and `Hash`, and the drop of the payload. They may call the stash. A panic in them
-/// does not reach whoever drops the guard; if the owner's panics, the entry stays.
+/// Its drop runs the owner's `Eq` and `Hash`, and the drop of the payload. They may call the stash. A panic
+/// in them does not reach the caller that drops the guard; if the owner's panics, the entry stays.
 #[must_use = "the entry is removed when the guard is dropped"]
 pub struct Unsent<P, O: Eq + Hash> {
     stash: Stash<P, O>,
@@ -64,14 +64,14 @@ impl<P, O: Eq + Hash> Unsent<P, O> {
         self.sent = true;
     }
 
-    /// Returns the ticket that is to be sent.
+    /// Returns the ticket, to send it.
     pub fn ticket(&self) -> Ticket {
         self.ticket
     }
 
     fn remove(&self) {
         let inner = &self.stash.inner;
-        // No deadline is later: the entry is counted before its slot is free, whether its time is up or not.
+        // No deadline is later: the entry is counted before its slot is free, whether it has expired or not.
         let count = || inner.counters.unsent.add(1);
         let removed = inner.slots.remove(self.ticket, &self.owner, Nanos::MAX, count);
         if let Some(Removed::Expired(entry) | Removed::Delivered(entry)) = removed {

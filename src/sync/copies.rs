@@ -1,7 +1,7 @@
 //! Counts how often this process was copied by `fork()`.
 //!
-//! The count is what a generator's state is checked against: a copy has its parent's states, but another
-//! count. It is kept by a handler that the C library runs in the child before `fork` returns there, so asking
+//! A generator compares the count with its own state: a copy has its parent's states, but another count. A
+//! handler that the C library runs in the child before `fork` returns there increments it, so reading it
 //! costs one load, and no system call.
 //!
 //! A copy that is made without the handlers, by a raw `clone` system call or by a snapshot of a virtual
@@ -19,9 +19,9 @@ pub(crate) fn copies() -> u64 {
     COPIES.load(Ordering::Relaxed)
 }
 
-/// Makes sure that copies are counted from now on. Returns whether they are.
+/// Registers the count of copies from now on. Returns whether they are counted.
 pub(crate) fn count_copies() -> bool {
-    // Two threads may both register, and a copy then counts as two. A lock would do without that, but a copy
+    // Two threads may both register, and a copy then counts as two. A lock would prevent that, but a copy
     // that is made while it is held could never take it.
     // ORDERING: Relaxed [copies.counting.get]: nothing else is read.
     if !COUNTING.load(Ordering::Relaxed) {
@@ -57,7 +57,7 @@ fn register() -> bool {
     unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) == 0 }
 }
 
-/// Where processes are not copied, or nobody says that they were.
+/// Returns whether copies are counted, on systems that make no copies or report none.
 #[cfg(not(all(
     any(
         target_vendor = "apple",

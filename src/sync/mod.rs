@@ -1,18 +1,24 @@
-//! The one door to atomics, cells, locks and parking: the real ones here, loom's under `--cfg
-//! cloakroom_loom`, and under `--cfg cloakroom_shuttle` some that switch tasks at every access.
+//! Provides atomics, cells, locks and parking to the rest of the crate.
 //!
-//! No other file of the crate names `std::sync::atomic`, `parking_lot`, `loom` or
-//! `shuttle`, so what is built with one of these flags explores the code that users run.
+//! They are the real ones by default, loom's under `--cfg cloakroom_loom`, and under `--cfg
+//! cloakroom_shuttle` atomics that switch tasks at every access. No other file of the crate names
+//! `std::sync::atomic`, `parking_lot`, `loom` or `shuttle`, so a build with one of these flags explores the
+//! code that users run.
 
 mod copies;
 
 pub(crate) use self::copies::{copies, count_copies};
 
-// Reference counts are `std`'s under loom too: they are not what the models are about, and loom would
-// multiply every model by the orders in which its threads drop their handles.
+// Reference counts are `std`'s under loom too: the models do not check them, and loom would multiply every
+// model by the orders in which its threads drop their handles.
 pub(crate) use std::sync::Arc;
+// For values that are made once: models make them before they start threads.
+pub(crate) use std::sync::OnceLock;
 
-#[cfg(all(target_has_atomic = "64", not(any(cloakroom_loom, cloakroom_shuttle))))]
+#[cfg(all(
+    target_has_atomic = "64",
+    not(any(cloakroom_loom, cloakroom_shuttle, cloakroom_count))
+))]
 pub(crate) use std::sync::atomic;
 
 #[cfg(not(target_has_atomic = "64"))]
@@ -22,87 +28,12 @@ pub(crate) mod atomic;
 #[cfg(cloakroom_loom)]
 pub(crate) use loom::sync::atomic;
 
-/// `std`'s atomics with a scheduling point before each access. Shuttle's own are not valid when all their
-/// bytes are zero, as fresh slots are. Neither knows weak orderings: memory is sequentially consistent.
-#[cfg(cloakroom_shuttle)]
-pub(crate) mod atomic {
-    use std::sync::atomic;
-    pub(crate) use std::sync::atomic::Ordering;
+#[cfg(any(cloakroom_shuttle, cloakroom_count))]
+#[path = "wrapped.rs"]
+pub(crate) mod atomic;
 
-    fn switch() {
-        // Not `yield_now`, which tells the scheduler that this task has nothing to do.
-        // ORDERING: SeqCst [shuttle.switch]: shuttle knows no other; nothing is read.
-        shuttle::sync::atomic::AtomicBool::new(false).load(Ordering::SeqCst);
-    }
-
-    macro_rules! wrap {
-        ($name:ident $(<$t:ident>)?, $value:ty) => {
-            #[derive(Debug)]
-            #[repr(transparent)]
-            pub(crate) struct $name$(<$t>)?(atomic::$name$(<$t>)?);
-
-            #[allow(dead_code, reason = "all of them have all of these")]
-            impl$(<$t>)? $name$(<$t>)? {
-                pub(crate) const fn new(value: $value) -> Self {
-                    Self(atomic::$name::new(value))
-                }
-
-                pub(crate) fn load(&self, order: Ordering) -> $value {
-                    switch();
-                    self.0.load(order)
-                }
-
-                pub(crate) fn store(&self, value: $value, order: Ordering) {
-                    switch();
-                    self.0.store(value, order);
-                }
-
-                pub(crate) fn swap(&self, value: $value, order: Ordering) -> $value {
-                    switch();
-                    self.0.swap(value, order)
-                }
-
-                pub(crate) fn compare_exchange(
-                    &self,
-                    current: $value,
-                    new: $value,
-                    success: Ordering,
-                    failure: Ordering,
-                ) -> Result<$value, $value> {
-                    switch();
-                    self.0.compare_exchange(current, new, success, failure)
-                }
-
-                pub(crate) fn compare_exchange_weak(
-                    &self,
-                    current: $value,
-                    new: $value,
-                    success: Ordering,
-                    failure: Ordering,
-                ) -> Result<$value, $value> {
-                    self.compare_exchange(current, new, success, failure)
-                }
-            }
-        };
-    }
-
-    wrap!(AtomicU8, u8);
-    wrap!(AtomicU64, u64);
-    wrap!(AtomicPtr<T>, *mut T);
-
-    macro_rules! fetch {
-        ($($method:ident),*) => {
-            impl AtomicU64 {
-                $(pub(crate) fn $method(&self, value: u64, order: Ordering) -> u64 {
-                    switch();
-                    self.0.$method(value, order)
-                })*
-            }
-        };
-    }
-
-    fetch!(fetch_add, fetch_sub, fetch_or, fetch_and, fetch_min);
-}
+#[cfg(cloakroom_count)]
+pub(crate) mod writes;
 
 #[cfg(cloakroom_loom)]
 pub(crate) use loom::cell::UnsafeCell;
@@ -112,7 +43,7 @@ pub(crate) use cell::UnsafeCell;
 
 #[cfg(not(cloakroom_loom))]
 mod cell {
-    /// `std`'s cell with loom's interface: access by closure, so that loom can see when it ends.
+    /// Wraps `std`'s cell in loom's interface: loom can see when an access ends.
     #[derive(Debug, Default)]
     #[repr(transparent)]
     pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
@@ -129,17 +60,21 @@ mod cell {
 
         #[inline(always)]
         pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            #[cfg(cloakroom_count)]
+            super::writes::record(self);
             f(self.0.get())
         }
     }
 }
 
-/// The first read of a compare-exchange loop, which the exchange checks: a stale one costs a round.
+/// Loads the value that a compare-exchange loop starts from.
 ///
-/// Under loom it is an RMW. Loom skips interleavings that cannot differ, and for that remembers, of each
-/// atomic, who accessed it *last*: a thread that loads and then changes a value hides the change from
-/// another's earlier load, and the interleaving in which the change comes first is never explored. (A put
-/// against a sweep, with one bound between them, was explored in a single execution.) An RMW hides
+/// A stale value costs one more round.
+///
+/// Under loom it is an RMW. Loom skips interleavings that cannot differ, and for that records, for each
+/// atomic, which thread accessed it *last*. A thread that loads and then changes a value hides the change
+/// from another's earlier load, and the interleaving in which the change comes first is never explored. (A
+/// put against a sweep, with one bound between them, was explored in a single execution.) An RMW hides
 /// nothing.
 #[inline(always)]
 pub(crate) fn load_for_cas(atomic: &atomic::AtomicU64, order: atomic::Ordering) -> u64 {
@@ -149,7 +84,7 @@ pub(crate) fn load_for_cas(atomic: &atomic::AtomicU64, order: atomic::Ordering) 
     return atomic.fetch_or(0, order);
 }
 
-/// Atomics that no model explores.
+/// Re-exports `std`'s atomics, which no model explores.
 mod plain {
     #[cfg(not(target_has_atomic = "64"))]
     pub(super) use super::atomic::{AtomicU64, Ordering};
@@ -157,8 +92,9 @@ mod plain {
     pub(super) use std::sync::atomic::{AtomicU64, Ordering};
 }
 
-/// A number for people to read: an error's text, statistics. Nothing that the algorithms rest on is
-/// decided by one, so loom need not explore the values that it may have.
+/// Holds a number for people to read: an error's text, statistics.
+///
+/// No decision of the algorithms rests on one, so loom need not explore the values that it may have.
 #[derive(Debug, Default)]
 pub(crate) struct StatCounter(plain::AtomicU64);
 
@@ -175,26 +111,32 @@ impl StatCounter {
 
     #[inline]
     pub(crate) fn set(&self, value: u64) {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
         // ORDERING: Relaxed [stat.set]: a number for people.
         self.0.store(value, plain::Ordering::Relaxed);
     }
 
-    /// Makes it at most `value`.
+    /// Lowers the value to at most `value`.
     #[cold]
     pub(crate) fn lower(&self, value: u64) {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
         // ORDERING: Relaxed [stat.lower]: a number for people.
         self.0.fetch_min(value, plain::Ordering::Relaxed);
     }
 
-    /// Wraps around, so that it can be less.
+    /// Adds `more`, and wraps around on overflow.
     #[inline]
     pub(crate) fn add(&self, more: u64) {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
         // ORDERING: Relaxed [stat.add]: a number for people.
         self.0.fetch_add(more, plain::Ordering::Relaxed);
     }
 }
 
-/// A mutex whose `lock` needs no unwrap: no user code ever runs under it, so it is never poisoned.
+/// Locks without an `unwrap`: no user code runs under it, so it is never poisoned.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(
     #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))] parking_lot::Mutex<T>,
@@ -221,16 +163,29 @@ impl<T> Mutex<T> {
 
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
         #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
         return self.0.lock();
         #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
         return self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     }
+
+    /// Locks it unless somebody else holds it.
+    #[inline]
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        #[cfg(cloakroom_count)]
+        writes::record(self);
+        #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+        return self.0.try_lock();
+        #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
+        return self.0.try_lock().ok();
+    }
 }
 
-/// A number for this thread, small and mostly its own, to spread threads over shards.
+/// Returns a small number that is mostly this thread's own, to spread threads over shards.
 ///
-/// Under loom and shuttle every thread has the same, so that they meet.
+/// Under loom and shuttle every thread has the same number, so that they meet.
 #[inline]
 pub(crate) fn thread_number() -> usize {
     #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
@@ -254,11 +209,33 @@ pub(crate) fn thread_number() -> usize {
     }
 }
 
-/// Runs `f`, which is *somebody else's* code (another task's waker, the drop of another entry's
-/// payload), and keeps a panic in it from reaching this caller, who has nothing to do with it.
+/// Returns the number that selects the calling thread's share of a budget. Models choose it.
+#[inline]
+pub(crate) fn share_number() -> usize {
+    #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+    return thread_number();
+    #[cfg(cloakroom_loom)]
+    return MODEL_SHARE.with(std::cell::Cell::get);
+    #[cfg(cloakroom_shuttle)]
+    return usize::from(shuttle::current::me());
+}
+
+#[cfg(cloakroom_loom)]
+loom::thread_local! {
+    pub(crate) static MODEL_SHARE: std::cell::Cell<usize> = std::cell::Cell::new(0);
+}
+
+/// Returns how many processors this program may use.
+pub(crate) fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
+}
+
+/// Runs `f`, which is *another caller's* code, and contains a panic in it.
 ///
-/// The panic hook has reported the panic by then. Under loom and shuttle panics pass: they are how a model
-/// fails.
+/// It is another task's waker, or the drop of another caller's payload. This caller did not cause the panic,
+/// so it must not see it; the panic hook has reported it already. Under loom and shuttle panics pass: a model
+/// fails by panicking.
 #[inline]
 pub(crate) fn contain_panic(f: impl FnOnce()) {
     #[cfg(any(cloakroom_loom, cloakroom_shuttle))]

@@ -1,4 +1,4 @@
-//! What a *thread* waits on, for the calls that block. Tasks wait in the wait queue's nodes instead.
+//! Parks a *thread*, for the calls that block. Tasks wait in the wait queue's nodes instead.
 //!
 //! A thread listens first and then checks whether it must wait, so a notification in between is not lost. Calls
 //! may nest on one thread, from a payload's drop for example: a notification ends all of them.
@@ -13,11 +13,11 @@ use std::time::Instant;
 
 use self::signal::Signal;
 
-/// Wakes a thread that waits.
+/// Wakes a waiting thread.
 #[derive(Debug)]
 pub(crate) struct ThreadSignal(Signal);
 
-/// What a thread that could sleep does next.
+/// Says what a thread that could sleep does next.
 pub(crate) enum Wait<R> {
     /// Stops waiting, with a result.
     Done(R),
@@ -38,8 +38,9 @@ impl ThreadSignal {
         Self(Signal::new())
     }
 
-    /// Waits for a notification, unless `check`, which runs while this thread listens already, says otherwise.
-    /// May also return early.
+    /// Waits for a notification, unless `check` says otherwise. May also return early.
+    ///
+    /// `check` runs while this thread already listens.
     pub(crate) fn wait_unless<R>(&self, check: impl FnOnce() -> Wait<R>) -> Option<R> {
         self.0.wait_unless(check)
     }
@@ -55,7 +56,7 @@ impl Wake for ThreadSignal {
     }
 }
 
-/// Calls `f` with this thread's signal. It is made once a thread, so that waiting allocates nothing.
+/// Calls `f` with this thread's signal. A thread makes it once, so waiting allocates nothing.
 pub(crate) fn with_thread_signal<R>(f: impl FnOnce(&Arc<ThreadSignal>) -> R) -> R {
     #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
     return f(&Arc::new(ThreadSignal::new()));
@@ -66,7 +67,7 @@ pub(crate) fn with_thread_signal<R>(f: impl FnOnce(&Arc<ThreadSignal>) -> R) -> 
         }
         match SIGNAL.try_with(Arc::clone) {
             Ok(signal) => f(&signal),
-            // The thread is going away and its locals with it.
+            // The thread is ending, and its locals with it.
             Err(_) => f(&Arc::new(ThreadSignal::new())),
         }
     }
@@ -78,8 +79,10 @@ mod signal {
 
     use super::Wait;
 
-    /// `event_listener` wakes while it holds its own lock, so it is never given a task's waker, which may call
-    /// back.
+    /// Wakes threads, through an `event_listener::Event`.
+    ///
+    /// `event_listener` wakes while it holds its own lock, so it is never given a task's waker, which may
+    /// call back.
     #[derive(Debug)]
     pub(super) struct Signal(Event);
 

@@ -1,5 +1,7 @@
-//! What `std::sync::atomic` has on a target without 64-bit atomics, and the missing type without a working
-//! method, so that the error in `lib.rs` is the only one there. Nothing built of it exists.
+//! Replaces the missing type on targets without 64-bit atomics.
+//!
+//! It re-exports the rest of `std::sync::atomic`. The replacement has no working method: it is there so that
+//! the error in `lib.rs` is the only one. No build succeeds with it.
 
 #[allow(unused_imports, reason = "which are used depends on the features")]
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU8, Ordering};

@@ -41,7 +41,7 @@ macro_rules! send_sync_unpin {
 
 /// May not leave its thread.
 struct Local(#[expect(dead_code)] Rc<()>);
-/// May leave its thread, but not be looked at from two.
+/// May leave its thread, but not be shared by two.
 struct Unshared(#[expect(dead_code)] Cell<u8>);
 
 impl Payload for Local {
@@ -99,7 +99,7 @@ fn a_reaper_may_be_sent_if_what_it_drops_may_be() {
 #[test]
 fn a_claim_gives_out_its_payload_and_so_is_as_free_as_that() {
     assert_eq!(send_sync_unpin!(Claim<Vec<u8>, u64>), (true, true, true));
-    // It can be looked at from where the claim is, and from nowhere else.
+    // It can be read on the claim's thread only.
     assert_eq!(send_sync_unpin!(Claim<Unshared, u64>), (true, false, true));
     assert_eq!(send_sync_unpin!(Claim<Local, u64>), (false, false, true));
     assert_eq!(send_sync_unpin!(Claim<MutexGuard<'static, u8>, u64>), (false, false, true));

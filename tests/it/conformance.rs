@@ -452,7 +452,7 @@ impl Hash for Watched {
 }
 
 /// Every put and take of the original walked all entries. The times are in the benchmarks; what can be
-/// asserted is that no entry but the one asked for is looked at.
+/// asserted is that no entry but the requested one is compared.
 #[test]
 fn d5_work_does_not_depend_on_how_many_entries_are_held() {
     let owner_calls_with = |held: u64| {

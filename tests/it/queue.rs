@@ -23,7 +23,8 @@ fn b7_one_more_is_refused_before_it_joins() {
     assert_eq!((refused.queue_position(), refused.waiting(), refused.requested()), (Some(3), 2, 7));
     assert_eq!((refused.used(), refused.limit()), (100, 100));
     assert!(
-        refused.to_string().contains("line is full") && refused.to_string().contains("2 waiting")
+        refused.to_string().contains("wait queue is full")
+            && refused.to_string().contains("2 waiting")
     );
     assert_eq!(refused.into_payload(), payload(7));
     // `try_put` gets the usual refusal.

@@ -277,7 +277,7 @@ impl Part {
     }
 }
 
-/// A stash of 100 bytes: 30 stored, 20 claimed, 20 being delivered, 10 reserved and 10 of a bare permit. Somebody
+/// A stash of 100 bytes: 30 stored, 20 claimed, 20 being delivered, 10 reserved and 10 of a bare permit. A request
 /// waits for 60: no room comes for that before the stash ends, because a claim that is dropped stays in the stash.
 fn parts(closed: bool) -> (Budget, Vec<Part>) {
     let (stash, clock) = test_stash();

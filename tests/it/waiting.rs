@@ -73,7 +73,7 @@ fn w2_a_blocking_wait_behind_another_waiter_serves_it_too() {
 
 /// The entry that expires soon appears after the wait began.
 #[test]
-fn w2_a_blocking_wait_hears_of_a_deadline_that_appears_while_it_sleeps() {
+fn w2_a_blocking_wait_is_woken_for_a_deadline_that_appears_while_it_sleeps() {
     must_come_back(|| {
         let stash: TestStash =
             Stash::builder().max_bytes(100).entry_overhead(0).ttl(TTL * 60).build().unwrap();
@@ -92,7 +92,7 @@ fn w2_a_blocking_wait_hears_of_a_deadline_that_appears_while_it_sleeps() {
 }
 
 #[test]
-fn w2_a_blocking_wait_hears_of_a_claim_that_is_put_back() {
+fn w2_a_blocking_wait_is_woken_for_a_claim_that_is_put_back() {
     must_come_back(|| {
         let stash: TestStash =
             Stash::builder().max_bytes(100).entry_overhead(0).ttl(TTL * 60).build().unwrap();

@@ -288,7 +288,7 @@ impl Soak {
         }
     }
 
-    /// Anybody's. More when there are many.
+    /// Downloads of any actor. More when there are many.
     pub(crate) fn drop_download(&self) -> bool {
         let mut drops = 1 + self.downloads.lock().unwrap().len() / 16;
         while drops > 0 {

@@ -1,6 +1,7 @@
 //! Phrases that cost a reader more than they say. CONTRIBUTING.md has the rules that they break.
 //!
-//! Searched in all of the documents, in the comments and strings of `src`, and in the comments of the tests.
+//! Searched in all of the documents, in the comments and strings of `src`, in the comments of the tests, and in the first
+//! lines of the seeded faults.
 //! Words are compared without case, over the ends of lines, and never over the end of a sentence.
 
 use crate::files::{files, name, read, root, split_comment};
@@ -44,15 +45,15 @@ const BANNED: &[&str] = &[
     "wings",
 ];
 
-/// Those of them that are not cleaned everywhere yet: only printed.
+/// Where phrases of `NOT_YET` are only printed. The page about benchmarks is generated: `benches/src/page`.
+const NOT_YET_IN: &[&str] = &["src/", "docs/proof.md", "docs/benchmarks.md"];
+
+/// The phrases that are not removed there yet.
 const NOT_YET: &[&str] = &[
-    "are to be",
     "as there is",
     "at it",
     "by then",
     "for good",
-    "for want of",
-    "goes by what",
     "he",
     "in the line",
     "is to be",
@@ -121,10 +122,16 @@ fn prose(text: &str, strings: bool) -> String {
 
 /// All that is searched: names and words.
 fn searched() -> Vec<(String, Vec<String>)> {
-    let mut texts: Vec<_> = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
-        .iter()
-        .map(|name| ((*name).to_owned(), read(&root().join(name))))
-        .collect();
+    let pages = [
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "benches/why.md",
+        "examples/gateway/README.md",
+        "redis/README.md",
+    ];
+    let mut texts: Vec<_> =
+        pages.iter().map(|name| ((*name).to_owned(), read(&root().join(name)))).collect();
     texts.extend(files("docs", &["md"]).iter().map(|path| (name(path), read(path))));
     texts.extend(files("src", &["rs"]).iter().map(|path| (name(path), prose(&read(path), true))));
     for folder in ["tests", "loom-tests"] {
@@ -132,6 +139,11 @@ fn searched() -> Vec<(String, Vec<String>)> {
             files(folder, &["rs"]).iter().map(|path| (name(path), prose(&read(path), false))),
         );
     }
+    // What a fault is, not the code that it changes.
+    texts.extend(files("loom-tests/faults", &["patch"]).iter().map(|path| {
+        let patch = read(path);
+        (name(path), patch.split("\n---").next().unwrap_or_default().to_owned())
+    }));
     // This file names them.
     texts.retain(|(name, _)| name != "tests/source_rules/phrases.rs");
     texts.into_iter().map(|(name, text)| (name, words(&text))).collect()
@@ -151,9 +163,14 @@ fn no_text_has_a_banned_phrase() {
                 find(words, phrase).into_iter().map(move |text| format!("{name}: … {text} …"))
             })
             .collect();
-        if NOT_YET.contains(phrase) {
-            println!("not yet: \"{phrase}\" {} times: {:#?}", found.len(), found);
-        } else if !found.is_empty() {
+        let is_excused = |text: &String| {
+            NOT_YET.contains(phrase) && NOT_YET_IN.iter().any(|place| text.starts_with(place))
+        };
+        let (excused, found): (Vec<_>, Vec<_>) = found.into_iter().partition(is_excused);
+        if !excused.is_empty() {
+            println!("not yet: \"{phrase}\" {} times: {excused:#?}", excused.len());
+        }
+        if !found.is_empty() {
             problems.push(format!("\"{phrase}\": {found:#?}"));
         }
     }

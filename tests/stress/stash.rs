@@ -29,8 +29,8 @@ struct Harness {
     clock: ManualClock,
     ledger: Arc<Ledger>,
     entries: Mutex<Vec<Entry>>,
-    /// Records of tickets that were denied. A sweep that has won an entry drops its payload a moment later,
-    /// so this is looked at in the end.
+    /// Records of tickets that were denied. A sweep that removes an entry drops its payload a moment later,
+    /// so this is checked at the end.
     gone: Mutex<Vec<Arc<Record>>>,
 }
 

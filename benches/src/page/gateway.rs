@@ -13,7 +13,7 @@ const FIGURES: [(&str, &str); 6] = [
     ("p50_ms", "latency p50, ms"),
     ("p99_ms", "latency p99, ms"),
     ("large_p99_ms", "large results p99, ms"),
-    ("refused", "waited in vain"),
+    ("refused", "refused after a wait"),
     ("refused_early", "refused early"),
 ];
 

@@ -22,14 +22,15 @@ const INTRODUCTION: &str = "\
 Written by `cargo run --release -p benches -- page` from what `cargo run --release -p benches -- run` has
 measured; `.ci/bench` does both.
 
-All candidates of a comparison run in one process, in turns, in many rounds; a ratio is taken within each
-round, and what is given is the median of the ratios and, in brackets, their quartiles. Times are of a
-machine that is shared: read the ratios. Each peer does the same work: a ticket of at least 90 random bits
-from a CSPRNG, the owner checked, a deadline stored and checked, the bytes counted and limited, the payload
-moved. `benches/src/peers` has them, a file each. Where there are two threads, each has a core of its own.
+All candidates of a comparison run in one process, in turns, in many rounds. A ratio is taken within each round; the
+page gives the median of the ratios and, in brackets, their quartiles. The machine is shared: read the ratios, not the
+times. Each peer does the same work: a ticket of at least 90 random bits from a CSPRNG, the owner checked, a deadline
+stored and checked, the bytes counted and limited, the payload moved. `benches/src/peers` has them, a file each; *glue* is
+`DashMap` with a tokio `Semaphore`, *floor* two operations on one atomic, a ticket and a clock read, with nothing stored. Where there are two threads, each has a core
+of its own.
 ";
 
-/// What no measurement says.
+/// Explains the missed targets.
 const WHY: &str = include_str!("../../why.md");
 
 /// Writes the page and its plots.
@@ -40,11 +41,14 @@ pub(crate) fn write() -> io::Result<()> {
         return Err(io::Error::other("nothing has been measured: benches run"));
     };
     let mut page = INTRODUCTION.to_owned();
+    tables::opening(&mut page, &all);
+    goals::losses(&mut page, &all);
+    tables::write(&mut page, &all);
+    gateway::write(&mut page)?;
+    page.push_str("\n## How it was measured\n");
     about(&mut page, &first.run, &all);
     goals::write(&mut page, &all);
     page.push_str(WHY);
-    tables::write(&mut page, &all);
-    gateway::write(&mut page)?;
 
     let docs = root().join("docs");
     pictures::draw(&docs.join("plots"), &all)?;

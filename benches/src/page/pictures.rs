@@ -24,7 +24,7 @@ pub(super) fn draw(directory: &Path, all: &All) -> io::Result<()> {
             "t8.svg",
             data("T8").and_then(|data| {
                 let group = data.group("join and leave")?;
-                Some(by_number(group, "join and leave at the end of a line", "waiters"))
+                Some(by_number(group, "join and leave at the end of the queue", "waiters"))
             }),
         ),
         ("t12.svg", data("T12").map(waits)),

@@ -5,27 +5,58 @@ use super::{All, line};
 use crate::results::{Data, Figure, Group, Results};
 use crate::rounds::Spread;
 
-const PICTURES: [(&str, &str, &str); 4] = [
-    ("T2", "plots/t2.svg", "Put + take by two threads, nothing held"),
-    ("T5", "plots/t5.svg", "Put + take against the number of entries held"),
-    ("T8", "plots/t8.svg", "Join and leave against the number of waiters"),
-    ("T12", "plots/t12.svg", "Waits by size of request, when the stash is full all the time"),
+/// What the page opens with: a target, its plot, a heading, and what the comparison is about.
+const COMPARISONS: [[&str; 4]; 4] = [
+    [
+        "T2",
+        "plots/t2.svg",
+        "Put and take on two threads",
+        "Each thread stores a payload and takes it again, as fast as it can. Nothing else is held.",
+    ],
+    [
+        "T5",
+        "plots/t5.svg",
+        "Put and take, by the number of entries held",
+        "One thread stores a payload and takes it again, while so many entries are held.",
+    ],
+    [
+        "T12",
+        "plots/t12.svg",
+        "Waits when the stash is full",
+        "Producers of small and large results wait for room all the time. First-fit grants whichever request fits.",
+    ],
+    [
+        "T8",
+        "plots/t8.svg",
+        "Joining and leaving the wait queue, by its length",
+        "A request joins the queue behind so many waiters, and gives up.",
+    ],
 ];
 
-pub(super) fn write(page: &mut String, all: &All) {
-    page.push_str("\n## All of it\n");
-    let mut targets: Vec<_> = all.iter().collect();
-    targets.sort_by_key(|(target, _)| target[1..].parse::<u32>().unwrap_or(0));
-    for (target, Results { data, .. }) in targets {
-        line(page, format_args!("\n### {target}"));
-        for (_, file, caption) in PICTURES.iter().filter(|(of, ..)| of == target) {
-            line(page, format_args!("\n![{caption}]({file})"));
-        }
+/// Four comparisons with their plots.
+pub(super) fn opening(page: &mut String, all: &All) {
+    for [target, plot, heading, about] in COMPARISONS {
+        let Some(Results { data, .. }) = all.get(target) else { continue };
+        line(page, format_args!("\n## {heading}\n\n{about} ({target})\n\n![{heading}]({plot})"));
         section(page, data);
     }
 }
 
-/// For whoever waits at a terminal.
+/// Everything that the page does not open with.
+pub(super) fn write(page: &mut String, all: &All) {
+    page.push_str("\n## Everything else\n");
+    let mut targets: Vec<_> = all.iter().collect();
+    targets.sort_by_key(|(target, _)| target[1..].parse::<u32>().unwrap_or(0));
+    for (target, Results { data, .. }) in targets {
+        if COMPARISONS.iter().any(|[shown, ..]| shown == target) {
+            continue;
+        }
+        line(page, format_args!("\n### {target}"));
+        section(page, data);
+    }
+}
+
+/// Prints the tables to a terminal.
 pub(crate) fn print(data: &Data) {
     let mut text = String::new();
     section(&mut text, data);
@@ -82,8 +113,8 @@ fn by_number(page: &mut String, group: &Group) {
 
 fn latencies(page: &mut String, data: &Data) {
     page.push_str(
-        "\nMedians over the rounds, in microseconds. Unfinished: not over when a round was, and counted as \
-         long as they had lasted.\n\n| | | | per second | p50 | p99 | p99.9 | max | unfinished |\n\
+        "\nMedians over the rounds, in microseconds. Unfinished: still waiting when a round ended, and \
+         counted as long as they had waited.\n\n| | | | per second | p50 | p99 | p99.9 | max | unfinished |\n\
          |---|---|---|---|---|---|---|---|---|\n",
     );
     let mut seen: Vec<[&str; 3]> = Vec::new();

@@ -1,4 +1,4 @@
-//! A line in which whoever fits goes first: as quick as it can be made with a lock, and unfair. Entries
+//! A queue that grants the first request that fits: as quick as it can be made with a lock, and unfair. Entries
 //! are kept as `glue` does.
 
 use std::collections::VecDeque;
@@ -63,7 +63,7 @@ impl Waiter {
 }
 
 impl FirstFit {
-    /// `None`: charged. Nobody leaves the line: the benchmark has no need of it.
+    /// `None`: acquired. No request leaves the queue: the benchmark does not need it.
     fn charge_or_join(&self, need: u64) -> Option<Arc<Waiter>> {
         let mut room = self.room.lock();
         if room.charge(need) {

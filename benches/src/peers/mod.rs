@@ -79,7 +79,7 @@ impl Entry {
     }
 }
 
-/// 96 bits that nobody can guess.
+/// 96 bits that cannot be guessed.
 fn secret() -> u128 {
     let mut rng = rand::rng();
     u128::from(rng.next_u64()) << 32 | u128::from(rng.next_u32())

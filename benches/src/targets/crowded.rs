@@ -1,4 +1,4 @@
-//! T15: more threads than cores. Whoever has to wait for a thread that is not running waits long.
+//! T15: more threads than cores. A thread that waits for one that is not running waits long.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -127,7 +127,7 @@ fn hand_off<S: Semaphore>() -> Candidate {
     })
 }
 
-/// A semaphore that is all taken, for good.
+/// A semaphore whose permits are all taken and never released.
 fn full<S: Semaphore>() -> &'static S {
     // Leaked, so that what waits can be kept next to what it waits for.
     let semaphore: &'static S = Box::leak(Box::new(S::new(UNIT)));
@@ -161,7 +161,7 @@ fn join_leave<S: Semaphore>(waiters: usize) -> Candidate {
     Candidate::new(S::NAME, make).at(waiters as u64)
 }
 
-/// What a line under one lock cannot beat: a lock to join, and a lock to leave.
+/// The floor of a queue under one lock: a lock to join, and a lock to leave.
 fn lock_twice(waiters: usize) -> Candidate {
     Candidate::new("floor: two locks", || {
         let line = parking_lot::Mutex::new(0_u64);
@@ -177,7 +177,7 @@ fn lock_twice(waiters: usize) -> Candidate {
     .at(waiters as u64)
 }
 
-/// Its neighbours in the line have not been touched for long, so with many of them this waits for memory.
+/// Its neighbours in the queue have not been touched for long, so with many of them this waits for memory.
 fn leave_random<S: Semaphore>(waiters: usize) -> Candidate {
     let make = move || {
         let semaphore = full::<S>();

@@ -1,5 +1,5 @@
 //! T12: the limit is full all the time, 64 producers wait, consumers take. Large requests among small
-//! ones: who goes first decides whether the large ever get there.
+//! ones: the order of grants decides whether the large ones are ever granted.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -86,7 +86,7 @@ fn saturate<P: WaitingPeer>(round: usize, time: Duration, data: &mut Data) {
         bytes += waits.len() * *size as u64;
         puts += waits.len();
         let count = waits.len();
-        // Who still waits has waited for so long at least.
+        // A producer that still waits has waited for at least this long.
         let unfinished = waiting.iter().filter(|(of, _)| *of == class);
         let unfinished = unfinished.map(|(_, wait)| waits.saturating_record(*wait)).count() as u64;
         let latency = Latency::new([SCENARIO, P::NAME, kind], round, seconds, &waits);

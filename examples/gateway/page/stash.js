@@ -81,6 +81,8 @@ export class StashPanel {
     this.showRoom(state);
     this.showQueue(state);
     this.showEvents(state);
+    find("stash-note").textContent = state.note ?? "";
+    find("stash-note").hidden = !state.note;
     for (const check of [...this.watchers]) check();
   }
 
@@ -117,7 +119,9 @@ export class StashPanel {
       );
     });
     const hidden = waiting - queue.length;
-    if (hidden > 0 && queue.length > 0) items.push(html("li", {}, `and ${number(hidden)} more`));
+    // A shared stash tells how many wait, and not in which order.
+    const more = queue.length > 0 ? `and ${number(hidden)} more` : `${number(hidden)} waiting, on all gateways`;
+    if (hidden > 0) items.push(html("li", {}, more));
     if (items.length === 0) items.push(html("li", { class: "empty quiet" }, "Nobody waits."));
     find("queue").replaceChildren(...items);
     this.queueShown = { at: performance.now() - now, queue };

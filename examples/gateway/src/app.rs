@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{Behaviour, Config, StashKind};
 use crate::errors::{ApiError, Code};
 use crate::external::ExternalResults;
-use crate::inline::{CloakroomStore, GlueStore, InlineResults, InlineStore};
+use crate::inline::{CloakroomStore, GlueStore, InlineResults, InlineStore, SharedStore};
 use crate::metrics::Metrics;
 use crate::prometheus::Page;
 use crate::routes;
@@ -53,7 +53,7 @@ impl App {
         .context("the sample database could not be made")?;
 
         let metrics = Arc::new(Metrics::new());
-        let inline = InlineResults::new(store(&config)?, config.wait, Arc::clone(&metrics));
+        let inline = InlineResults::new(store(&config).await?, config.wait, Arc::clone(&metrics));
         let external = (config.behaviour == Behaviour::Classic)
             .then(|| ExternalResults::start(workspace.path(), config.link_ttl));
         let stop = CancellationToken::new();
@@ -127,10 +127,11 @@ impl App {
     }
 }
 
-fn store(config: &Config) -> anyhow::Result<Box<dyn InlineStore>> {
+async fn store(config: &Config) -> anyhow::Result<Box<dyn InlineStore>> {
     Ok(match config.stash {
         StashKind::Cloakroom => Box::new(CloakroomStore::start(config)?),
         StashKind::Glue => Box::new(GlueStore::start(config)?),
+        StashKind::Shared => Box::new(SharedStore::open(config).await?),
     })
 }
 

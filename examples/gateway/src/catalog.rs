@@ -209,7 +209,7 @@ static QUERIES: &[Query] = &[
         key: "order_labels",
         sql: "SELECT id, printf('%-*s', :width, product) FROM orders \
               WHERE id >= :first AND id < :first + :rows ORDER BY id",
-        // How wide the labels are is up to who asks, so this one may well turn out larger.
+        // The client chooses the width of the labels, so this result may be larger.
         columns: &[column("id", Kind::Integer), text("label", 16)],
         size: Size::Range,
         parameters: &[

@@ -150,7 +150,7 @@ impl Client {
         self.get(&format!("/api/analytics/arrow-result/{id}")).await
     }
 
-    /// Begins to fetch a result: what follows is read by whoever has the response, or never.
+    /// Begins to fetch a result: the holder of the response reads what follows, or never does.
     pub async fn begin_to_fetch(&self, id: &str) -> anyhow::Result<reqwest::Response> {
         let url = format!("{}/api/analytics/arrow-result/{id}", self.base);
         Ok(self.http.get(url).header(USER_HEADER, &self.user).send().await?.error_for_status()?)

@@ -1,6 +1,8 @@
 //! What can be set, and what it is when nobody sets it.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 /// How the warehouse answers when a result cannot be returned inline.
@@ -23,12 +25,44 @@ impl Behaviour {
 }
 
 /// What keeps inline results.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StashKind {
     /// A stash of the `cloakroom` crate.
     Cloakroom,
     /// A map and a semaphore, as they are put together by hand: to compare with.
     Glue,
+    /// A stash that several gateways share, on the engine of [`Config::engine`].
+    Shared,
+}
+
+/// Where the engine of a shared stash is. Logs must not show it, as it can have a password in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EngineUrl(String);
+
+impl EngineUrl {
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for EngineUrl {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let schemes = ["redis://", "valkey://", "unix://"];
+        let known = schemes.iter().any(|scheme| text.starts_with(scheme));
+        if known {
+            Ok(EngineUrl(text.to_owned()))
+        } else {
+            Err("an engine's URL is redis://HOST:PORT")
+        }
+    }
+}
+
+impl fmt::Debug for EngineUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EngineUrl(..)")
+    }
 }
 
 impl StashKind {
@@ -37,6 +71,7 @@ impl StashKind {
         match self {
             StashKind::Cloakroom => "cloakroom",
             StashKind::Glue => "glue",
+            StashKind::Shared => "shared",
         }
     }
 }
@@ -48,6 +83,8 @@ pub struct Config {
     pub behaviour: Behaviour,
     /// What keeps inline results.
     pub stash: StashKind,
+    /// The engine of a shared stash.
+    pub engine: Option<EngineUrl>,
     /// Hard limit of the stash, in bytes.
     pub max_bytes: u64,
     /// How many of them one owner may hold, if that is limited.
@@ -90,6 +127,7 @@ impl Default for Config {
         Config {
             behaviour: Behaviour::Classic,
             stash: StashKind::Cloakroom,
+            engine: None,
             max_bytes: 256 << 20,
             max_bytes_per_owner: Some(64 << 20),
             max_waiting: Some(1_000),

@@ -29,6 +29,7 @@ pub enum Code {
     QueueFull,
     OwnerFull,
     ResultTooLarge,
+    StashUnreachable,
     ShuttingDown,
     Internal,
 }
@@ -56,6 +57,7 @@ impl Code {
             Code::QueueFull => "INLINE_ARROW_QUEUE_FULL",
             Code::OwnerFull => "INLINE_ARROW_OWNER_FULL",
             Code::ResultTooLarge => "INLINE_ARROW_RESULT_TOO_LARGE",
+            Code::StashUnreachable => "STASH_UNREACHABLE",
             Code::ShuttingDown => "SHUTTING_DOWN",
             Code::Internal => "INTERNAL",
         }
@@ -76,9 +78,10 @@ impl Code {
             Code::NotImplemented => StatusCode::NOT_IMPLEMENTED,
             Code::ResultBusy => StatusCode::CONFLICT,
             Code::OwnerFull => StatusCode::TOO_MANY_REQUESTS,
-            Code::StashExhausted | Code::QueueFull | Code::ShuttingDown => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Code::StashExhausted
+            | Code::QueueFull
+            | Code::StashUnreachable
+            | Code::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Code::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -108,6 +111,12 @@ impl ApiError {
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed");
         ApiError::new(Code::Internal, "the request could not be completed")
+    }
+
+    /// For a shared stash whose engine does not answer.
+    pub fn stash_unreachable() -> Self {
+        ApiError::new(Code::StashUnreachable, "the results cannot be reached now")
+            .retry_after(Duration::from_secs(1))
     }
 
     pub fn shutting_down() -> Self {

@@ -1,7 +1,7 @@
 //! How large a result will probably be, before the query has run.
 //!
 //! A planner's guess, from how many rows there are and how long a text usually is. It is rounded up, but
-//! it is no bound: what to do with a result that has outgrown its estimate is the matter of who stores it.
+//! it is no bound: what to do with a result that has outgrown its estimate is decided where it is stored.
 
 use rusqlite::types::Value as SqlValue;
 

@@ -98,7 +98,7 @@ impl ExternalResults {
             .then(|| self.link(id, entry.expires))
     }
 
-    /// Opens the result that a link leads to. Whoever has the link may have the result, until it
+    /// Opens the result that a link leads to. Any holder of the link may fetch the result, until it
     /// expires.
     pub async fn open(&self, id: Uuid, query: &LinkQuery) -> Result<ExternalFile, OpenError> {
         self.signer.check(id, query, links::now()).map_err(OpenError::Link)?;

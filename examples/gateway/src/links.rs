@@ -1,7 +1,7 @@
 //! Signed, expiring links.
 //!
 //! A link names a result and the second at which it expires, and carries an HMAC-SHA256 over both. The
-//! key is made when the gateway starts and never leaves it, so nobody else can make or change a link.
+//! key is made when the gateway starts and never leaves it, so only the gateway can make or change a link.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

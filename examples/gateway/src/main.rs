@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use gateway::config::{Behaviour, Config, StashKind};
+use gateway::config::{Behaviour, Config, EngineUrl, StashKind};
 use gateway::server::Server;
 use tracing_subscriber::EnvFilter;
 
@@ -42,10 +42,10 @@ struct ServeArgs {
     /// What the warehouse does with results that do not go out inline.
     #[arg(long, value_enum, default_value = "classic")]
     warehouse: Behaviour,
-    /// What keeps inline results; glue is there to compare with, and has no limits per owner or of the
-    /// line.
-    #[arg(long, value_enum, default_value = "cloakroom")]
-    stash: StashKind,
+    /// What keeps inline results: cloakroom; or redis://HOST:PORT, a stash that all gateways on that Redis or
+    /// Valkey share; or glue, which is there to compare with and has no limits per owner or of the line.
+    #[arg(long, value_name = "KIND", default_value = "cloakroom", value_parser = stash)]
+    stash: StashChoice,
     /// Hard limit of the stash, in bytes.
     #[arg(long, default_value_t = Config::default().max_bytes, default_value_if("small", "true", "4194304"), value_parser = clap::value_parser!(u64).range(1..))]
     max_bytes: u64,
@@ -91,11 +91,31 @@ struct ServeArgs {
     grace_secs: u64,
 }
 
+/// What `--stash` says.
+#[derive(Debug, Clone)]
+struct StashChoice {
+    kind: StashKind,
+    engine: Option<EngineUrl>,
+}
+
+fn stash(text: &str) -> Result<StashChoice, String> {
+    let (kind, engine) = match text {
+        "cloakroom" => (StashKind::Cloakroom, None),
+        "glue" => (StashKind::Glue, None),
+        url => match url.parse() {
+            Ok(url) => (StashKind::Shared, Some(url)),
+            Err(why) => return Err(format!("cloakroom, glue, or where the engine is: {why}")),
+        },
+    };
+    Ok(StashChoice { kind, engine })
+}
+
 impl From<&ServeArgs> for Config {
     fn from(args: &ServeArgs) -> Self {
         Config {
             behaviour: args.warehouse,
-            stash: args.stash,
+            stash: args.stash.kind,
+            engine: args.stash.engine.clone(),
             max_bytes: args.max_bytes,
             max_bytes_per_owner: Some(
                 args.max_bytes_per_owner.unwrap_or(args.max_bytes.div_ceil(4)),

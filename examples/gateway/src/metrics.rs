@@ -48,6 +48,8 @@ pub struct Metrics {
     pub owner_full: Counter,
     /// Queries that would have had to wait when too many did.
     pub queue_full: Counter,
+    /// Requests for room that the engine of a shared stash did not answer.
+    pub unreachable: Counter,
     /// Queries whose client went away while they stood in line.
     pub left_the_line: Counter,
     /// Results that turned out larger than the room that was taken for them.
@@ -78,6 +80,7 @@ impl Metrics {
             too_large: Counter::default(),
             owner_full: Counter::default(),
             queue_full: Counter::default(),
+            unreachable: Counter::default(),
             left_the_line: Counter::default(),
             outgrown: Counter::default(),
             stored: Counter::default(),
@@ -96,6 +99,7 @@ impl Metrics {
             Reason::OwnerFull => &self.owner_full,
             Reason::QueueFull => &self.queue_full,
             Reason::Closed => &self.closed,
+            Reason::Unreachable => &self.unreachable,
         }
         .add_one();
     }
@@ -130,6 +134,7 @@ impl Metrics {
                 ("owner_full", self.owner_full.get()),
                 ("queue_full", self.queue_full.get()),
                 ("closed", self.closed.get()),
+                ("unreachable", self.unreachable.get()),
                 ("left", self.left_the_line.get()),
             ],
         );

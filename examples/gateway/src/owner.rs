@@ -1,4 +1,4 @@
-//! Who is asking.
+//! The user of a request.
 //!
 //! The gateway stands behind a proxy that signs users in and names them in `x-forwarded-user`. A
 //! request without a name is refused: an anonymous owner would be shared by everybody.
@@ -53,7 +53,7 @@ impl Owner {
         let mut names = headers.get_all(USER_HEADER).iter();
         match (names.next(), names.next()) {
             (None, _) => refuse("is missing"),
-            // Two names are nobody: which of them the proxy meant cannot be told.
+            // Two names are refused: the gateway cannot tell which one the proxy meant.
             (Some(_), Some(_)) => refuse("is there more than once"),
             (Some(name), None) => match name.to_str().map(Owner::new) {
                 Ok(Some(owner)) => Ok(owner),

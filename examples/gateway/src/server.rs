@@ -72,7 +72,7 @@ impl Server {
             Err(_elapsed) => false,
         };
         let bytes = inline.usage().used_bytes;
-        let lost = inline.clear();
+        let lost = inline.end().await;
         if lost > 0 {
             tracing::warn!(lost, bytes, drained, "results were not fetched in time");
         }

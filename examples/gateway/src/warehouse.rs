@@ -64,7 +64,7 @@ struct Shared {
     idle: Mutex<Vec<Connection>>,
     /// One permit for each connection.
     free: Arc<Semaphore>,
-    /// How many orders there are. Nobody writes to the database.
+    /// How many orders there are. The database is read-only.
     orders: u64,
     executed: AtomicU64,
     audit: Option<Mutex<HashMap<Uuid, u64>>>,

@@ -66,12 +66,12 @@ fn refusals_say_what_happened_in_numbers() {
     let gave_up = ready(&mut Box::pin(budget.acquire(30).until(until))).unwrap_err();
     assert_eq!(
         gave_up.to_string(),
-        "gave up in line: 30 bytes requested, 80 of 100 used, 0 waiting"
+        "cancelled in the wait queue: 30 bytes requested, 80 of 100 used, 0 waiting"
     );
     let late = budget.acquire_timeout(30, Duration::from_millis(1)).unwrap_err();
     assert_eq!(
         late.to_string(),
-        "timed out in line: 30 bytes requested, 80 of 100 used, 0 waiting"
+        "timed out in the wait queue: 30 bytes requested, 80 of 100 used, 0 waiting"
     );
     budget.close();
     let closed = budget.try_acquire(30).unwrap_err();

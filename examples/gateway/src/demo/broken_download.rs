@@ -24,7 +24,7 @@ pub(super) async fn run() -> anyhow::Result<usize> {
     let usage = || server.app().inline().usage();
     let (ann, twin) = (Client::new(server.address(), "ann"), Client::new(server.address(), "twin"));
 
-    // The same query gives the same bytes: what they must be is known from somebody whose line held.
+    // The same query gives the same bytes: a client whose connection held knows them.
     let expected = twin.fetch(&ask(&twin).await?).await?.body;
     let id = ask(&ann).await?;
     for percent in BREAKS {

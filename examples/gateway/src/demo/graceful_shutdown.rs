@@ -60,7 +60,7 @@ pub(super) async fn run() -> anyhow::Result<usize> {
     });
     let clients: Vec<_> = clients.collect();
 
-    // Into the thick of it: many served, and somebody in line.
+    // Under load: many have been served, and a query waits.
     let busy = || books.fetched.get() >= WARM_UP && app.inline().usage().waiting > 0;
     let warm = async {
         while !busy() {

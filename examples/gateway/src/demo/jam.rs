@@ -21,7 +21,7 @@ const ORDER: Order = Order { first: 10_000, rows: 3_000 };
 const GIVE_UPS: u64 = 8;
 /// How long the jam waits for that before the run counts as one that showed nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a leaver stands in line: longer with every try, shorter than the gateway's own limit.
+/// How long a leaver waits in the queue: longer with every try, shorter than the gateway's own limit.
 const LEAVE_AFTER: [Duration; 4] = [
     Duration::from_millis(50),
     Duration::from_millis(100),
@@ -42,7 +42,7 @@ pub(super) async fn run(stage: &Stage) {
     let hoards = join_all((0..HOARDERS).map(|number| hoard(stage, number))).await;
     join_all((0..LEAVERS).map(|number| leave(stage, number))).await;
     stage.until(PATIENCE, |stage| stage.app.metrics().timed_out.get() >= GIVE_UPS).await;
-    // Let go while someone stands in line, who is then served.
+    // Released while a query waits, which is then granted.
     stage.until(PATIENCE, |stage| stage.look().waiting > 0).await;
     stage.progress.say("jam over: they fetch");
     join_all(hoards.into_iter().map(|hoard| release(stage, hoard))).await;
@@ -76,7 +76,7 @@ async fn release(stage: &Stage, hoard: Hoard) {
 }
 
 /// Hangs up while it waits; again, and later, as long as the gateway has not noticed as many as there
-/// are leavers. Who hangs up before its result stands in line, leaves no line.
+/// are leavers. A client that hangs up before its result queues does not leave the queue.
 async fn leave(stage: &Stage, number: u32) {
     let client = Client::new(stage.address, &format!("leaver-{number}"));
     for patience in LEAVE_AFTER {

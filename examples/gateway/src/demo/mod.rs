@@ -9,6 +9,7 @@ mod jam;
 mod noisy_owner;
 mod progress;
 mod report;
+mod several_gateways;
 mod stage;
 mod verdict;
 
@@ -42,7 +43,7 @@ fn config(behaviour: Behaviour) -> Config {
     Config {
         behaviour,
         max_bytes: STASH_BYTES,
-        // Only what nobody will ever fetch is to expire.
+        // Only results that are never fetched may expire.
         ttl: Duration::from_secs(30),
         rows: SAMPLE_ROWS,
         audit: true,
@@ -60,6 +61,7 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     failures += within_limit("broken download", broken_download::run()).await;
     failures += within_limit("noisy owner", noisy_owner::run()).await;
     failures += within_limit("shutdown", graceful_shutdown::run()).await;
+    failures += within_limit("several gateways", several_gateways::run()).await;
     if failures == 0 {
         println!(
             "The demo succeeded: nothing lost, wrong, run twice or for nothing, left over or over the \

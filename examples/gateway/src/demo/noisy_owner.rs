@@ -1,4 +1,4 @@
-//! One owner who asks and never fetches, and others who do not notice.
+//! One owner asks and never fetches; the others are not affected.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ pub(super) async fn run() -> anyhow::Result<usize> {
         max_bytes: STASH_BYTES,
         max_bytes_per_owner: Some(OWNER_BYTES),
         rows: ORDER.rows,
-        // The noisy one's results are never fetched: nobody need wait for them.
+        // The noisy one's results are never fetched: the test does not wait for them.
         drain: Duration::ZERO,
         audit: true,
         ..Config::default()

@@ -74,7 +74,7 @@ fn waits(stage: &Stage) -> String {
     format!(
         "{}, in vain {}; p50 {:.0} ms, p90 {:.0} ms, p99 {:.0} ms, max {:.0} ms; longest line {}",
         waits.len(),
-        // Those that gave up without standing in line were never recorded as waiting.
+        // Queries that gave up before they queued were never recorded as waiting.
         waits.len() - stage.app.metrics().room_after_wait.get(),
         millis(waits.value_at_quantile(0.5)),
         millis(waits.value_at_quantile(0.9)),

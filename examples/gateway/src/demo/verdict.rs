@@ -60,7 +60,7 @@ fn ran_once(stage: &Stage, expect: &mut Expect<'_>) {
     let statements = tally.statements();
     expect(statements == submitted, format!("{submitted} submitted, but {statements} statements"));
     expect(executions.most == 1, format!("a statement was executed {} times", executions.most));
-    // Who hangs up in line is spared the execution; who hangs up later is not.
+    // The query of a client that hangs up in the queue does not run; that of one that hangs up later does.
     let results = tally.inline.get() + tally.links.get() + tally.rows.get();
     let once = (results..=results + tally.hung_up.get()).contains(&executions.total)
         && executions.statements == executions.total;

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
-use cloakroom::{AcquireError, ConfigError, PutError, Refusal, Reservation, Stash, Ticket};
+use cloakroom::{AcquireError, ConfigError, PutError, Refusal, Reservation, Stash, Stats, Ticket};
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 
 use super::recent::{Recent, Watch};
 use super::{Delivery, InlineStore, Opened, Peeked, Reason, Refused, Reserved, Totals, Usage};
@@ -62,32 +62,34 @@ impl InlineStore for CloakroomStore {
         .boxed()
     }
 
-    fn open(&self, ticket: &str, owner: &Owner) -> Opened {
+    fn open<'a>(&'a self, ticket: &'a str, owner: &'a Owner) -> BoxFuture<'a, Opened> {
         let Ok(ticket) = ticket.parse::<Ticket>() else {
-            return Opened::Malformed;
+            return ready(Opened::Malformed).boxed();
         };
-        match self.stash.claim(&ticket, owner.name()) {
+        let opened = match self.stash.claim(&ticket, owner.name()) {
             Some(claim) => {
                 // A body that is dropped before its end puts the result back, under the same ticket.
                 let bytes = claim.len() as u64;
                 Opened::Delivery(Delivery { bytes, body: Body::new(claim.into_body()) })
             }
             None => Opened::Gone,
-        }
+        };
+        ready(opened).boxed()
     }
 
-    fn peek(&self, ticket: &str, owner: &Owner) -> Peeked {
+    fn peek<'a>(&'a self, ticket: &'a str, owner: &'a Owner) -> BoxFuture<'a, Peeked> {
         let Ok(ticket) = ticket.parse::<Ticket>() else {
-            return Peeked::Malformed;
+            return ready(Peeked::Malformed).boxed();
         };
-        match self.stash.claim(&ticket, owner.name()) {
+        let peeked = match self.stash.claim(&ticket, owner.name()) {
             Some(claim) => {
                 let bytes = claim.len() as u64;
                 claim.put_back();
                 Peeked::There(bytes)
             }
             None => Peeked::Gone,
-        }
+        };
+        ready(peeked).boxed()
     }
 
     fn close(&self) {
@@ -102,30 +104,16 @@ impl InlineStore for CloakroomStore {
         self.stash.drained().boxed()
     }
 
-    fn clear(&self) -> usize {
-        self.stash.clear()
+    fn end(&self) -> BoxFuture<'_, usize> {
+        ready(self.stash.clear()).boxed()
     }
 
     fn usage(&self) -> Usage {
-        let stats = self.stash.stats();
-        Usage {
-            entries: stats.entries as usize,
-            used_bytes: stats.used_bytes,
-            peak_bytes: stats.peak_bytes,
-            max_bytes: stats.max_bytes,
-            waiting: stats.waiting,
-        }
+        usage(&self.stash.stats())
     }
 
     fn totals(&self) -> Option<Totals> {
-        let stats = self.stash.stats();
-        Some(Totals {
-            stored: stats.stored,
-            delivered: stats.delivered,
-            expired: stats.expired,
-            granted_after_wait: stats.waited,
-            timed_out: stats.refused.timed_out,
-        })
+        Some(totals(&self.stash.stats()))
     }
 
     fn watch(&self) -> Option<Watch> {
@@ -133,50 +121,73 @@ impl InlineStore for CloakroomStore {
     }
 
     fn describe(&self, page: &mut Page) {
-        let stats = self.stash.stats();
-        page.gauge("cloakroom_used_bytes", "Bytes charged now.", stats.used_bytes);
-        page.gauge("cloakroom_peak_bytes", "The most bytes ever charged.", stats.peak_bytes);
-        page.gauge("cloakroom_max_bytes", "The limit.", stats.max_bytes);
-        page.gauge("cloakroom_entries", "Results held.", stats.entries);
-        page.gauge("cloakroom_claims", "Results being delivered.", stats.claims);
-        page.gauge("cloakroom_waiting", "Requests in the wait queue.", stats.waiting);
-        page.gauge("cloakroom_waiting_bytes", "What they ask for.", stats.waiting_bytes);
-        let oldest = stats.oldest_wait.unwrap_or_default().as_secs_f64();
-        page.gauge("cloakroom_oldest_wait_seconds", "How long the head has waited.", oldest);
-        page.counter("cloakroom_waited_total", "Granted after a wait.", stats.waited);
-        page.counters(
-            "cloakroom_results_total",
-            "Results stored, and what became of them.",
-            "outcome",
-            [
-                ("stored", stats.stored),
-                ("delivered", stats.delivered),
-                ("expired", stats.expired),
-                ("cleared", stats.cleared),
-            ],
-        );
-        page.counters(
-            "cloakroom_claims_total",
-            "Results claimed for a download or its head, and claims put back.",
-            "outcome",
-            [("claimed", stats.claimed), ("put_back", stats.put_back)],
-        );
-        let refused = stats.refused;
-        page.counters(
-            "cloakroom_refused_total",
-            "Requests for room that were refused.",
-            "reason",
-            [
-                ("full", refused.full),
-                ("too_large", refused.too_large),
-                ("timed_out", refused.timed_out),
-                ("cancelled", refused.cancelled),
-                ("closed", refused.closed),
-                ("owner_full", refused.owner_full),
-                ("queue_full", refused.queue_full),
-            ],
-        );
+        describe(&self.stash.stats(), page);
     }
+}
+
+pub(super) fn usage(stats: &Stats) -> Usage {
+    Usage {
+        entries: stats.entries as usize,
+        used_bytes: stats.used_bytes,
+        peak_bytes: stats.peak_bytes,
+        max_bytes: stats.max_bytes,
+        waiting: stats.waiting,
+    }
+}
+
+pub(super) fn totals(stats: &Stats) -> Totals {
+    Totals {
+        stored: stats.stored,
+        delivered: stats.delivered,
+        expired: stats.expired,
+        granted_after_wait: stats.waited,
+        timed_out: stats.refused.timed_out,
+    }
+}
+
+pub(super) fn describe(stats: &Stats, page: &mut Page) {
+    page.gauge("cloakroom_used_bytes", "Bytes charged now.", stats.used_bytes);
+    page.gauge("cloakroom_peak_bytes", "The most bytes ever charged.", stats.peak_bytes);
+    page.gauge("cloakroom_max_bytes", "The limit.", stats.max_bytes);
+    page.gauge("cloakroom_entries", "Results held.", stats.entries);
+    page.gauge("cloakroom_claims", "Results being delivered.", stats.claims);
+    page.gauge("cloakroom_waiting", "Requests in the wait queue.", stats.waiting);
+    page.gauge("cloakroom_waiting_bytes", "What they ask for.", stats.waiting_bytes);
+    let oldest = stats.oldest_wait.unwrap_or_default().as_secs_f64();
+    page.gauge("cloakroom_oldest_wait_seconds", "How long the head has waited.", oldest);
+    page.counter("cloakroom_waited_total", "Granted after a wait.", stats.waited);
+    page.counters(
+        "cloakroom_results_total",
+        "Results stored, and what became of them.",
+        "outcome",
+        [
+            ("stored", stats.stored),
+            ("delivered", stats.delivered),
+            ("expired", stats.expired),
+            ("cleared", stats.cleared),
+        ],
+    );
+    page.counters(
+        "cloakroom_claims_total",
+        "Results claimed for a download or its head, and claims put back.",
+        "outcome",
+        [("claimed", stats.claimed), ("put_back", stats.put_back)],
+    );
+    let refused = stats.refused;
+    page.counters(
+        "cloakroom_refused_total",
+        "Requests for room that were refused.",
+        "reason",
+        [
+            ("full", refused.full),
+            ("too_large", refused.too_large),
+            ("timed_out", refused.timed_out),
+            ("cancelled", refused.cancelled),
+            ("closed", refused.closed),
+            ("owner_full", refused.owner_full),
+            ("queue_full", refused.queue_full),
+        ],
+    );
 }
 
 /// Room in the stash, and whose it is.
@@ -223,10 +234,14 @@ fn refused(error: PutError<Bytes>) -> Refused {
 
 fn reason(refusal: &AcquireError) -> Reason {
     tracing::debug!(%refusal, "the stash has no room");
-    match refusal.reason() {
+    refused_for(refusal.reason(), refusal.requested(), refusal.limit())
+}
+
+pub(super) fn refused_for(refusal: Refusal, requested: u64, limit: u64) -> Reason {
+    match refusal {
         Refusal::TooLarge => Reason::TooLarge,
         // More than its owner may ever hold: to come back later does not help.
-        Refusal::OwnerFull if refusal.requested() > refusal.limit() => Reason::TooLarge,
+        Refusal::OwnerFull if requested > limit => Reason::TooLarge,
         Refusal::OwnerFull => Reason::OwnerFull,
         Refusal::QueueFull => Reason::QueueFull,
         Refusal::Closed => Reason::Closed,
@@ -275,7 +290,7 @@ mod tests {
         assert_eq!(store.reserve(&ann, 100, SHORT).await.expect_err("closed"), Reason::Closed);
         let ticket = room.put(Bytes::from_static(b"late"), SHORT).await.expect("it is reserved");
         assert!(store.drained().now_or_never().is_none());
-        assert!(matches!(store.open(&ticket, &ann), Opened::Delivery(_)));
+        assert!(matches!(store.open(&ticket, &ann).await, Opened::Delivery(_)));
     }
 
     /// Two whose results outgrew what they hold, in a store that has no room for both: if they kept it
@@ -294,8 +309,8 @@ mod tests {
         let patience = Duration::from_secs(20);
         let one = tokio::time::timeout(patience, one).await.expect("nobody keeps what it needs");
         let ticket = one.expect("it is the first in line");
-        assert!(matches!(store.open(&ticket, &ann), Opened::Delivery(_)));
-        store.clear();
+        assert!(matches!(store.open(&ticket, &ann).await, Opened::Delivery(_)));
+        store.end().await;
         let two = tokio::time::timeout(patience, two).await.expect("it is its turn");
         two.expect("there is room");
     }

@@ -28,36 +28,41 @@ pub(super) struct Downloads {
 impl Downloads {
     /// Opens a result of `store`; its body is known as a download until it is dropped.
     ///
-    /// The set is locked meanwhile, and a result that comes back does so before its download is taken from
-    /// the set. So a result that is missing and not in the set is gone.
-    pub(super) fn open(
+    /// A result is in the set before the store is asked for it, and comes back to the store before it leaves the
+    /// set. So a result that is missing and was not in the set is gone.
+    pub(super) async fn open(
         self: &Arc<Self>,
         store: &dyn InlineStore,
         ticket: &str,
         owner: &Owner,
     ) -> Opened {
-        let mut running = self.running();
-        match store.open(ticket, owner) {
+        let Some(download) = self.begin(ticket, owner) else { return Opened::Busy };
+        match store.open(ticket, owner).await {
             Opened::Delivery(Delivery { bytes, body }) => {
-                let key = (ticket.to_owned(), owner.clone());
-                running.insert(key.clone());
-                let download = Download { all: Arc::clone(self), key };
                 let body = Body::new(Followed { body, _download: download });
                 Opened::Delivery(Delivery { bytes, body })
             }
-            Opened::Gone if running.contains(&(ticket.to_owned(), owner.clone())) => Opened::Busy,
             opened => opened,
         }
     }
 
-    /// Looks at a result of `store`. The set is locked meanwhile, so that a store may take the result for a
+    /// Looks at a result of `store`. It is in the set meanwhile, so that a store may take the result for a
     /// moment without anyone missing it.
-    pub(super) fn peek(&self, store: &dyn InlineStore, ticket: &str, owner: &Owner) -> Peeked {
-        let running = self.running();
-        match store.peek(ticket, owner) {
-            Peeked::Gone if running.contains(&(ticket.to_owned(), owner.clone())) => Peeked::Busy,
-            peeked => peeked,
-        }
+    pub(super) async fn peek(
+        self: &Arc<Self>,
+        store: &dyn InlineStore,
+        ticket: &str,
+        owner: &Owner,
+    ) -> Peeked {
+        let Some(_looking) = self.begin(ticket, owner) else { return Peeked::Busy };
+        store.peek(ticket, owner).await
+    }
+
+    /// Puts a result into the set, unless it is there.
+    fn begin(self: &Arc<Self>, ticket: &str, owner: &Owner) -> Option<Download> {
+        let key = (ticket.to_owned(), owner.clone());
+        let begins = self.running().insert(key.clone());
+        begins.then(|| Download { all: Arc::clone(self), key })
     }
 
     /// Whether `owner` is downloading the result of that ticket now.
@@ -126,10 +131,8 @@ impl HttpBody for Followed {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Barrier;
-
     use futures_util::FutureExt;
-    use futures_util::future::BoxFuture;
+    use futures_util::future::{BoxFuture, ready};
 
     use super::super::{Reason, Reserved, Usage};
     use super::*;
@@ -139,24 +142,26 @@ mod tests {
     #[derive(Debug)]
     struct TakesToLook {
         there: Mutex<bool>,
-        looks: Barrier,
+        looked: Notify,
     }
 
     impl InlineStore for TakesToLook {
-        fn open(&self, _: &str, _: &Owner) -> Opened {
-            match *self.there.lock().unwrap() {
+        fn open<'a>(&'a self, _: &'a str, _: &'a Owner) -> BoxFuture<'a, Opened> {
+            let opened = match *self.there.lock().unwrap() {
                 true => Opened::Delivery(Delivery { bytes: 0, body: Body::empty() }),
                 false => Opened::Gone,
-            }
+            };
+            ready(opened).boxed()
         }
 
-        fn peek(&self, _: &str, _: &Owner) -> Peeked {
-            *self.there.lock().unwrap() = false;
-            self.looks.wait();
-            // Long enough for the other thread to open it.
-            std::thread::sleep(Duration::from_millis(100));
-            *self.there.lock().unwrap() = true;
-            Peeked::There(0)
+        fn peek<'a>(&'a self, _: &'a str, _: &'a Owner) -> BoxFuture<'a, Peeked> {
+            async {
+                *self.there.lock().unwrap() = false;
+                self.looked.notified().await;
+                *self.there.lock().unwrap() = true;
+                Peeked::There(0)
+            }
+            .boxed()
         }
 
         fn reserve(
@@ -178,8 +183,8 @@ mod tests {
             async {}.boxed()
         }
 
-        fn clear(&self) -> usize {
-            0
+        fn end(&self) -> BoxFuture<'_, usize> {
+            ready(0).boxed()
         }
 
         fn usage(&self) -> Usage {
@@ -189,16 +194,19 @@ mod tests {
         fn describe(&self, _: &mut Page) {}
     }
 
-    #[test]
-    fn a_result_that_is_looked_at_is_not_gone() {
-        let store = TakesToLook { there: Mutex::new(true), looks: Barrier::new(2) };
+    #[tokio::test]
+    async fn a_result_that_is_looked_at_is_not_gone() {
+        let store = TakesToLook { there: Mutex::new(true), looked: Notify::new() };
         let (downloads, owner) =
             (Arc::new(Downloads::default()), Owner::new("ann").expect("a name"));
-        std::thread::scope(|scope| {
-            scope.spawn(|| downloads.peek(&store, "ticket", &owner));
-            store.looks.wait();
-            let opened = downloads.open(&store, "ticket", &owner);
-            assert!(matches!(opened, Opened::Delivery(_)), "{opened:?}");
-        });
+        let mut looking = Box::pin(downloads.peek(&store, "ticket", &owner));
+        assert!((&mut looking).now_or_never().is_none(), "it is missing now");
+        let opened = downloads.open(&store, "ticket", &owner).await;
+        assert!(matches!(opened, Opened::Busy), "{opened:?}");
+        store.looked.notify_one();
+        assert_eq!(looking.await, Peeked::There(0));
+        assert!(downloads.ended("ticket", &owner, Duration::from_secs(10)).await);
+        let opened = downloads.open(&store, "ticket", &owner).await;
+        assert!(matches!(opened, Opened::Delivery(_)), "{opened:?}");
     }
 }

@@ -14,7 +14,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use dashmap::DashMap;
 use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, ready};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use uuid::Uuid;
 
@@ -171,36 +171,38 @@ impl InlineStore for GlueStore {
         .boxed()
     }
 
-    fn open(&self, ticket: &str, owner: &Owner) -> Opened {
+    fn open<'a>(&'a self, ticket: &'a str, owner: &'a Owner) -> BoxFuture<'a, Opened> {
         let Ok(ticket) = Uuid::try_parse(ticket) else {
-            return Opened::Malformed;
+            return ready(Opened::Malformed).boxed();
         };
         let now = Instant::now();
         let taken = self
             .shared
             .entries
             .remove_if(&ticket, |_, entry| entry.owner == *owner && now < entry.deadline);
-        match taken {
+        let opened = match taken {
             Some((_, entry)) => {
                 let bytes = entry.payload.bytes.len() as u64;
                 let body = Body::from(Bytes::from_owner(entry.payload));
                 Opened::Delivery(Delivery { bytes, body })
             }
             None => Opened::Gone,
-        }
+        };
+        ready(opened).boxed()
     }
 
-    fn peek(&self, ticket: &str, owner: &Owner) -> Peeked {
+    fn peek<'a>(&'a self, ticket: &'a str, owner: &'a Owner) -> BoxFuture<'a, Peeked> {
         let Ok(ticket) = Uuid::try_parse(ticket) else {
-            return Peeked::Malformed;
+            return ready(Peeked::Malformed).boxed();
         };
         let now = Instant::now();
-        match self.shared.entries.get(&ticket) {
+        let peeked = match self.shared.entries.get(&ticket) {
             Some(entry) if entry.owner == *owner && now < entry.deadline => {
                 Peeked::There(entry.payload.bytes.len() as u64)
             }
             _ => Peeked::Gone,
-        }
+        };
+        ready(peeked).boxed()
     }
 
     fn close(&self) {
@@ -220,13 +222,13 @@ impl InlineStore for GlueStore {
         .boxed()
     }
 
-    fn clear(&self) -> usize {
+    fn end(&self) -> BoxFuture<'_, usize> {
         let mut cleared = 0;
         self.shared.entries.retain(|_, _| {
             cleared += 1;
             false
         });
-        cleared
+        ready(cleared).boxed()
     }
 
     fn usage(&self) -> Usage {

@@ -8,6 +8,7 @@ mod downloads;
 mod glue;
 mod recent;
 mod results;
+mod shared;
 mod waiters;
 
 use std::fmt::Debug;
@@ -21,6 +22,7 @@ pub use self::cloakroom::CloakroomStore;
 pub use self::glue::GlueStore;
 pub use self::recent::{Happened, News, Watch};
 pub use self::results::{InlineResults, Reserving, Room};
+pub use self::shared::SharedStore;
 pub use self::waiters::Waiter;
 use crate::owner::Owner;
 use crate::prometheus::Page;
@@ -43,6 +45,8 @@ pub enum Reason {
     QueueFull,
     /// The store is closed.
     Closed,
+    /// The engine of a shared store did not answer.
+    Unreachable,
 }
 
 /// A result that was not stored, handed back.
@@ -69,6 +73,8 @@ pub enum Opened {
     Gone,
     /// This was never a ticket.
     Malformed,
+    /// The engine of a shared store did not answer: the result may still be there.
+    Unreachable,
 }
 
 /// What a request for the head of a download is told.
@@ -79,6 +85,7 @@ pub enum Peeked {
     Busy,
     Gone,
     Malformed,
+    Unreachable,
 }
 
 /// What became of results and waits since the store was built.
@@ -114,10 +121,11 @@ pub trait InlineStore: Debug + Send + Sync {
 
     /// Begins the delivery of what the ticket stands for, if it is there and belongs to `owner`. Its bytes
     /// count until the last of them has left.
-    fn open(&self, ticket: &str, owner: &Owner) -> Opened;
+    fn open<'a>(&'a self, ticket: &'a str, owner: &'a Owner) -> BoxFuture<'a, Opened>;
 
-    /// Says whether [`open`](Self::open) would begin a delivery, and of how many bytes. Changes nothing.
-    fn peek(&self, ticket: &str, owner: &Owner) -> Peeked;
+    /// Says whether [`open`](Self::open) would begin a delivery, and of how many bytes. Changes nothing,
+    /// but the result can be missing meanwhile.
+    fn peek<'a>(&'a self, ticket: &'a str, owner: &'a Owner) -> BoxFuture<'a, Peeked>;
 
     /// Takes no reservation any more, and refuses those who wait. What is reserved can still be used, what
     /// is stored be fetched.
@@ -125,13 +133,30 @@ pub trait InlineStore: Debug + Send + Sync {
 
     fn is_closed(&self) -> bool;
 
-    /// Completes when the store is closed and empty: all is fetched or expired, nothing is reserved.
+    /// Completes when the store is closed and nothing in it depends on this gateway any more: all is fetched
+    /// or expired, nothing is reserved. What other gateways can hand out does not depend on this one.
     fn drained(&self) -> BoxFuture<'_, ()>;
 
-    /// Drops all results, and says how many that was.
-    fn clear(&self) -> usize;
+    /// Drops the results that no other gateway can hand out, and says how many that was. Comes last: what has
+    /// been delivered is then known to be.
+    fn end(&self) -> BoxFuture<'_, usize>;
 
     fn usage(&self) -> Usage;
+
+    /// How long an answer takes at most that needs no wait in line. Zero: the first poll has it.
+    fn prompt(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// What the store cannot tell of itself now, in one line.
+    fn note(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether all that wait in line wait in this gateway.
+    fn is_alone(&self) -> bool {
+        true
+    }
 
     /// Totals, if the store keeps them.
     fn totals(&self) -> Option<Totals> {

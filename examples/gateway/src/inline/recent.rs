@@ -1,4 +1,4 @@
-//! What happened in the stash lately, for those who watch it.
+//! The latest events of the stash, for the live page.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,7 +23,7 @@ pub struct Happened {
     pub wait: Option<Duration>,
 }
 
-/// The latest events. Nothing is remembered while nobody watches.
+/// The latest events. Nothing is remembered while no client watches.
 #[derive(Debug, Default)]
 pub struct Recent {
     watchers: AtomicUsize,

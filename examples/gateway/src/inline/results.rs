@@ -18,6 +18,8 @@ use crate::prometheus::Page;
 
 /// How long a repeated download waits for the broken one to be noticed.
 const NOTICE: Duration = Duration::from_secs(1);
+/// How long a request for a head waits for another one.
+const LOOK: Duration = Duration::from_millis(100);
 /// A body is dropped a moment before the frames that were made of it.
 const FRAMES_GO: Duration = Duration::from_millis(5);
 
@@ -55,9 +57,14 @@ impl InlineResults {
         let mut reserving = self.store.reserve(owner, bytes, self.wait);
         let (wait, owner) = (self.wait, owner.clone());
         let (waiters, metrics) = (Arc::clone(&self.waiters), Arc::clone(&self.metrics));
+        let prompt = self.store.prompt();
         async move {
             let started = Instant::now();
-            let outcome = match waiters.begin(&owner, bytes, &mut reserving).await {
+            let first = match within(prompt, &mut reserving).await {
+                Some(outcome) => First::Ready(outcome),
+                None => waiters.begin(&owner, bytes, &mut reserving).await,
+            };
+            let outcome = match first {
                 First::Ready(outcome) => {
                     metrics.room_at_once.add_if(outcome.is_ok());
                     outcome
@@ -84,12 +91,12 @@ impl InlineResults {
     /// Begins the delivery of the result behind the part of a statement id that follows [`ID_PREFIX`].
     pub async fn open(&self, ticket: &str, owner: &Owner) -> Opened {
         let open = || self.downloads.open(&*self.store, ticket, owner);
-        let mut opened = open();
+        let mut opened = open().await;
         if matches!(opened, Opened::Busy) && self.downloads.ended(ticket, owner, NOTICE).await {
-            opened = open();
+            opened = open().await;
             if matches!(opened, Opened::Gone) {
                 tokio::time::sleep(FRAMES_GO).await;
-                opened = open();
+                opened = open().await;
             }
         }
         self.metrics.downloads.add_if(matches!(opened, Opened::Delivery(_)));
@@ -97,8 +104,23 @@ impl InlineResults {
     }
 
     /// Says what [`open`](Self::open) would answer. Changes nothing.
-    pub fn peek(&self, ticket: &str, owner: &Owner) -> Peeked {
-        self.downloads.peek(&*self.store, ticket, owner)
+    pub async fn peek(&self, ticket: &str, owner: &Owner) -> Peeked {
+        let peek = || self.downloads.peek(&*self.store, ticket, owner);
+        match peek().await {
+            // Perhaps only looked at by another request.
+            Peeked::Busy if self.downloads.ended(ticket, owner, LOOK).await => peek().await,
+            peeked => peeked,
+        }
+    }
+
+    /// How long an answer takes at most that needs no wait in line. Zero: the first poll has it.
+    pub fn prompt(&self) -> Duration {
+        self.store.prompt()
+    }
+
+    /// What the store cannot tell of itself now, in one line.
+    pub fn note(&self) -> Option<&'static str> {
+        self.store.note()
     }
 
     /// How long a query waits at most, and so when it makes sense to try again.
@@ -119,8 +141,9 @@ impl InlineResults {
         self.store.drained().await;
     }
 
-    pub fn clear(&self) -> usize {
-        self.store.clear()
+    /// Drops the results that no other gateway can hand out, and says how many that was.
+    pub async fn end(&self) -> usize {
+        self.store.end().await
     }
 
     pub fn usage(&self) -> Usage {
@@ -131,8 +154,12 @@ impl InlineResults {
         self.store.totals()
     }
 
-    /// The queries that wait, the head first, `most` of them at most.
+    /// The queries that wait, the head first, `most` of them at most. None if others wait elsewhere: this
+    /// gateway does not know the order.
     pub fn waiters(&self, most: usize) -> Vec<Waiter> {
+        if !self.store.is_alone() {
+            return Vec::new();
+        }
         self.waiters.last(self.store.usage().waiting, most)
     }
 
@@ -168,6 +195,14 @@ impl Room {
             }
         }
     }
+}
+
+/// What `request` comes to within `prompt`, which is not waited for if it is zero.
+async fn within<F: Future + Unpin>(prompt: Duration, request: &mut F) -> Option<F::Output> {
+    if prompt.is_zero() {
+        return None;
+    }
+    tokio::time::timeout(prompt, request).await.ok()
 }
 
 /// A query that stands in line. Notices when its client goes away: then nothing but a drop happens.

@@ -79,7 +79,7 @@ pub(crate) async fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
         let (mut cloakroom, mut glue) = (Vec::new(), Vec::new());
         for number in 1..=rounds {
             eprintln!("{}: round {number} of {rounds}", scenario.name);
-            // Who goes first changes from round to round, too.
+            // The candidate that goes first changes from round to round, too.
             let mut turns = [(StashKind::Cloakroom, &mut cloakroom), (StashKind::Glue, &mut glue)];
             if number % 2 == 0 {
                 turns.reverse();

@@ -38,6 +38,8 @@ struct Snapshot {
     /// The first of those that wait, the head first.
     queue: Vec<Waiting>,
     totals: Option<Totals>,
+    /// What the numbers cannot say, in one line.
+    note: Option<&'static str>,
     closing: bool,
     /// What happened since the snapshot before.
     events: Vec<Happening>,
@@ -155,6 +157,7 @@ impl Viewer {
             waiting: usage.waiting,
             queue: queue.collect(),
             totals: inline.totals(),
+            note: inline.note(),
             closing: self.app.is_closing(),
             events: events.collect(),
             missed,

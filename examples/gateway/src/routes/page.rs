@@ -62,7 +62,7 @@ pub(super) async fn apache_arrow(State(app): State<Arc<App>>) -> Result<Response
         .ok_or_else(|| ApiError::new(Code::NotFound, "this gateway was started without it"))
 }
 
-/// Who is asking, what there is to ask for, and the limits.
+/// The user, the catalogue, and the limits.
 pub(super) async fn session(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let user = Owner::of(&headers).ok();
     let config = app.config();

@@ -108,7 +108,14 @@ async fn reserve(
 ) -> Result<(Reserving, bool), ApiError> {
     let likely = app.warehouse().likely_bytes(statement);
     let mut reserving = app.inline().reserve(owner, likely);
-    match poll!(&mut reserving) {
+    let prompt = app.inline().prompt();
+    let first = if prompt.is_zero() {
+        poll!(&mut reserving)
+    } else {
+        // Over a network the first poll has no answer yet. A little longer than the store's own patience.
+        tokio::time::timeout(prompt * 2, &mut reserving).await.map_or(Poll::Pending, Poll::Ready)
+    };
+    match first {
         Poll::Pending => Ok((reserving, true)),
         Poll::Ready(outcome) => {
             if let Err(reason) = &outcome {
@@ -207,7 +214,9 @@ fn another_way(app: &App, reason: Reason) -> Result<&ExternalResults, ApiError> 
     let later = app.inline().wait();
     let error = match reason {
         Reason::Closed => return Err(ApiError::shutting_down()),
-        Reason::Full | Reason::TimedOut | Reason::TooLarge if app.external().is_ok() => {
+        Reason::Full | Reason::TimedOut | Reason::TooLarge | Reason::Unreachable
+            if app.external().is_ok() =>
+        {
             return app.external().map(|external| &**external);
         }
         Reason::TooLarge => ApiError::new(
@@ -218,6 +227,7 @@ fn another_way(app: &App, reason: Reason) -> Result<&ExternalResults, ApiError> 
             ApiError::new(Code::StashExhausted, "too many results are waiting to be fetched")
                 .retry_after(later)
         }
+        Reason::Unreachable => ApiError::stash_unreachable(),
         Reason::QueueFull => {
             ApiError::new(Code::QueueFull, "too many queries are waiting for room")
                 .retry_after(later)

@@ -45,11 +45,12 @@ pub(super) async fn head_of_arrow_result(
     let Some(ticket) = id.strip_prefix(ID_PREFIX) else {
         return redirect_to_link(&app, &id, &owner);
     };
-    match app.inline().peek(ticket, &owner) {
+    match app.inline().peek(ticket, &owner).await {
         Peeked::There(bytes) => Ok(arrow_stream(Delivery { bytes, body: Body::empty() })),
         Peeked::Busy => Err(busy()),
         Peeked::Gone => Err(gone()),
         Peeked::Malformed => Err(unknown_statement()),
+        Peeked::Unreachable => Err(ApiError::stash_unreachable()),
     }
 }
 
@@ -59,6 +60,8 @@ async fn inline_result(app: &App, ticket: &str, owner: &Owner) -> Result<Respons
         Opened::Busy => Err(busy()),
         Opened::Gone => Err(gone()),
         Opened::Malformed => Err(unknown_statement()),
+        // The result may still be there, so this is not 410.
+        Opened::Unreachable => Err(ApiError::stash_unreachable()),
     }
 }
 

@@ -1,0 +1,159 @@
+//! A share: the part of a budget's room that is lent to some of the threads, and a flag, in one atomic.
+//!
+//! ```text
+//!   63                                                   1      0
+//!  +------------------------------------------------------+----------+
+//!  | room: bytes that were taken from the state, and free | RECALLED |
+//!  +------------------------------------------------------+----------+
+//! ```
+//!
+//! | from | operation | to |
+//! |---|---|---|
+//! | not `RECALLED`, room >= n | `try_acquire(n)` | room - n |
+//! | not `RECALLED`, room + n <= most | `release(n, most)` | room + n |
+//! | not `RECALLED`, queue locked | `deposit(n)` | room + n |
+//! | not `RECALLED`, queue locked | `withdraw(kept)` | room at most `kept` |
+//! | any, queue locked | `recall` | `RECALLED`, no room |
+//! | `RECALLED`, queue locked, state `LENT` | `resume` | not `RECALLED` |
+//!
+//! Flag and room are one atomic: a release either comes before the recall, which takes its bytes along, or
+//! finds the flag and goes to the state. There is no gap and so no fence.
+//!
+//! While a share is lent, changes of it both acquire and release: what a thread did before one of them, to the
+//! state as well, happens before what is done after a later one. So there is one order in which all operations
+//! on the state and the shares can have been done one by one (docs/proof.md, *Lending*).
+
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::load_for_cas;
+
+/// The room is in the state. Shares begin so.
+const RECALLED: u64 = 1;
+const ROOM_SHIFT: u32 = 1;
+
+const fn units(bytes: u64) -> u64 {
+    bytes << ROOM_SHIFT
+}
+
+/// What came of a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Returned {
+    Kept,
+    /// The bytes belong in the state.
+    Recalled,
+    /// The share would have too much.
+    Surplus,
+}
+
+pub(crate) struct Share(AtomicU64);
+
+impl Share {
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(RECALLED))
+    }
+
+    /// Takes `bytes` if it has them. A share that has not decides nothing.
+    #[inline]
+    pub(crate) fn try_acquire(&self, bytes: u64) -> bool {
+        // ORDERING: Relaxed [share.load_for_cas]: checked by the CAS; nobody is refused because of it.
+        let mut now = load_for_cas(&self.0, Ordering::Relaxed);
+        loop {
+            if now & RECALLED != 0 || now < units(bytes) {
+                return false;
+            }
+            // ORDERING: AcqRel / Relaxed [share.acquire] pairs with [share.release], [share.deposit] and
+            // [share.resume]; and with [share.recall], for what this thread did to the state before.
+            let after = now - units(bytes);
+            match self.0.compare_exchange_weak(now, after, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(changed) => now = changed,
+            }
+        }
+    }
+
+    /// Gives `bytes` back unless it is recalled or would have more than `most`.
+    #[inline]
+    pub(crate) fn release(&self, bytes: u64, most: u64) -> Returned {
+        // ORDERING: Relaxed [share.load_for_cas]: checked by the CAS; the state takes bytes at any time.
+        let mut now = load_for_cas(&self.0, Ordering::Relaxed);
+        loop {
+            if now & RECALLED != 0 {
+                return Returned::Recalled;
+            }
+            let after = now + units(bytes);
+            if after > units(most) {
+                return Returned::Surplus;
+            }
+            // ORDERING: AcqRel / Relaxed [share.release] pairs with [share.acquire], [share.withdraw] and
+            // [share.recall]; and with [share.resume]: a thread that hears of this release sees `LENT`.
+            match self.0.compare_exchange_weak(now, after, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return Returned::Kept,
+                Err(changed) => now = changed,
+            }
+        }
+    }
+
+    /// Under the lock, the state being `LENT`: adds `bytes` that were taken from the state.
+    /// Returns what it had.
+    pub(crate) fn deposit(&self, bytes: u64) -> u64 {
+        // ORDERING: AcqRel [share.deposit] pairs with [share.acquire]: passes on what [state.acquire_lent]
+        // acquired.
+        self.0.fetch_add(units(bytes), Ordering::AcqRel) >> ROOM_SHIFT
+    }
+
+    /// Under the lock, the state being `LENT`: takes out what is above `kept`, to be given to the state.
+    pub(crate) fn withdraw(&self, kept: u64) -> u64 {
+        // ORDERING: Relaxed [share.load_for_cas]: checked by the CAS.
+        let mut now = load_for_cas(&self.0, Ordering::Relaxed);
+        loop {
+            let after = now.min(units(kept));
+            // ORDERING: AcqRel / Relaxed [share.withdraw] pairs with [share.release]: [state.release] passes it on.
+            match self.0.compare_exchange_weak(now, after, Ordering::AcqRel, Ordering::Relaxed) {
+                Ok(_) => return (now - after) >> ROOM_SHIFT,
+                Err(changed) => now = changed,
+            }
+        }
+    }
+
+    /// Under the lock: takes all it has, to be given to the state. From now on its threads use the state.
+    pub(crate) fn recall(&self) -> u64 {
+        // ORDERING: Acquire [share.recall] pairs with [share.release] and [share.acquire]:
+        // [state.end_lending] passes it on. What comes next is a resume, which the lock puts after it.
+        self.0.swap(RECALLED, Ordering::Acquire) >> ROOM_SHIFT
+    }
+
+    /// Under the lock, the state being `LENT`: its threads may use it.
+    pub(crate) fn resume(&self) {
+        // ORDERING: Release [share.resume] pairs with [share.acquire] and [share.release]: publishes `LENT`. What
+        // came before is a recall, which the lock puts before it.
+        self.0.fetch_and(!RECALLED, Ordering::Release);
+    }
+
+    /// How much it has.
+    pub(crate) fn room(&self) -> u64 {
+        // ORDERING: Relaxed [share.room]: a number for people.
+        self.0.load(Ordering::Relaxed) >> ROOM_SHIFT
+    }
+}
+
+#[cfg(all(test, not(cloakroom_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_lends_only_while_it_is_not_recalled() {
+        let share = Share::new();
+        assert!(!share.try_acquire(0));
+        assert_eq!(share.release(1, 10), Returned::Recalled);
+        share.resume();
+        assert!(share.try_acquire(0) && !share.try_acquire(1));
+        share.deposit(4);
+        assert!(share.try_acquire(3));
+        assert_eq!(share.release(9, 9), Returned::Surplus);
+        assert_eq!(share.release(8, 9), Returned::Kept);
+        assert_eq!(share.withdraw(4), 5);
+        assert_eq!(share.withdraw(4), 0);
+        assert_eq!((share.room(), share.recall(), share.room()), (4, 4, 0));
+        assert_eq!(share.release(1, 10), Returned::Recalled);
+        assert!(!share.try_acquire(0));
+    }
+}
