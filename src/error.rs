@@ -7,7 +7,8 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// It does not fit now, or other requests wait and it may not wait.
+    /// It does not fit now, or other requests wait and it may not wait. Can overlap with a call that has removed
+    /// expired entries and not yet released their bytes.
     Full,
     /// It exceeds the limit and can never fit.
     TooLarge,

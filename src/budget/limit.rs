@@ -1,4 +1,4 @@
-//! The limit for those who do not hold the queue's lock, so that they can read it together with the state.
+//! Publishes the limit to threads that do not hold the queue's lock, to be read together with the state.
 //!
 //! A sequence lock: the version is odd while the limit is being changed. A reader that finds the same even
 //! version before and after its reads has read a limit and a state that stood together:
@@ -31,7 +31,7 @@ impl SharedLimit {
     pub(super) fn read_with<T>(&self, read: impl FnOnce() -> T) -> (T, Option<u64>) {
         // ORDERING: Acquire [limit.version.load] pairs with [limit.version.end]: the reads see the last change.
         let version = self.version.load(Ordering::Acquire);
-        // ORDERING: Acquire [limit.load] pairs with [limit.store]: who sees it sees that the change has begun.
+        // ORDERING: Acquire [limit.load] pairs with [limit.store]: a reader that sees it sees that the change has begun.
         let limit = self.value.load(Ordering::Acquire);
         let read = read();
         // ORDERING: Relaxed [limit.version.check]: after [limit.load] and the read, which have synchronised.

@@ -1,6 +1,6 @@
-//! The byte budget: a counter, a line, and permits. Knows nothing of payloads and tickets.
+//! Budgets bytes: a counter, a wait queue, and permits. Knows nothing of payloads and tickets.
 //!
-//! `semaphore.rs` joins the packed state (`state.rs`), the line (`wait_queue.rs`) and the limit; [`Budget`] is its
+//! `semaphore.rs` joins the packed state (`state.rs`), the wait queue (`wait_queue.rs`) and the limit; [`Budget`] is its
 //! public handle. What waits is in `acquire.rs` and `drained.rs`, what is given out in `permit.rs`.
 
 mod acquire;
@@ -44,19 +44,19 @@ pub(crate) use self::wait_queue::QueueStats;
 /// A fair byte budget: a limit, and permits for bytes below it, granted first come first served.
 ///
 /// Like an async semaphore that counts bytes, with three differences that matter when memory is what is
-/// counted: sizes are 64 bits, the line is strict (a small request never passes a large one, so no
+/// counted: sizes are 64 bits, the wait queue is strict (a small request never passes a large one, so no
 /// request starves), and a waiter that gives up lets the one behind it through at once.
 ///
 /// A `Budget` is a handle: cloning it is cheap, and all clones are the same budget.
 ///
 /// # Fairness
 ///
-/// Requests that have to wait are granted in the order in which they joined the line: for a future that
+/// Requests that have to wait are granted in the order in which they joined the wait queue: for a future that
 /// is its first poll, not its creation. While anybody waits, [`try_acquire`](Self::try_acquire) is
 /// refused and [`acquire`](Self::acquire) joins the tail, even if the request would fit.
 ///
-/// A grant goes straight to the waiter at the head. If that waiter is a future that nobody polls any
-/// more and nobody drops (say, the loser of a `select!` that is kept around), the bytes stay with it.
+/// A grant goes straight to the waiter at the head. If that waiter is a future that is neither polled
+/// nor dropped (say, the loser of a `select!` that is kept around), the bytes stay with it.
 ///
 /// # Memory ordering
 ///
@@ -159,7 +159,7 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// [`Full`](Refusal::Full) if they do not fit or somebody waits already,
+    /// [`Full`](Refusal::Full) if they do not fit or a request waits already,
     /// [`TooLarge`](Refusal::TooLarge) if they exceed the limit, [`Closed`](Refusal::Closed).
     #[inline]
     pub fn try_acquire(&self, bytes: u64) -> Result<Permit<'_>, AcquireError> {
@@ -175,18 +175,22 @@ impl Budget {
         Ok(Permit::new(&self.semaphore, bytes, tier))
     }
 
-    /// Takes `bytes`, waiting in line until they fit. Bound the wait with [`Acquire::until`].
+    /// Acquires `bytes`, waiting in the queue until they fit.
+    ///
+    /// Bound the wait with [`Acquire::timeout`] and [`Acquire::until`]. A request that fits never waits and never
+    /// yields to its executor: in a loop under tokio, wrap it in `tokio::task::coop::cooperative`.
     ///
     /// # Errors
     ///
     /// The future gives [`TooLarge`](Refusal::TooLarge) if the request exceeds the limit, at once or, if
-    /// the limit was lowered meanwhile, when the request comes to the head of the line; and
+    /// the limit was lowered meanwhile, when the request comes to the head of the queue; and
     /// [`Closed`](Refusal::Closed).
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the line, or gives the bytes back if they had been granted; either way
-    /// the next in line is served. The place in line is lost.
+    /// Dropping the future leaves the queue, or releases the bytes if they had been granted; either way
+    /// the next waiter is granted if it fits. The position in the queue is lost. A granted future that is neither
+    /// polled nor dropped keeps its bytes, and so does one that is leaked.
     ///
     /// # Examples
     ///
@@ -220,8 +224,9 @@ impl Budget {
         Acquire::new(MaybeOwned::Owned(Arc::clone(&self.semaphore)), bytes)
     }
 
-    /// Takes `bytes`, blocking this thread in line for at most `timeout`. A timeout of zero never
-    /// waits; one too long for the clock waits for good.
+    /// Acquires `bytes`, blocking this thread in the queue for at most `timeout` of real time.
+    ///
+    /// A timeout of zero never waits; one too long for the clock never ends.
     ///
     /// # Errors
     ///
@@ -256,9 +261,9 @@ impl Budget {
 
     /// Sets the limit, in bytes; at most [`MAX_LIMIT`](Self::MAX_LIMIT).
     ///
-    /// Raising it serves the line at once. Lowering it takes nothing away from anybody: until what is
+    /// Raising it grants waiters immediately. Lowering it takes no bytes away: until what is
     /// used has fallen far enough, nothing is granted. A waiter whose request has become larger than the
-    /// limit is refused as [`TooLarge`](Refusal::TooLarge) when it comes to the head, so it blocks nobody.
+    /// limit is refused as [`TooLarge`](Refusal::TooLarge) when it comes to the head, so it blocks no other.
     pub fn set_limit(&self, limit: u64) {
         self.semaphore.set_limit(limit);
     }
@@ -279,20 +284,20 @@ impl Budget {
         self.semaphore.used()
     }
 
-    /// How many requests are in line.
+    /// Returns how many requests wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.semaphore.waiting()
     }
 
-    /// Bounds how many requests may be in line: one more is refused at once, with
-    /// [`QueueFull`](Refusal::QueueFull). Those who are in it stay. With 0 nobody waits.
+    /// Bounds how many requests may wait: one more is refused immediately, with
+    /// [`QueueFull`](Refusal::QueueFull). Requests that wait already stay. With 0 no request waits.
     pub fn set_max_waiting(&self, requests: usize) {
         self.semaphore.set_queue_limits(|max, _| *max = requests);
     }
 
-    /// Bounds how many bytes all requests in line may ask for together: one that would exceed it is refused
-    /// at once, with [`QueueFull`](Refusal::QueueFull). Those who are in it stay.
+    /// Bounds how many bytes the waiting requests may ask for together: one that would exceed it is refused
+    /// immediately, with [`QueueFull`](Refusal::QueueFull). Requests that wait already stay.
     pub fn set_max_waiting_bytes(&self, bytes: u64) {
         self.semaphore.set_queue_limits(|_, max| *max = bytes);
     }
@@ -333,7 +338,7 @@ impl Budget {
         self.block_on(timeout, |elapsed| blocking::completes(self.drained(), elapsed))
     }
 
-    /// The line, for those who watch it. Takes its lock.
+    /// Returns the numbers of the wait queue. Takes its lock.
     pub(crate) fn queue_stats(&self) -> QueueStats {
         self.semaphore.queue_stats()
     }
@@ -373,7 +378,7 @@ impl Budget {
         self.semaphore.is_closed()
     }
 
-    /// Closes the budget for good and returns how many were in line; 0 if it was closed already. They, and
+    /// Closes the budget and returns how many requests waited; 0 if it was closed already. They, and
     /// every later request, get [`Closed`](Refusal::Closed). Permits stay good.
     pub fn close(&self) -> usize {
         self.semaphore.close()

@@ -10,7 +10,7 @@ use super::{Budget, MAX_LIMIT, Tier};
 use crate::maybe_owned::MaybeOwned;
 use crate::sync::Arc;
 
-/// Bytes held from a [`Budget`]. Dropping it gives them back and serves the line.
+/// Holds bytes of a [`Budget`]. Dropping it releases them and grants waiters.
 ///
 /// A permit borrows its budget; [`into_owned`](Self::into_owned) makes one that does not, to be moved
 /// into a task or kept in a struct.

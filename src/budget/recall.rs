@@ -2,14 +2,14 @@
 //!
 //! Where many threads acquire and release, all of them change the state, and each waits for its cache line. So
 //! a budget that sees this lends room to *shares*, in batches: each thread acquires from and releases to the
-//! share of its own number. The state stays the authority: lent room counts there as taken, and nobody is
-//! refused, queues, closes, or moves the limit, before all shares have been *recalled* into it, under the
-//! queue's lock. From then on everything is as if nothing had ever been lent. It is lent again when threads
+//! share of its own number. The state stays the authority: lent room counts there as taken. No request is refused
+//! or queued, the budget is not closed and the limit does not move before all shares have been *recalled* into it,
+//! under the queue's lock. From then on everything is as if nothing had ever been lent. It is lent again when threads
 //! meet at the state again, and a quarter of the limit is free.
 //!
 //! What holds at every instant (docs/proof.md, *Lending*, has the argument, by the labels used here):
 //!
-//! - I1: while the state is `LENT`, nobody waits, the budget is open, and the state's room is at least the overflow.
+//! - I1: while the state is `LENT`, no request waits, the budget is open, and the state's room is at least the overflow.
 //! - I2: a share that is not recalled is one of a state that is `LENT`; a recalled share has no room.
 //! - I3: bytes held, the state's room, the shares' room, and what is being moved add up to the limit. Something
 //!   is being moved only under the lock and while the state is `LENT`.
@@ -28,7 +28,7 @@ impl Semaphore {
     #[inline(never)]
     pub(super) fn acquire_lent(&self, bytes: u64) -> Result<Tier, Refusal> {
         match self.lending.share(bytes) {
-            // By I1 nobody waits, and no overflow is in use.
+            // By I1 no request waits, and no overflow is in use.
             Some(share) if share.try_acquire(bytes) => Ok(Tier::Regular),
             share => self.acquire_beside(bytes, share),
         }
@@ -50,7 +50,7 @@ impl Semaphore {
     /// Charges `bytes` to the state together with a batch for the share (A8 to A10). `None`: the lock is taken,
     /// or there is too little for both.
     fn borrow_batch(&self, bytes: u64, share: &Share) -> Option<Tier> {
-        // Under the lock: nobody is refused, by a recall, for the batch that is on its way.
+        // Under the lock: no request is refused, by a recall, for the batch that is on its way.
         // Step A8.
         let queues = self.queues.try_lock()?;
         let batch = self.lending.batch.get();
@@ -112,7 +112,7 @@ impl Semaphore {
         }
         // Step K2.
         let lent = self.lending.all().iter().map(|share| share.recall()).sum();
-        // Last: whoever sees a state that is not `LENT` sees all room.
+        // Last: a thread that sees a state that is not `LENT` sees all room.
         // Step K3.
         self.state.end_lending(lent);
         self.contention.set(0);
@@ -130,14 +130,14 @@ impl Semaphore {
         }
     }
 
-    /// Lets threads use shares if there is plenty of room and nobody waits (G1 to G4).
+    /// Lets threads use shares if there is plenty of room and no request waits (G1 to G4).
     #[cold]
     pub(super) fn lend(&self) {
         let lending = &self.lending;
         if lending.batch.get() == 0 {
             return;
         }
-        // The allocator is somebody else's code: not under the lock.
+        // The allocator is foreign code: not under the lock.
         let shares = lending.make_shares(shares());
         // Step G1.
         let Some(_queues) = self.queues.try_lock() else {

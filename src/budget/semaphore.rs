@@ -1,4 +1,4 @@
-//! The counter and the queues, joined: who gets bytes, and when.
+//! Joins the counter and the queues: decides which request gets bytes, and when.
 //!
 //! Every entry point leaves the queues served: whenever the head fits, it is granted before the call
 //! returns (invariant 5). User code (wakers, and their clones and drops) runs with the lock free.
@@ -23,7 +23,7 @@ pub(super) struct Semaphore {
     pub(super) state: CachePadded<State>,
     pub(super) lending: CachePadded<Lending>,
     pub(super) queues: Mutex<Queues>,
-    /// Copies of what is in the queues, for those who do not lock. This one is never below the limit, so
+    /// Copies of what is in the queues, for readers that do not lock. This one is never below the limit, so
     /// that what can fit is never called too large.
     limit: StatCounter,
     /// The limit together with the state, for a refusal: its reason must have held at one moment.
@@ -232,7 +232,7 @@ impl Semaphore {
         }
     }
 
-    /// Joins the tail, or takes the bytes if it turns out that nobody waits and they fit.
+    /// Enqueues the node at the tail, or takes the bytes if no request waits and they fit.
     ///
     /// # Safety
     /// As for [`WaitQueue::enqueue`]: a node that was `Queued` is taken out with [`Semaphore::remove`] before it
@@ -247,7 +247,7 @@ impl Semaphore {
         } else if bytes > queues.limit {
             EnqueueResult::Refused(Refusal::TooLarge)
         } else if queues.is_full_for(bytes) {
-            // Bytes that came since the first attempt are still for this request, if nobody waits. `QUEUED` is
+            // Bytes that came since the first attempt are still for this request, if no other waits. `QUEUED` is
             // not set for a request that never waits: `try_acquire` would answer `Full` for no reason.
             match self.state.try_acquire(bytes, || ()) {
                 Ok(after) => EnqueueResult::Granted(self.record_acquired(after)),
@@ -357,7 +357,7 @@ impl Semaphore {
             if closed {
                 Decision::End(WaitOutcome::Closed)
             } else if bytes > limit {
-                // Before its owner can observe the outcome, as a grant does: nobody waits then.
+                // Before its owner can observe the outcome, as a grant does: no request waits then.
                 if last {
                     now = self.state.clear_queued();
                 }
@@ -388,7 +388,7 @@ impl Semaphore {
     /// [`Semaphore::remove_drained`] before it is freed, unless its outcome was seen.
     pub(super) unsafe fn enqueue_drained(&self, node: Pin<&Node>, waker: Waker) -> bool {
         let mut queues = self.queues.lock();
-        // As in a join: the flag first, then the look.
+        // As when enqueueing: the flag first, then the check.
         let drained = queues.closed && {
             // Step D2.
             self.state.set_queued();
@@ -433,7 +433,7 @@ impl Semaphore {
             self.state.set_queued();
         }
         let waiting = if mem::replace(&mut queues.closed, true) { 0 } else { queues.waiters.len() };
-        // Nobody joins a closed queues, so this ends those who wait now and no one else.
+        // A closed budget enqueues nothing, so this ends the requests that wait now and no other.
         self.grant_waiters(queues);
         waiting
     }

@@ -55,7 +55,7 @@ impl Share {
     #[inline]
     pub(crate) fn try_acquire(&self, bytes: u64) -> bool {
         // Step A6.
-        // ORDERING: Relaxed [share.load_for_cas]: checked by the CAS; nobody is refused because of it.
+        // ORDERING: Relaxed [share.load_for_cas]: checked by the CAS; no request is refused because of it.
         let mut now = load_for_cas(&self.0, Ordering::Relaxed);
         loop {
             if now & RECALLED != 0 || now < units(bytes) {

@@ -1,4 +1,4 @@
-//! The packed state: how much room is left, and three flags, in one atomic.
+//! Packs the bytes that are left and three flags into one atomic.
 //!
 //! ```text
 //!   63                                        3       2        1        0
@@ -15,12 +15,12 @@
 //! | from | operation | to |
 //! |---|---|---|
 //! | flags clear, room >= n | `try_acquire(n)` | room - n |
-//! | any | `release(n)` | room + n; who finds `QUEUED` serves the line |
+//! | any | `release(n)` | room + n; a release that finds `QUEUED` grants waiters |
 //! | flags clear, queue locked and empty | `acquire_or_set_queued(n)` | room - n, or `QUEUED` if room < n |
 //! | `CLOSED`, queue locked | `set_queued` | `QUEUED` |
 //! | `QUEUED`, queue locked | `grant(n, last)` | room - n, and not `QUEUED` if `last` |
 //! | `QUEUED`, queue locked and empty | `clear_queued` | not `QUEUED` |
-//! | any, queue locked | `close` | `CLOSED`, for good |
+//! | any, queue locked | `close` | `CLOSED`, and it stays |
 //! | any but `LENT`, queue locked | `resize(delta)` | room + delta |
 //! | flags clear, room >= least, queue locked | `begin_lending(least)` | `LENT` |
 //! | `LENT`, room >= n + kept | `acquire_lent(n, kept)` | room - n |
@@ -29,9 +29,9 @@
 //! `LENT` excludes the other two flags. While it is set, the shares hold room too (`recall.rs`).
 //!
 //! The argument why no wakeup is lost: a release and the setting of `QUEUED` are read-modify-writes of
-//! the same state, so one comes first. If the release does, whoever sets `QUEUED` sees its bytes in the
-//! value that it changes, and looks whether it fits. If it does not, the release sees `QUEUED`, takes the
-//! queue's lock and serves. There is no third case, and so no fence.
+//! the same state, so one comes first. If the release does, the joiner that sets `QUEUED` sees the bytes in the
+//! value that it changes, and checks whether it fits. If it does not, the release sees `QUEUED`, takes the
+//! queue's lock and grants. There is no third case, and so no fence.
 //!
 //! Only read-modify-write operations change the state; a plain store would wipe out what others did.
 
@@ -47,9 +47,9 @@ pub(crate) enum Tier {
     Overflow,
 }
 
-/// Somebody is in the line: nobody may charge but who holds the queue's lock (invariant 2). Or, once it is
-/// closed, somebody waits for it to be empty. Either way who releases serves. Lowest bit, so that `grant`
-/// can subtract it together with the bytes.
+/// Set while the wait queue is not empty: only the holder of the queue's lock may acquire (invariant 2). Also set
+/// while a closed budget has waiters for `drained`. Either way `release` takes the lock and grants. The lowest bit,
+/// so that `grant` can subtract it together with the bytes.
 const QUEUED: u64 = 1;
 /// No more charges, ever (invariant 4).
 const CLOSED: u64 = 2;
@@ -84,13 +84,13 @@ impl Snapshot {
         self.0 & LENT != 0
     }
 
-    /// Whether `bytes` fit, line or no line.
+    /// Returns whether `bytes` fit, whatever the flags say.
     #[inline]
     pub(crate) fn fits(self, bytes: u64) -> bool {
         u64::try_from(self.room()).is_ok_and(|room| bytes <= room)
     }
 
-    /// Whether somebody who is not in the line may charge `bytes`.
+    /// Returns whether a request that is not queued may acquire `bytes`.
     #[inline]
     pub(crate) fn admits(self, bytes: u64) -> bool {
         self.0 & (QUEUED | CLOSED | LENT) == 0 && self.fits(bytes)
@@ -128,7 +128,7 @@ impl State {
         Snapshot(self.0.load(Ordering::Acquire))
     }
 
-    /// Takes `bytes` if they fit, nobody waits and nothing is lent. Returns the value after, or the one that
+    /// Takes `bytes` if they fit, no request waits and nothing is lent. Returns the value after, or the one that
     /// refused. Calls `contended` whenever another thread was faster. Lock-free.
     #[inline]
     pub(crate) fn try_acquire(
@@ -161,7 +161,7 @@ impl State {
     /// has too little or is not `LENT`. Lock-free.
     pub(crate) fn acquire_lent(&self, bytes: u64, kept: u64) -> Result<Snapshot, Snapshot> {
         // Step A12.
-        // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; nobody is refused because of it.
+        // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; no request is refused because of it.
         let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
         loop {
             if !now.is_lent() || !now.fits(bytes.saturating_add(kept)) {
@@ -198,7 +198,7 @@ impl State {
 
     /// Under the lock, with `LENT` set and all shares recalled: takes back the `bytes` that they had.
     pub(crate) fn end_lending(&self, bytes: u64) {
-        // Room and flag in one addition, so that nobody is refused in between. It wraps around if they were
+        // Room and flag in one addition, so that no request is refused in between. It wraps around if they were
         // less than the flag.
         let more = units(bytes).wrapping_sub(LENT);
         // ORDERING: Release [state.end_lending] pairs with [state.acquire] and [state.grant]: passes on what
@@ -223,7 +223,7 @@ impl State {
         }
     }
 
-    /// Gives `bytes` back. The caller must serve the line if the value returned says `QUEUED`.
+    /// Releases `bytes`. The caller must grant waiters if the value returned says `QUEUED`.
     #[inline]
     pub(crate) fn release(&self, bytes: u64) -> Snapshot {
         // Step R5.
@@ -231,10 +231,10 @@ impl State {
         Snapshot(self.0.fetch_add(units(bytes), Ordering::Release))
     }
 
-    /// Under the lock: from now on who releases serves, and nobody else charges. Returns the value
+    /// Under the lock: from now on a release grants waiters, and no other call acquires. Returns the value
     /// before.
     pub(crate) fn set_queued(&self) -> Snapshot {
-        // ORDERING: Relaxed [state.set_queued]: who takes the bytes does it with [state.grant].
+        // ORDERING: Relaxed [state.set_queued]: the bytes are acquired with [state.grant].
         Snapshot(self.0.fetch_or(QUEUED, Ordering::Relaxed))
     }
 

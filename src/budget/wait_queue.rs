@@ -1,18 +1,18 @@
-//! The line: an intrusive FIFO list of the nodes in waiting futures, under one lock. Those who wait for the
-//! budget to be empty stand in a second one of the kind.
+//! Queues waiters: an intrusive FIFO list of the nodes in waiting futures, under one lock. Waiters for `drained`
+//! are in a second list of the same type.
 //!
 //! ```text
 //!   head -> Node A <-> Node B <-> Node C <- tail        the nodes live in the waiters' futures
 //! ```
 //!
-//! | node's outcome | linked | who may touch `links` | who may free the node |
+//! | node's outcome | linked | `links` may be touched by | the node may be freed by |
 //! |---|---|---|---|
-//! | `WAITING`, before it joined | no | its owner | its owner |
-//! | `WAITING`, in the line | yes | who holds the lock | nobody: the owner leaves first |
-//! | anything else | no | nobody | its owner, without the lock |
+//! | `WAITING`, before it was enqueued | no | its owner | its owner |
+//! | `WAITING`, in the queue | yes | the holder of the lock | no thread: the owner removes it first |
+//! | anything else | no | no thread | its owner, without the lock |
 //!
-//! A node leaves the line, its waker is moved out, and only then its outcome is stored: after that store
-//! nobody but the owner touches it, so an owner that sees an outcome may free the node at once. Wakers
+//! A node is unlinked, its waker is moved out, and only then its outcome is stored: after that store
+//! only the owner touches it, so an owner that sees an outcome may free the node at once. Wakers
 //! are woken after the unlock, from a batch that has no pointers into nodes (invariant 6).
 
 use std::marker::PhantomPinned;

@@ -298,6 +298,8 @@ impl<P, O> Stash<P, O> {
     ///
     /// Entries are charged, claimed ones included, and so are reservations, bare permits, and waiting puts
     /// that have been granted.
+    ///
+    /// Recalls what is lent to threads, under the queue's lock: do not call it for every request.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.budget().used()

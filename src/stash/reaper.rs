@@ -28,6 +28,8 @@ impl<P, O> Stash<P, O> {
 ///
 /// It holds no handle: it ends when the last [`Stash`] handle is dropped.
 ///
+/// It can be late for an entry whose put was descheduled between reading the clock and lowering its bounds.
+///
 /// # Examples
 ///
 /// On a thread of its own:
