@@ -268,7 +268,6 @@ pub fn on_share<T: 'static>(
 }
 
 /// Acquires by the share of the number, from the thread that sets a model up.
-#[must_use]
 pub fn hold_on(share: usize, budget: &Budget, bytes: u64) -> Permit<'static> {
     loom_internals::use_share(share);
     let permit = hold(budget, bytes);
