@@ -7,7 +7,9 @@ use std::task::Poll;
 use cloakroom::loom_internals::{OneShare, lend};
 use cloakroom::{Budget, Refusal};
 use loom::thread;
-use loom_tests::{Exclusive, Waiter, acquire, hold, hold_on, lent, model, on_share, settled};
+use loom_tests::{
+    Exclusive, Waiter, acquire, bounded_model, hold, hold_on, lent, model, on_share, settled,
+};
 
 /// What is done under a permit happens before what is done under the same byte later, by whatever way it went.
 fn exclusive(f: impl Fn(&Budget, &Arc<Exclusive>) + Send + Sync + 'static, limit: u64) {
@@ -198,7 +200,7 @@ fn l21_a_release_to_a_share_happens_before_the_grant_that_needs_it() {
 /// byte of four is held then, so the only reason is the limit of before.
 #[test]
 fn l21_a_refusal_does_not_mix_the_limit_of_before_with_the_room_of_after() {
-    model(|| {
+    bounded_model(4, || {
         let budget = lent(1, 1);
         let raiser = {
             let budget = budget.clone();
