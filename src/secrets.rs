@@ -28,7 +28,7 @@ struct Generator {
     /// Those before are used up.
     next: usize,
     /// Of the process that seeded it.
-    copies: u64,
+    copies: usize,
     random: StdRng,
     batches_left: u32,
 }

@@ -7,14 +7,14 @@
 //! A copy that is made without the handlers, by a raw `clone` system call or by a snapshot of a virtual
 //! machine, is not counted.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-static COPIES: AtomicU64 = AtomicU64::new(0);
+static COPIES: AtomicUsize = AtomicUsize::new(0);
 static COUNTING: AtomicBool = AtomicBool::new(false);
 
 /// Returns how many copies lie between the first process that counted and this one.
 #[inline]
-pub(crate) fn copies() -> u64 {
+pub(crate) fn copies() -> usize {
     // ORDERING: Relaxed [copies.get]: a copy begins with one thread, and the count is written by that one.
     COPIES.load(Ordering::Relaxed)
 }
