@@ -153,9 +153,11 @@ fn w3_a_close_happens_before_is_closed() {
         let (budget, cell) = (Budget::new(1), Cell::default());
         let handle = budget.clone();
         let closer = touch_then(&cell, move || _ = handle.close());
-        if budget.is_closed() {
-            cell.touch();
+        // A single load would hide the close from loom.
+        while !budget.is_closed() {
+            thread::yield_now();
         }
+        cell.touch();
         closer.join().unwrap();
         settled(&budget);
     });
