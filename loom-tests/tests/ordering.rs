@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use cloakroom::{Budget, Permit, Refusal, Stash};
+use cloakroom::{Budget, Refusal, Stash};
 use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use loom::thread::{self, JoinHandle};
 use loom_tests::{
