@@ -453,6 +453,14 @@ fn e3_a_refused_owner_is_charged_nothing() {
         assert!(here.is_none() || there.is_none(), "there was room for one");
         assert_eq!(stash.owner_used_bytes(&1), here.map_or(0, |_| 1), "an account leaks");
         assert_eq!(stash.owner_used_bytes(&2), there.map_or(0, |_| 1), "an account leaks");
+        // A put that waits counts against its owner's quota until it is dropped.
+        let waiting = stash.clone();
+        let put: Boxed<_> = Box::pin(async move { waiting.put(3, vec![3]).await.is_ok() });
+        if let Err(waiter) = Waiter::started(put) {
+            assert_eq!(stash.owner_used_bytes(&3), 1);
+            drop(waiter);
+            assert_eq!(stash.owner_used_bytes(&3), 0, "a quota leaks");
+        }
         assert_eq!(stash.clear() as u64, stash.stats().cleared);
         assert_eq!((stash.owner_used_bytes(&1), stash.owner_used_bytes(&2)), (0, 0));
     });
