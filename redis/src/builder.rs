@@ -113,7 +113,7 @@ impl<P, O> Builder<P, O> {
         self
     }
 
-    /// Sets who is told of what happens on this replica.
+    /// Sets the observer, which receives the events of this replica.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.config.observer = Some(Box::new(observer));
         self

@@ -47,9 +47,9 @@ pub(super) struct Queues {
     pub(super) limit: u64,
     /// The state's `CLOSED`, which is set with the lock held.
     pub(super) closed: bool,
-    /// Who waits until it is closed and empty. Once it is closed, `QUEUED` is set for them too.
+    /// Waiters for `drained`. Once the budget is closed, `QUEUED` is set for them too.
     drains: WaitQueue,
-    /// How long the queues may be, and how much all in it may ask for.
+    /// Bounds on the number and the bytes of waiters.
     max_waiting: usize,
     max_waiting_bytes: u64,
 }
@@ -61,7 +61,7 @@ impl Queues {
             || self.waiters.bytes() + u128::from(bytes) > u128::from(self.max_waiting_bytes)
     }
 
-    /// Whether `QUEUED` is to be set.
+    /// Returns whether `QUEUED` must be set.
     fn is_watched(&self) -> bool {
         !self.waiters.is_empty() || self.closed && !self.drains.is_empty()
     }
@@ -495,7 +495,7 @@ impl Semaphore {
         self.state.observe().is_closed()
     }
 
-    /// How long the queues may be, and how much all in it may ask for. Who is in it stays.
+    /// Bounds the number and the bytes of waiters. Requests that wait already stay.
     pub(super) fn set_queue_limits(&self, set: impl FnOnce(&mut usize, &mut u64)) {
         let queues = &mut *self.queues.lock();
         set(&mut queues.max_waiting, &mut queues.max_waiting_bytes);
