@@ -292,6 +292,26 @@ fn w9_memory_that_stays_after_a_clear_is_what_max_bytes_says() {
     slots_stay_within_their_bound(4);
 }
 
+/// A waiter's node is in its future.
+#[test]
+fn a_waiter_takes_no_memory_beyond_its_future() {
+    const WAITERS: usize = 10_000;
+    let budget = Budget::new(1);
+    let _all = budget.try_acquire(1).unwrap();
+    let mut waiters = Vec::with_capacity(WAITERS);
+    let mut cx = Context::from_waker(Waker::noop());
+    let before = HELD.get();
+    for _ in 0..WAITERS {
+        let mut waiter = Box::pin(budget.acquire(1));
+        assert!(waiter.as_mut().poll(&mut cx).is_pending());
+        waiters.push(waiter);
+    }
+    let futures = WAITERS * size_of_val(&*waiters[0]);
+    let beyond = HELD.get() - before - futures as i64;
+    report("bytes per waiter, beyond its future", beyond as f64 / WAITERS as f64);
+    assert_eq!(beyond, 0);
+}
+
 /// 4 KiB with two cores. The memory of shards is allocated when they have their first entries.
 #[test]
 fn w19_an_empty_stash_is_small() {

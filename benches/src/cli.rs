@@ -4,11 +4,12 @@ use std::process::ExitCode;
 
 use crate::results::{Results, Run};
 use crate::rounds::Effort;
-use crate::{page, targets};
+use crate::{flames, page, targets};
 
 const USAGE: &str = "\
 usage: benches run [--only T1,T5] [--quick]    measures, and stores what it finds under target/benchmarks
-       benches page                            writes docs/benchmarks.md and its plots from that";
+       benches page                            writes docs/benchmarks.md and its plots from that
+       benches flames                          profiles, and writes flame graphs into docs/flames";
 
 /// Does what the arguments say.
 pub fn cli(arguments: impl Iterator<Item = String>) -> ExitCode {
@@ -17,6 +18,7 @@ pub fn cli(arguments: impl Iterator<Item = String>) -> ExitCode {
     let done = match arguments[..] {
         ["run", ref options @ ..] => run(options),
         ["page"] => page::write().map_err(|error| error.to_string()),
+        ["flames"] => flames::write(),
         ["repeat", title, name, operations] => repeat(title, name, operations),
         _ => Err(USAGE.to_owned()),
     };

@@ -3,6 +3,7 @@
 
 mod cli;
 mod crew;
+mod flames;
 mod page;
 mod peers;
 mod plots;

@@ -3,7 +3,7 @@
 use super::{All, line};
 use crate::results::{Data, Group, Results};
 use crate::rounds::{Spread, Timing};
-use crate::targets::{crowded, expiry, saturated};
+use crate::targets::{crowded, expiry, saturated, scaling};
 
 struct Goal {
     target: &'static str,
@@ -25,7 +25,8 @@ pub(super) fn write(page: &mut String, all: &All) {
         line(page, format_args!("| {target} | {work} | {goal} | {measured} | {met} |"));
     }
     page.push_str(
-        "\nT13 is the gateway's. T14, instructions, has no target. Both have tables above.\n",
+        "\nT13 is the gateway's. T14, instructions, has no target. Both have tables above. S5 is T12 against the code \
+         before lending, S6 is T1, S7 is T7 and T8.\n",
     );
 }
 
@@ -39,7 +40,7 @@ pub(super) fn losses(page: &mut String, all: &All) {
                 let Some(own) = group.timing(US, peer.x) else { continue };
                 let ratio = own.ratio(peer);
                 // Beyond the noise.
-                if ratio.q1 > 1.0 && peer.name != "floor" && !peer.name.starts_with(US) {
+                if ratio.q1 > 1.0 && !is_floor(&peer.name) && !peer.name.starts_with(US) {
                     let at = peer.x.map_or(String::new(), |x| format!(", at {x}"));
                     let (title, name) = (&group.title, &peer.name);
                     let ratio = shown(ratio);
@@ -49,6 +50,11 @@ pub(super) fn losses(page: &mut String, all: &All) {
             }
         }
     }
+}
+
+/// Counts and locks alone: nobody stores, grants or refuses with them.
+fn is_floor(name: &str) -> bool {
+    name == "floor" || name == scaling::ONE_LINE
 }
 
 /// Median and quartiles.
@@ -82,8 +88,68 @@ fn goals(all: &All) -> Vec<Goal> {
     goals.extend(data("T10").map(memory).into_iter().flatten());
     goals.extend(data("T12").map(saturated).into_iter().flatten());
     goals.extend(data("T15").map(crowded).into_iter().flatten());
-    goals.sort_by_key(|goal| goal.target[1..].parse::<u32>().unwrap_or(0));
+    goals.extend(data("S1").map(acquire_by_threads).into_iter().flatten());
+    goals.extend(data("S2").map(put_take_by_threads).into_iter().flatten());
+    goals.extend(data("S4").map(shared_writes).into_iter().flatten());
+    goals.extend(data("S8").and_then(build));
+    goals.extend(data("S9").and_then(|data| flat("S9", data.group(scaling::GRANT)?, 1.5)));
+    goals.sort_by_key(|goal| rank(goal.target));
     goals
+}
+
+/// The T targets, then the S targets, each by number.
+pub(super) fn rank(target: &str) -> (bool, u32) {
+    (target.starts_with('S'), target[1..].parse().unwrap_or(0))
+}
+
+fn acquire_by_threads(data: &Data) -> Vec<Goal> {
+    let Some(group) = data.group(scaling::ACQUIRE) else { return Vec::new() };
+    let ratio = |threads, peer, by| {
+        Some(group.timing(US, Some(threads))?.ratio(group.timing(peer, Some(by))?))
+    };
+    let goals = [
+        ("S1", 2, US, 1, 1.15, "our own 1 thread"),
+        ("S1", 2, "tokio", 2, 0.12, "tokio, 2 threads"),
+        ("S3", 1, "tokio", 1, 0.65, "tokio"),
+    ];
+    let goals = goals.into_iter().filter_map(|(target, threads, peer, by, limit, base)| {
+        let work = format!("acquire + release, far from the limit, {threads} threads");
+        Some(at_most(target, &work, ratio(threads, peer, by)?, limit, base))
+    });
+    goals.collect()
+}
+
+fn put_take_by_threads(data: &Data) -> Vec<Goal> {
+    let goal = |title| {
+        let group = data.group(title)?;
+        let ratio = group.timing(US, Some(2))?.ratio(group.timing(US, Some(1))?);
+        let work = title.replace("by threads", "2 threads");
+        Some(at_most("S2", &work, ratio, 1.2, "our own 1 thread"))
+    };
+    [scaling::PUT_TAKE, scaling::PUT_TAKE_HELD].into_iter().filter_map(goal).collect()
+}
+
+fn shared_writes(data: &Data) -> Vec<Goal> {
+    let far = data.figures.iter().filter(|figure| !figure.what.ends_with(scaling::SMALL));
+    let goals = far.map(|figure| Goal {
+        target: "S4",
+        work: figure.what.clone(),
+        goal: "at most 0.01 per operation".to_owned(),
+        measured: format!("{:.5}", figure.value),
+        met: figure.value <= 0.01,
+    });
+    goals.collect()
+}
+
+fn build(data: &Data) -> Option<Goal> {
+    let each = data.group(scaling::BUILD)?.timing(US, None)?.spread().median / 1e3;
+    Some(Goal {
+        target: "S8",
+        work: scaling::BUILD.to_owned(),
+        goal: "at most 5 us".to_owned(),
+        measured: format!("{each:.2} us"),
+        met: each <= 5.0,
+    })
 }
 
 fn at_most(target: &'static str, work: &str, ratio: Spread, limit: f64, base: &str) -> Goal {
@@ -161,19 +227,21 @@ fn expiry(data: &Data) -> Vec<Goal> {
 }
 
 fn memory(data: &Data) -> Vec<Goal> {
-    let figures = data.figures.iter().map(|figure| {
-        let (target, limit, goal) = if figure.what.starts_with("allocations") {
-            ("T10", 0.0, "0")
-        } else {
-            ("T11", 96.0, "at most 96")
+    let figures = data.figures.iter().filter_map(|figure| {
+        let (target, limit, goal) = match &*figure.what {
+            what if what.starts_with("allocations") => ("T10", 0.0, "0"),
+            what if what.starts_with("bytes per entry") => ("T11", 96.0, "at most 96"),
+            what if what.starts_with("bytes per waiter") => ("S9", 200.0, "at most 200"),
+            "bytes of an empty stash" => ("S8", 4096.0, "at most 4096"),
+            _ => return None,
         };
-        Goal {
+        Some(Goal {
             target,
             work: figure.what.clone(),
             goal: goal.to_owned(),
             measured: format!("{:.1}", figure.value),
             met: figure.value <= limit,
-        }
+        })
     });
     figures.collect()
 }

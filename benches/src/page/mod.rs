@@ -1,5 +1,6 @@
 //! The page about what was measured, `docs/benchmarks.md`, written from the stored results.
 
+mod derived;
 mod gateway;
 mod goals;
 mod pictures;
@@ -45,6 +46,7 @@ pub(crate) fn write() -> io::Result<()> {
     goals::losses(&mut page, &all);
     tables::write(&mut page, &all);
     gateway::write(&mut page)?;
+    derived::write(&mut page, &all);
     page.push_str("\n## How it was measured\n");
     about(&mut page, &first.run, &all);
     goals::write(&mut page, &all);

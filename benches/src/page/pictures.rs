@@ -6,13 +6,13 @@ use std::{fs, io};
 use super::All;
 use crate::plots::{Dots, Lines, Series};
 use crate::results::{Data, Group};
-use crate::targets::saturated;
+use crate::targets::{saturated, scaling};
 
 pub(super) fn draw(directory: &Path, all: &All) -> io::Result<()> {
     fs::create_dir_all(directory)?;
     let data = |target| all.get(target).map(|results| &results.data);
     let plots = [
-        ("t2.svg", data("T2").and_then(two_threads)),
+        ("s2.svg", data("S2").and_then(throughput)),
         (
             "t5.svg",
             data("T5").and_then(|data| {
@@ -37,15 +37,23 @@ pub(super) fn draw(directory: &Path, all: &All) -> io::Result<()> {
     Ok(())
 }
 
-fn two_threads(data: &Data) -> Option<String> {
-    let group = data.groups.first()?;
-    let rows = group.timings.iter().map(|timing| (timing.name.clone(), timing.spread().median));
-    let dots = Dots {
-        title: "put + take, 2 threads, nothing held",
-        unit: "ns per put + take, logarithmic",
-        rows: rows.collect(),
+fn throughput(data: &Data) -> Option<String> {
+    let group = data.group(scaling::PUT_TAKE)?;
+    let series = group.names().into_iter().map(|name| {
+        let timings = group.timings.iter().filter(|timing| timing.name == name);
+        let points = timings.map(|timing| {
+            let threads = timing.x.unwrap_or(1) as f64;
+            (threads, threads * 1e3 / timing.spread().median)
+        });
+        Series { name: name.to_owned(), points: points.collect() }
+    });
+    let lines = Lines {
+        title: "put + take, nothing held",
+        x: "threads, each on a core of its own",
+        y: "put + take per microsecond, all threads, logarithmic",
+        series: series.collect(),
     };
-    Some(dots.to_svg())
+    Some(lines.to_svg())
 }
 
 fn by_number(group: &Group, title: &str, x: &str) -> String {

@@ -1,17 +1,19 @@
 //! All that was measured, as tables.
 
-use super::goals::shown;
+use super::goals::{rank, shown};
 use super::{All, line};
 use crate::results::{Data, Figure, Group, Results};
 use crate::rounds::Spread;
+use crate::targets::scaling::WRITES;
 
 /// What the page opens with: a target, its plot, a heading, and what the comparison is about.
 const COMPARISONS: [[&str; 4]; 4] = [
     [
-        "T2",
-        "plots/t2.svg",
-        "Put and take on two threads",
-        "Each thread stores a payload and takes it again, as fast as it can. Nothing else is held.",
+        "S2",
+        "plots/s2.svg",
+        "Put and take, by the number of threads",
+        "Each thread stores a payload and takes it again, as fast as it can. The times are of one thread; the plot \
+         has the throughput of all.",
     ],
     [
         "T5",
@@ -46,7 +48,7 @@ pub(super) fn opening(page: &mut String, all: &All) {
 pub(super) fn write(page: &mut String, all: &All) {
     page.push_str("\n## Everything else\n");
     let mut targets: Vec<_> = all.iter().collect();
-    targets.sort_by_key(|(target, _)| target[1..].parse::<u32>().unwrap_or(0));
+    targets.sort_by_key(|(target, _)| rank(target));
     for (target, Results { data, .. }) in targets {
         if COMPARISONS.iter().any(|[shown, ..]| shown == target) {
             continue;
@@ -155,7 +157,8 @@ fn figures(page: &mut String, data: &Data) {
         if !seen.contains(&(what, peer)) {
             seen.push((what, peer));
             let median = Spread::of(data.figures(what, peer)).median;
-            line(page, format_args!("| {what} | {peer} | {median:.2} |"));
+            let digits = if what.starts_with(WRITES) { 5 } else { 2 };
+            line(page, format_args!("| {what} | {peer} | {median:.digits$} |"));
         }
     }
     for Figure { what, peer, parts, .. } in data.figures.iter().filter(|f| !f.parts.is_empty()) {

@@ -6,8 +6,9 @@ use std::fs;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use super::timed;
+use super::{saturated, timed};
 use crate::results::{Data, Figure};
 use crate::rounds::Effort;
 
@@ -35,11 +36,19 @@ pub(crate) const COUNTED: [(&str, &str, &[&str]); 4] = [
     ),
 ];
 
-/// Runs one candidate of a comparison for so many operations: what callgrind looks at.
+/// Runs one candidate of a comparison for so many operations: what a profiler looks at. `name@x` is the one at `x`.
+/// For the saturated stash the number is milliseconds.
 pub(crate) fn repeat(title: &str, name: &str, operations: u64) -> Option<()> {
+    if title == saturated::SCENARIO {
+        return saturated::repeat(name, Duration::from_millis(operations));
+    }
     let timed = timed().find(|timed| timed.title == title)?;
+    let (name, x) = match name.split_once('@') {
+        Some((name, x)) => (name, Some(x.parse().ok()?)),
+        None => (name, None),
+    };
     let mut candidates = (timed.candidates)(true);
-    let candidate = candidates.iter_mut().find(|candidate| candidate.name == name)?;
+    let candidate = candidates.iter_mut().find(|c| c.name == name && c.x == x)?;
     black_box(candidate.run(operations));
     Some(())
 }

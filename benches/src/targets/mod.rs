@@ -4,9 +4,10 @@ mod allocations;
 pub(crate) mod crowded;
 pub(crate) mod expiry;
 mod instructions;
-mod line;
+pub(crate) mod line;
 mod put_take;
 pub(crate) mod saturated;
+pub(crate) mod scaling;
 
 use std::time::Duration;
 
@@ -25,13 +26,14 @@ pub(crate) struct Timed {
 }
 
 pub(crate) fn timed() -> impl Iterator<Item = &'static Timed> {
-    [put_take::TIMED, line::TIMED, expiry::TIMED].into_iter().flatten()
+    [put_take::TIMED, line::TIMED, expiry::TIMED, scaling::TIMED].into_iter().flatten()
 }
 
 /// Measures what is not a time per operation.
 type Scenario = fn(Effort) -> Data;
 
-const SCENARIOS: [(&str, Scenario); 5] = [
+const SCENARIOS: [(&str, Scenario); 6] = [
+    ("S4", scaling::measure),
     ("T9", expiry::measure),
     ("T10", allocations::measure),
     ("T12", saturated::measure),
@@ -39,9 +41,12 @@ const SCENARIOS: [(&str, Scenario); 5] = [
     ("T15", crowded::measure),
 ];
 
-/// All that can be run. T11 is measured with T10; T13 is the gateway's.
-pub(crate) const NAMES: [&str; 13] =
-    ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10", "T12", "T14", "T15"];
+/// All that can be run. T11 is measured with T10; T13 is the gateway's. S3 is in S1, S5 in T12, S6 in T1, S7 in T7
+/// and T8.
+pub(crate) const NAMES: [&str; 18] = [
+    "T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10", "T12", "T14", "T15", "S1", "S2",
+    "S4", "S8", "S9",
+];
 
 pub(crate) fn measure(target: &str, effort: Effort) -> Data {
     let groups = timed().filter(|timed| timed.target == target);

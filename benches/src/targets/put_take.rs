@@ -82,11 +82,11 @@ pub(super) const TIMED: &[Timed] = &[
     },
 ];
 
-fn million(quick: bool) -> usize {
+pub(super) fn million(quick: bool) -> usize {
     if quick { 10_000 } else { 1_000_000 }
 }
 
-fn everyone(threads: usize, held: usize) -> Vec<Candidate> {
+pub(super) fn everyone(threads: usize, held: usize) -> Vec<Candidate> {
     let crew = Rc::new(Crew::new(threads));
     vec![
         put_take::<Cloakroom>(&crew, threads, held),
@@ -112,7 +112,7 @@ fn with_nothing_held(threads: usize, held: usize) -> Vec<Candidate> {
 const HOLDER: Owner = 1;
 const VISITOR: Owner = 2;
 
-fn put_take<P: Peer>(crew: &Rc<Crew>, threads: usize, held: usize) -> Candidate {
+pub(super) fn put_take<P: Peer>(crew: &Rc<Crew>, threads: usize, held: usize) -> Candidate {
     let crew = Rc::clone(crew);
     Candidate::new(P::NAME, move || {
         let peer = holding::<P>(&crew, threads, held);
