@@ -24,8 +24,8 @@ thread_local! {
 }
 
 struct Generator {
-    batch: [u32; BATCH],
-    /// Those before are used up.
+    batch: [u8; 4 * BATCH],
+    /// The bytes before it are used up.
     next: usize,
     /// Of the process that seeded it.
     copies: usize,
@@ -46,7 +46,7 @@ impl Generator {
         // Before the seed: a copy made in between has another count, and seeds again.
         let copies = copies();
         let random = StdRng::try_from_rng(&mut SysRng).ok()?;
-        let (batch, next) = ([0; BATCH], BATCH);
+        let (batch, next) = ([0; 4 * BATCH], 4 * BATCH);
         Some(Self { batch, next, copies, random, batches_left: BATCHES_PER_SEED })
     }
 
@@ -59,14 +59,17 @@ impl Generator {
         if self.copies != copies() {
             return None;
         }
-        let words = self.batch.get(self.next..)?.first_chunk().copied()?;
-        self.next += N;
-        Some(words)
+        let (words, _) = self.batch.get(self.next..)?.split_at_checked(4 * N)?;
+        self.next += 4 * N;
+        Some(std::array::from_fn(|word| {
+            let word = &words[4 * word..][..4];
+            u32::from_ne_bytes(word.try_into().expect("four bytes"))
+        }))
     }
 
     fn refill(&mut self) {
         self.batches_left -= 1;
-        self.batch = std::array::from_fn(|_| self.random.next_u32());
+        self.random.fill_bytes(&mut self.batch);
         self.next = 0;
     }
 }
@@ -141,7 +144,7 @@ mod tests {
     fn a_generator_of_another_process_is_not_used() {
         let same_state = |copies| {
             let random = StdRng::from_seed([7; 32]);
-            let (batch, batches_left) = ([0; BATCH], BATCHES_PER_SEED);
+            let (batch, batches_left) = ([0; 4 * BATCH], BATCHES_PER_SEED);
             let mut generator = Generator { batch, next: 0, copies, random, batches_left };
             generator.refill();
             generator

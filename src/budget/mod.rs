@@ -161,7 +161,7 @@ impl Budget {
     ///
     /// [`Full`](Refusal::Full) if they do not fit or a request waits already,
     /// [`TooLarge`](Refusal::TooLarge) if they exceed the limit, [`Closed`](Refusal::Closed).
-    #[inline]
+    #[inline(always)]
     pub fn try_acquire(&self, bytes: u64) -> Result<Permit<'_>, AcquireError> {
         match self.semaphore.acquire_now(bytes) {
             Ok(tier) => Ok(Permit::new(&self.semaphore, bytes, tier)),

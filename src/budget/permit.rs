@@ -113,7 +113,12 @@ impl<'a> Permit<'a> {
     /// Never gives the bytes back: the budget is smaller by them from now on, though they count as used.
     #[inline]
     pub fn forget(mut self) {
-        self.take_bytes();
+        if self.state & OWNED == 0 {
+            // Nothing is left for `drop` to do.
+            mem::forget(self);
+        } else {
+            self.take_bytes();
+        }
     }
 
     /// The same permit, without the borrow.

@@ -86,7 +86,7 @@ impl FreeList {
     /// # Complexity
     ///
     /// O(1). Lock-free.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&self, links: &impl Links, index: u32) {
         // ORDERING: Acquire [free.load] pairs with [free.push]: the top link's depth is visible.
         let mut head = load_for_cas(&self.head, Ordering::Acquire);

@@ -112,7 +112,7 @@ impl<P, O: Hash> Inner<P, O> {
     /// # Errors
     ///
     /// Returns the payload if no slot is left.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert(
         &self,
         owner: O,
