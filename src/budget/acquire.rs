@@ -57,11 +57,9 @@ pin_project! {
             let this = this.project();
             if *this.phase == Phase::Queued {
                 // SAFETY: `Queued` means that the node was enqueued.
-                let outcome = unsafe { this.semaphore.remove(this.node.as_ref()) };
+                let outcome = unsafe { this.semaphore.abandon(this.node.as_ref()) };
                 if outcome.grant().is_some() {
                     this.semaphore.release(this.node.need());
-                } else if outcome == WaitOutcome::Removed {
-                    this.semaphore.record_abandoned();
                 }
             }
         }
@@ -148,14 +146,19 @@ impl Waiter<'_> {
         cx: &mut Context<'_>,
     ) -> Poll<Result<Tier, Refusal>> {
         let this = self.project();
+        let bytes = this.node.need();
         if !*this.attempted {
-            match this.semaphore.acquire_now(this.node.need()) {
+            match this.semaphore.try_acquire_or_enqueue(bytes) {
                 Err(Refusal::Full) => {}
                 decided => return Poll::Ready(decided),
             }
         }
         if let Poll::Ready(reason) = until.poll_give_up(cx) {
-            return Poll::Ready(Err(reason));
+            // Not enqueued, so nothing has decided yet whether the request could ever be granted.
+            return Poll::Ready(match this.semaphore.acquire_again(bytes) {
+                Err(Refusal::Full) => Err(reason),
+                decided => decided,
+            });
         }
         // Cloned before the lock is taken: user code.
         let waker = cx.waker().clone();

@@ -96,11 +96,17 @@ impl Lending {
         self.shares.get_or_init(|| (0..count).map(|_| CachePadded::new(Share::new())).collect())
     }
 
+    /// Returns whether anything was ever lent.
+    #[inline]
+    pub(super) fn has_shares(&self) -> bool {
+        self.shares.get().is_some()
+    }
+
     pub(super) fn all(&self) -> &[CachePadded<Share>] {
         self.shares.get().map_or(&[], |shares| shares)
     }
 
-    /// The share of this thread, if there are any and `bytes` are few enough for one.
+    /// The share of this thread, if there are any, `bytes` are few enough for one, and the thread has a number.
     #[inline]
     pub(super) fn share(&self, bytes: u64) -> Option<&Share> {
         let shares = self.shares.get()?;
@@ -108,7 +114,7 @@ impl Lending {
             return None;
         }
         // A power of two.
-        shares.get(share_number() & (shares.len() - 1)).map(|share| &**share)
+        shares.get(share_number()? & (shares.len() - 1)).map(|share| &**share)
     }
 
     /// What the shares have, each at a moment of its own.

@@ -21,7 +21,7 @@ use super::semaphore::{Queues, Semaphore};
 use super::share::{Returned, Share};
 use super::state::Tier;
 use crate::error::Refusal;
-use crate::sync::MutexGuard;
+use crate::sync::{MutexGuard, thread_number};
 
 impl Semaphore {
     /// Charges `bytes` after the state was seen to be `LENT` (A6 to A17).
@@ -37,6 +37,8 @@ impl Semaphore {
     /// Charges `bytes` that this thread's share does not have.
     #[cold]
     fn acquire_beside(&self, bytes: u64, share: Option<&Share>) -> Result<Tier, Refusal> {
+        // From the next time on it has a share.
+        thread_number();
         if let Some(tier) = share.and_then(|share| self.borrow_batch(bytes, share)) {
             return Ok(tier);
         }
@@ -65,12 +67,17 @@ impl Semaphore {
     /// Gives `bytes` to this thread's share (R1 to R4, R7 to R10). `false`: they belong in the state.
     #[inline]
     pub(super) fn release_to_share(&self, bytes: u64) -> bool {
-        // Step R1.
-        self.lending.share(bytes).is_some_and(|share| self.release_to(share, bytes))
+        self.lending.has_shares() && self.release_lent(bytes)
     }
 
     #[inline(never)]
-    fn release_to(&self, share: &Share, bytes: u64) -> bool {
+    fn release_lent(&self, bytes: u64) -> bool {
+        // Step R1.
+        let Some(share) = self.lending.share(bytes) else {
+            // From the next time on it has a share.
+            thread_number();
+            return false;
+        };
         match share.release(bytes, 2 * self.lending.batch.get()) {
             Returned::Kept => true,
             Returned::Recalled => false,

@@ -56,6 +56,11 @@ impl Reclaimer {
         Self(reclaimer)
     }
 
+    /// Returns whether there never was a reclaimer.
+    pub(super) fn is_absent(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Retries a refused attempt as long as reclaiming helps.
     #[cold]
     pub(super) fn retry<T>(

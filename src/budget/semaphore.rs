@@ -158,6 +158,23 @@ impl Semaphore {
         }
     }
 
+    /// As `acquire_now`, for a request that joins the queue if it is refused as `Full`. That decides anew, under the
+    /// lock, so a refusal need not be exact here.
+    #[inline]
+    pub(super) fn try_acquire_or_enqueue(&self, bytes: u64) -> Result<Tier, Refusal> {
+        match self.state.try_acquire(bytes, || self.record_contention()) {
+            Ok(after) => Ok(self.record_acquired(after)),
+            Err(found) if !found.is_lent() && self.reclaimer.is_absent() => Err(Refusal::Full),
+            Err(_) => self.acquire_again(bytes),
+        }
+    }
+
+    /// As `acquire_now`, not inlined.
+    #[inline(never)]
+    pub(super) fn acquire_again(&self, bytes: u64) -> Result<Tier, Refusal> {
+        self.acquire_now(bytes)
+    }
+
     #[cold]
     pub(super) fn acquire_after_reclaiming(&self, bytes: u64) -> Result<Tier, Refusal> {
         self.reclaimer.retry(Refusal::Full, || self.try_acquire(bytes))
@@ -284,12 +301,30 @@ impl Semaphore {
     /// # Safety
     /// The node was `Queued` by [`Semaphore::enqueue`].
     pub(super) unsafe fn remove(&self, node: Pin<&Node>) -> WaitOutcome {
+        // SAFETY: the caller's.
+        unsafe { self.remove_counted(node, 0) }
+    }
+
+    /// As `remove`, for a waiter that is dropped. It is counted.
+    ///
+    /// # Safety
+    /// As for `remove`.
+    pub(super) unsafe fn abandon(&self, node: Pin<&Node>) -> WaitOutcome {
+        // SAFETY: the caller's.
+        unsafe { self.remove_counted(node, 1) }
+    }
+
+    /// # Safety
+    /// As for `remove`.
+    unsafe fn remove_counted(&self, node: Pin<&Node>, abandoned: u64) -> WaitOutcome {
         let mut queues = self.queues.lock();
         // SAFETY: the caller's.
         let Some((was_head, waker)) = (unsafe { queues.waiters.remove(node) }) else {
             drop(queues);
             return node.outcome();
         };
+        // Written under the lock only.
+        self.abandoned.set(self.abandoned.get() + abandoned);
         if was_head {
             // Behind a head that goes, the next may fit (promise 5).
             self.grant_waiters(queues);
@@ -503,10 +538,6 @@ impl Semaphore {
 
     pub(super) fn queue_stats(&self) -> QueueStats {
         self.queues.lock().waiters.stats()
-    }
-
-    pub(super) fn record_abandoned(&self) {
-        self.abandoned.add(1);
     }
 
     pub(super) fn abandoned(&self) -> u64 {

@@ -126,7 +126,7 @@ impl<P, O> SlotMap<P, O> {
     /// # Complexity
     ///
     /// O(1). Lock-free; a new segment is one zeroed allocation.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert(
         &self,
         owner: O,

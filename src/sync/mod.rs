@@ -183,6 +183,12 @@ impl<T> Mutex<T> {
     }
 }
 
+#[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+thread_local! {
+    /// `usize::MAX`: none yet.
+    static NUMBER: std::cell::Cell<usize> = const { std::cell::Cell::new(usize::MAX) };
+}
+
 /// Returns a small number that is mostly this thread's own, to spread threads over shards.
 ///
 /// Under loom and shuttle every thread has the same number, so that they meet.
@@ -191,33 +197,36 @@ pub(crate) fn thread_number() -> usize {
     #[cfg(any(cloakroom_loom, cloakroom_shuttle))]
     return 0;
     #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
-    {
-        use std::cell::Cell;
-        use std::sync::atomic::{AtomicUsize, Ordering};
-
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        thread_local! {
-            static NUMBER: Cell<usize> = const { Cell::new(usize::MAX) };
-        }
-        NUMBER.with(|number| {
-            if number.get() == usize::MAX {
-                // ORDERING: Relaxed [thread.number]: only its own count matters.
-                number.set(NEXT.fetch_add(1, Ordering::Relaxed));
-            }
-            number.get()
-        })
+    match NUMBER.get() {
+        usize::MAX => assign_thread_number(),
+        number => number,
     }
 }
 
+#[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
+#[cold]
+fn assign_thread_number() -> usize {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    // ORDERING: Relaxed [thread.number]: only its own count matters.
+    let assigned = NEXT.fetch_add(1, Ordering::Relaxed);
+    NUMBER.set(assigned);
+    assigned
+}
+
 /// Returns the number that selects the calling thread's share of a budget. Models choose it.
+///
+/// `None` for a thread that has no number yet: a caller on a hot path asks for [`thread_number`] on a cold one, since
+/// a call here would make it save registers.
 #[inline]
-pub(crate) fn share_number() -> usize {
+pub(crate) fn share_number() -> Option<usize> {
     #[cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
-    return thread_number();
+    return Some(NUMBER.get()).filter(|number| *number != usize::MAX);
     #[cfg(cloakroom_loom)]
-    return MODEL_SHARE.with(std::cell::Cell::get);
+    return Some(MODEL_SHARE.with(std::cell::Cell::get));
     #[cfg(cloakroom_shuttle)]
-    return usize::from(shuttle::current::me());
+    return Some(usize::from(shuttle::current::me()));
 }
 
 #[cfg(cloakroom_loom)]
