@@ -92,17 +92,28 @@ impl OwnerQuotas {
         Self(SlotMap::new(1, Some(limit)))
     }
 
-    /// Charges the owner's quota if the attempt succeeds. `None`: the quota is full.
-    pub fn charge_with(
+    /// Charges the owner's quota if the attempt succeeds. `None`: the quota is full, and `refuse` was called.
+    pub fn charge_or(
         &self,
         owner: u64,
         bytes: u64,
         attempt: impl FnOnce() -> bool,
+        refuse: impl FnOnce(),
     ) -> Option<bool> {
         let key = self.0.owner_key(&owner).expect("owners have quotas");
-        let attempt = || if attempt() { Ok(()) } else { Err(()) };
-        let charged = self.0.charge_owner_with(key, bytes, attempt);
-        charged.ok().map(|attempted| attempted.is_ok())
+        let attempt = || if attempt() { Ok(()) } else { Err(Some(false)) };
+        let refuse = |_| {
+            refuse();
+            None
+        };
+        let charged = self.0.charge_owner(key, bytes, attempt, refuse);
+        charged.map_or_else(|refused| refused, |()| Some(true))
+    }
+
+    /// Releases a charge.
+    pub fn release(&self, owner: u64, bytes: u64) {
+        let key = self.0.owner_key(&owner).expect("owners have quotas");
+        self.0.refund_owner(key, bytes);
     }
 
     /// Returns what the owner holds.

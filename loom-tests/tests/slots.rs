@@ -395,10 +395,31 @@ fn w20_an_attempt_that_fails_is_never_seen_in_the_account() {
         let accounts = Arc::new(OwnerQuotas::new(100));
         let refused = {
             let accounts = Arc::clone(&accounts);
-            thread::spawn(move || accounts.charge_with(ALICE, 60, || false))
+            thread::spawn(move || accounts.charge_or(ALICE, 60, || false, || ()))
         };
-        assert_eq!(accounts.charge_with(ALICE, 50, || true), Some(true), "OwnerFull");
+        assert_eq!(accounts.charge_or(ALICE, 50, || true, || ()), Some(true), "OwnerFull");
         assert!(matches!(refused.join().unwrap(), Some(false) | None));
         assert_eq!(accounts.used(ALICE), 50);
+    });
+}
+
+/// A refusal is decided while the quota is full, not after.
+#[test]
+fn w20_a_refusal_is_decided_while_the_quota_is_full() {
+    model(|| {
+        // Loom's: the refusal reads it at a step of its own.
+        let raised = Arc::new(loom::sync::atomic::AtomicBool::new(false));
+        let accounts = Arc::new(OwnerQuotas::new(100));
+        assert_eq!(accounts.charge_or(ALICE, 60, || true, || ()), Some(true));
+        let other = {
+            let (accounts, raised) = (Arc::clone(&accounts), Arc::clone(&raised));
+            thread::spawn(move || {
+                accounts.release(ALICE, 60);
+                raised.store(true, SeqCst);
+            })
+        };
+        let seen = || assert!(!raised.load(SeqCst), "the quota has room already");
+        accounts.charge_or(ALICE, 60, || true, seen);
+        other.join().unwrap();
     });
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
 
-use cloakroom::Stash;
+use cloakroom::{Refusal, Stash};
 use loom::thread;
 use loom_tests::{
     Boxed, CountingWaker, Now, Payload, Putting, Waiter, bounded_model, hold, model, poll, put,
@@ -433,6 +433,26 @@ fn e3_an_owner_never_holds_more_than_its_share() {
             assert!(stash.take(&ticket, &1).is_some());
         }
         assert_eq!((stash.owner_used_bytes(&1), stash.used_bytes()), (0, 0), "an account leaks");
+    });
+}
+
+/// Beyond its owner's quota, and too large until after the close. So the quota is never the reason.
+#[test]
+fn w20_a_full_quota_is_no_reason_after_a_close() {
+    model(|| {
+        let now = Now::default();
+        let stash = stash_with_accounts(1, 1, &now);
+        let other = {
+            let stash = stash.clone();
+            thread::spawn(move || {
+                stash.close();
+                stash.set_max_bytes(2);
+            })
+        };
+        let reason = stash.try_put(1, vec![0, 1]).unwrap_err().reason();
+        assert!(matches!(reason, Refusal::TooLarge | Refusal::Closed), "{reason:?}");
+        other.join().unwrap();
+        assert_eq!(stash.try_put(1, vec![0, 1]).unwrap_err().reason(), Refusal::Closed);
     });
 }
 

@@ -175,6 +175,13 @@ impl Budget {
         Ok(Permit::new(&self.semaphore, bytes, tier))
     }
 
+    /// Returns why `bytes` are refused however much is free: closed or too large, decided at one moment.
+    ///
+    /// Takes the queue's lock while the limit is moved. Runs no user code.
+    pub(crate) fn never_grants(&self, bytes: u64) -> Option<Refusal> {
+        self.semaphore.never_grants(bytes)
+    }
+
     /// Acquires `bytes`, waiting in the queue until they fit.
     ///
     /// Bound the wait with [`Acquire::timeout`] and [`Acquire::until`]. A request that fits never waits and never

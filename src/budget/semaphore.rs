@@ -238,6 +238,20 @@ impl Semaphore {
         }
     }
 
+    /// Returns why `bytes` are refused however much is free, decided at one moment.
+    #[cold]
+    pub(super) fn never_grants(&self, bytes: u64) -> Option<Refusal> {
+        // Observing synchronises with a close.
+        let (closed, limit) = match self.shared_limit.read_with(|| self.state.observe()) {
+            (now, Some(limit)) => (now.is_closed(), limit),
+            (_, None) => {
+                let queues = self.queues.lock();
+                (queues.closed, queues.limit)
+            }
+        };
+        if closed { Some(Refusal::Closed) } else { (bytes > limit).then_some(Refusal::TooLarge) }
+    }
+
     /// Gives `bytes` back and serves the queues if there is one.
     #[inline]
     pub(super) fn release(&self, bytes: u64) {

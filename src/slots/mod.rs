@@ -251,30 +251,24 @@ impl<P, O> SlotMap<P, O> {
         Some(u64::from(shard.unused_from()) + shard.free.pops())
     }
 
-    /// Charges the owner's quota, if owners have quotas. The caller releases the charge unless an entry takes
-    /// it over.
+    /// Charges the owner's quota if `attempt` succeeds.
+    ///
+    /// It is one step for all calls that read the quota. `attempt` and `refuse` run under the quota's lock, so they must
+    /// not wait, wake, or run user code.
     ///
     /// # Errors
     ///
-    /// Returns what the owner holds if the charge would exceed the quota.
-    pub(crate) fn charge_owner(&self, key: OwnerKey, bytes: u64) -> Result<(), u64> {
-        self.owners.as_ref().map_or(Ok(()), |owners| owners.charge(key, bytes))
-    }
-
-    /// Charges the owner's quota if `attempt` succeeds.
-    ///
-    /// It is one step for all calls that read the quota.
-    ///
-    /// `attempt` runs under the quota's lock, so it must not wait, wake, or run user code.
-    pub(crate) fn charge_owner_with<T, E>(
+    /// Returns `refuse` of what the owner holds, if the charge would exceed the quota.
+    pub(crate) fn charge_owner<T, E>(
         &self,
         key: OwnerKey,
         bytes: u64,
         attempt: impl FnOnce() -> Result<T, E>,
-    ) -> Result<Result<T, E>, u64> {
+        refuse: impl FnOnce(u64) -> E,
+    ) -> Result<T, E> {
         match &self.owners {
-            Some(owners) => owners.charge_with(key, bytes, attempt),
-            None => Ok(attempt()),
+            Some(owners) => owners.charge(key, bytes, attempt, refuse),
+            None => attempt(),
         }
     }
 

@@ -9,7 +9,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::convert::Infallible;
 
 use crossbeam_utils::CachePadded;
 use foldhash::fast::RandomState;
@@ -47,25 +46,22 @@ impl OwnerQuota {
         &self.shards[(key.0 >> 2) as usize % SHARDS]
     }
 
-    /// Charges the quota, or returns what the owner holds.
-    pub(super) fn charge(&self, key: OwnerKey, bytes: u64) -> Result<(), u64> {
-        self.charge_with(key, bytes, || Ok::<_, Infallible>(())).map(|_| ())
-    }
-
-    /// Charges the quota if `attempt` succeeds, or returns what the owner holds.
+    /// Charges the quota if `attempt` succeeds.
     ///
-    /// No other call sees the quota charged for an attempt that fails. `attempt` runs under the quota's lock:
-    /// it must be short, and must not run user code.
+    /// No other call sees the quota charged for an attempt that fails. One of `attempt` and `refuse` runs, under the
+    /// quota's lock, so what it decides holds at a moment at which the owner holds just this much: it must be short, and
+    /// must not run user code.
     ///
     /// # Errors
     ///
-    /// Returns what the owner holds if the charge would exceed the limit. `attempt` is not called then.
-    pub(super) fn charge_with<T, E>(
+    /// Returns `refuse` of what the owner holds, if the charge would exceed the limit.
+    pub(super) fn charge<T, E>(
         &self,
         key: OwnerKey,
         bytes: u64,
         attempt: impl FnOnce() -> Result<T, E>,
-    ) -> Result<Result<T, E>, u64> {
+        refuse: impl FnOnce(u64) -> E,
+    ) -> Result<T, E> {
         let mut usage = self.shard(key).lock();
         let entry = usage.entry(key);
         let used = match &entry {
@@ -73,11 +69,11 @@ impl OwnerQuota {
             Entry::Vacant(_) => 0,
         };
         let Some(sum) = used.checked_add(bytes).filter(|sum| *sum <= self.limit) else {
-            return Err(used);
+            return Err(refuse(used));
         };
-        let attempted = attempt();
+        let attempted = attempt()?;
         // An empty count would never be removed.
-        if attempted.is_ok() && sum > 0 {
+        if sum > 0 {
             entry.insert_entry(sum);
         }
         Ok(attempted)
@@ -108,16 +104,22 @@ impl OwnerQuota {
 mod tests {
     use super::*;
 
+    /// What the owner holds, if that is why it is refused.
+    fn charge(owners: &OwnerQuota, key: OwnerKey, bytes: u64) -> Result<(), u64> {
+        owners.charge(key, bytes, || Ok(()), |used| used)
+    }
+
     #[test]
     fn w20_an_attempt_that_fails_is_not_charged() {
         let owners = OwnerQuota::new(10);
         let key = OwnerKey(4);
-        assert_eq!(owners.charge_with(key, 7, || Err::<(), _>("full")), Ok(Err("full")));
+        let fail = || Err::<(), _>("full");
+        assert_eq!(owners.charge(key, 7, fail, |_| "quota"), Err("full"));
         assert_eq!((owners.used(key), owners.len()), (0, 0));
-        assert_eq!(owners.charge_with(key, 7, || Ok::<_, ()>("granted")), Ok(Ok("granted")));
-        let not_asked = || -> Result<(), ()> { unreachable!("the quota has no room") };
-        assert_eq!(owners.charge_with(key, 4, not_asked), Err(7));
-        assert_eq!(owners.charge_with(key, 3, || Err::<(), _>(())), Ok(Err(())));
+        assert_eq!(owners.charge(key, 7, || Ok("granted"), |_| "quota"), Ok("granted"));
+        let not_asked = || -> Result<(), u64> { unreachable!("the quota has no room") };
+        assert_eq!(owners.charge(key, 4, not_asked, |used| used), Err(7));
+        assert_eq!(owners.charge(key, 3, fail, |_| "quota"), Err("full"));
         assert_eq!(owners.used(key), 7);
         owners.release(key, 7);
         assert_eq!(owners.len(), 0);
@@ -127,12 +129,12 @@ mod tests {
     fn an_account_disappears_with_its_last_byte() {
         let owners = OwnerQuota::new(10);
         let (a, b) = (OwnerKey(4), OwnerKey(8));
-        assert_eq!(owners.charge(a, 0), Ok(()));
+        assert_eq!(charge(&owners, a, 0), Ok(()));
         assert_eq!(owners.len(), 0);
-        assert_eq!(owners.charge(a, 7), Ok(()));
-        assert_eq!(owners.charge(a, 4), Err(7));
-        assert_eq!(owners.charge(a, u64::MAX), Err(7));
-        assert_eq!(owners.charge(b, 10), Ok(()));
+        assert_eq!(charge(&owners, a, 7), Ok(()));
+        assert_eq!(charge(&owners, a, 4), Err(7));
+        assert_eq!(charge(&owners, a, u64::MAX), Err(7));
+        assert_eq!(charge(&owners, b, 10), Ok(()));
         assert_eq!((owners.used(a), owners.used(b), owners.len()), (7, 10, 2));
         owners.release(a, 3);
         assert_eq!(owners.used(a), 4);

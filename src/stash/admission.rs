@@ -57,16 +57,19 @@ impl<'a, P, O> OwnerCharge<'a, P, O> {
         key: OwnerKey,
         bytes: u64,
     ) -> Result<Self, AcquireError> {
-        Self::charge(inner, key, bytes, |used| inner.owner_full(used, bytes))
+        Self::charge(inner, key, bytes, |used| QuotaRefusal { reason: Refusal::OwnerFull, used })
     }
 
     fn charge(
         inner: &InnerRef<'a, P, O>,
         key: OwnerKey,
         bytes: u64,
-        refuse: impl Fn(u64) -> AcquireError,
+        refuse: impl Fn(u64) -> QuotaRefusal,
     ) -> Result<Self, AcquireError> {
-        inner.retry(|| inner.slots.charge_owner(key, bytes).map_err(&refuse))?;
+        inner.retry(|| {
+            let charged = inner.slots.charge_owner(key, bytes, || Ok(()), &refuse);
+            charged.map_err(|refusal| inner.quota_error(refusal, bytes))
+        })?;
         Ok(Self { inner: inner.clone(), key, bytes })
     }
 
@@ -82,6 +85,19 @@ impl<P, O> Drop for OwnerCharge<'_, P, O> {
         if self.bytes > 0 {
             self.inner.slots.refund_owner(self.key, self.bytes);
         }
+    }
+}
+
+/// Says why quota and budget refuse a request, and what the owner holds.
+struct QuotaRefusal {
+    reason: Refusal,
+    /// Of an `OwnerFull`.
+    used: u64,
+}
+
+impl QuotaRefusal {
+    fn of_budget(reason: Refusal) -> Self {
+        Self { reason, used: 0 }
     }
 }
 
@@ -149,12 +165,10 @@ impl<P, O> Inner<P, O> {
     /// So a request that the budget refuses never makes another request of its owner see a full quota.
     fn acquire_for(&self, key: OwnerKey, bytes: u64) -> Result<Permit<'_>, AcquireError> {
         self.retry(|| {
-            let acquire = || self.budget.acquire_fast(bytes);
-            match self.slots.charge_owner_with(key, bytes, acquire) {
-                Ok(Ok(permit)) => Ok(permit),
-                Ok(Err(reason)) => Err(self.budget.refusal(reason, bytes)),
-                Err(used) => Err(self.refuse_for_quota(used, bytes)),
-            }
+            let acquire = || self.budget.acquire_fast(bytes).map_err(QuotaRefusal::of_budget);
+            let refuse = |used| self.refuse_for_quota(used, bytes);
+            let charged = self.slots.charge_owner(key, bytes, acquire, refuse);
+            charged.map_err(|refusal| self.quota_error(refusal, bytes))
         })
     }
 
@@ -166,21 +180,24 @@ impl<P, O> Inner<P, O> {
         retry_after_expiry(attempt(), is_lack_of_room, reclaim, attempt)
     }
 
-    /// Refuses a request beyond the quota. If the budget would refuse it anyway, the budget's reason is
-    /// reported.
-    fn refuse_for_quota(&self, used: u64, bytes: u64) -> AcquireError {
-        if self.budget.is_closed() {
-            self.budget.refusal(Refusal::Closed, bytes)
-        } else if bytes > self.budget.limit() {
-            self.budget.refusal(Refusal::TooLarge, bytes)
-        } else {
-            self.owner_full(used, bytes)
-        }
+    /// Refuses a request beyond the quota, whose lock the caller holds.
+    ///
+    /// If the budget would refuse it anyway, the budget's reason is reported. Budget and quota are those of one moment:
+    /// the owner's count does not change meanwhile.
+    fn refuse_for_quota(&self, used: u64, bytes: u64) -> QuotaRefusal {
+        let reason = self.budget.never_grants(bytes).unwrap_or(Refusal::OwnerFull);
+        QuotaRefusal { reason, used }
     }
 
-    fn owner_full(&self, used: u64, bytes: u64) -> AcquireError {
-        let limit = self.slots.owner_limit().unwrap_or(0);
-        AcquireError { used, limit, ..self.budget.refusal(Refusal::OwnerFull, bytes) }
+    /// Adds the numbers, which are for people.
+    fn quota_error(&self, QuotaRefusal { reason, used }: QuotaRefusal, bytes: u64) -> AcquireError {
+        let refusal = self.budget.refusal(reason, bytes);
+        if reason == Refusal::OwnerFull {
+            let limit = self.slots.owner_limit().unwrap_or(0);
+            AcquireError { used, limit, ..refusal }
+        } else {
+            refusal
+        }
     }
 }
 

@@ -22,6 +22,7 @@
 #![cfg(not(any(cloakroom_loom, cloakroom_shuttle)))]
 
 mod budget;
+mod quota;
 mod recording;
 mod search;
 mod stash;

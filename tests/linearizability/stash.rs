@@ -114,7 +114,7 @@ impl StashModel {
 
 pub(crate) const ROOM: u64 = 8;
 
-pub(crate) struct Sized(u64);
+pub(crate) struct Sized(pub(crate) u64);
 
 impl Hash for SlowOwner {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
