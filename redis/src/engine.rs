@@ -111,7 +111,7 @@ pub(crate) struct Step<'a> {
 
 impl<'a> Step<'a> {
     pub(crate) fn new(name: &'static str, args: &'a [&'a [u8]]) -> Self {
-        Self { name, args, id: b"", session: None, again: false, durable: false }
+        Self { name, args, id: name.as_bytes(), session: None, again: false, durable: false }
     }
 }
 
@@ -435,8 +435,12 @@ impl Engine {
                 return Err(StepError::Lost);
             }
             tried_in = Some(Arc::clone(&link.session));
-            // `stats` writes nothing, so it cannot act on notes.
-            let notes = if step.name == "stats" { Vec::new() } else { link.session.take_notes() };
+            // These write nothing, so they cannot act on notes.
+            let notes = if matches!(step.name, "stats" | "owner") {
+                Vec::new()
+            } else {
+                link.session.take_notes()
+            };
             let result = self.try_once(&step, &link, &notes).await;
             let after = match result {
                 Ok(reply) => match reply.status() {

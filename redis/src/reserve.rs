@@ -12,6 +12,7 @@ use cloakroom::{
 use crate::engine::Step;
 use crate::owner::{OwnerBytes, owner_id};
 use crate::put::{Granted, store};
+use crate::stash::SharedStash;
 
 /// Room for a payload that is not there yet. Dropping it gives the room to the next waiter.
 ///
@@ -27,6 +28,12 @@ pub struct Reservation<P, O> {
 impl<P, O> Reservation<P, O> {
     pub(crate) fn new(granted: Granted, ticket: Ticket, bytes: u64) -> Self {
         Self { granted, ticket, bytes, stash: PhantomData }
+    }
+
+    /// Returns the stash whose room it is.
+    #[must_use]
+    pub fn stash(&self) -> SharedStash<P, O> {
+        SharedStash::of(Arc::clone(&self.granted.shared))
     }
 
     /// Gives back the room for all but a payload of `to` bytes. Does nothing if it has no more than that.
@@ -94,9 +101,9 @@ where
             })
             .await;
         match outcome {
-            Ok((granted, Ok(()))) => {
+            Ok((granted, Ok(overflow))) => {
                 granted.disarm();
-                engine.observe(Event::Stored { bytes: engine.charge(size), overflow: false });
+                engine.observe(Event::Stored { bytes: engine.charge(size), overflow });
                 Ok(ticket)
             }
             Ok((granted, Err((failure, numbers)))) => {

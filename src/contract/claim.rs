@@ -1,5 +1,6 @@
 //! Abstracts over the claims of a stash in this process and of a shared one.
 
+use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
 use std::ops::Deref;
@@ -40,7 +41,9 @@ use crate::stash::{Chunks, Claim, ClaimReader, Deliver, OnDrop, PutOptions};
 /// # assert_eq!(text(&stash, &ticket).await.unwrap(), "hello");
 /// # });
 /// ```
-pub trait CloakroomClaim<P>: Deref<Target = P> + Send + Sync + Sized + 'static {
+pub trait CloakroomClaim<P>:
+    Deref<Target = P> + fmt::Debug + Send + Sync + Sized + 'static
+{
     /// Returns the payload.
     fn payload(&self) -> &P {
         self

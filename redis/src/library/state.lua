@@ -42,8 +42,9 @@ local PEAK, STORED, DELIVERED, EXPIRED, CLEARED, CLAIMED, PUT_BACK, WAITED =
   22, 23, 24, 25, 26, 27, 28, 29
 local REFUSED_FULL, REFUSED_LARGE, REFUSED_TIME, REFUSED_CANCEL, REFUSED_CLOSED, REFUSED_OWNER, REFUSED_QUEUE =
   30, 31, 32, 33, 34, 35, 36
-local FIELDS = 36
-local FORMAT = '>dddddddddddddddddddddddddddddddddddd'
+local UNSENT, ABANDONED = 37, 38
+local FIELDS = 38
+local FORMAT = '>dddddddddddddddddddddddddddddddddddddd'
 
 -- The most items that one step frees, grants or reaps.
 local BATCH = 64
@@ -63,6 +64,7 @@ local function load(key)
   local p = string.sub(key, 1, -2)
   S.p = p
   S.left = BATCH
+  S.expired, S.expired_bytes, S.cleared, S.cleared_bytes = 0, 0, 0, 0
   -- Never backwards, whatever the machine's clock does.
   local now = clock(p)
   if now < S[CLOCK] then now = S[CLOCK] end
@@ -83,6 +85,12 @@ end
 local function account(S, owner, n)
   if S[OWNER_MAX] == 0 or owner == NOBODY or n == 0 then return end
   if call('HINCRBY', S.p .. 'o', owner, int(n)) == 0 then call('HDEL', S.p .. 'o', owner) end
+end
+
+-- Entries that this step removed: counted, and reported to the session that made the step.
+local function count_expired(S, n)
+  S[EXPIRED] = S[EXPIRED] + 1
+  S.expired, S.expired_bytes = S.expired + 1, S.expired_bytes + n
 end
 
 local function refund(S, n, owner)

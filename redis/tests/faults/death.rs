@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cloakroom::{Cloakroom, CloakroomClaim};
+use cloakroom::{Cloakroom, Failure};
 
 use crate::support::audit::audit;
 use crate::support::proxy::Proxy;
@@ -143,7 +143,7 @@ async fn a_claim_of_an_ended_session_knows_and_changes_nothing() {
     eventually("at rest", || state(&stash), |state| *state == (1, 60, 0)).await;
     let look = || async { claim.is_current() };
     eventually("it knows", look, |is_current| !is_current).await;
-    claim.put_back().await;
+    assert_eq!(claim.put_back().await, Err(Failure::Lost));
     assert_eq!(stash.take(&ticket, &alice()).await, Ok(Some(payload(60))));
     assert_eq!(state(&stash).await, (0, 0, 0));
     audit(&mut server.connection(), "faults");

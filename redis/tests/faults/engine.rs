@@ -70,7 +70,7 @@ async fn out_of_memory_only_puts_are_refused() {
     drop(room);
     assert_eq!(stash.take(&ticket, &alice()).await, Ok(Some(payload(50_000))));
     let claim = stash.claim(&other, &alice()).await.unwrap().unwrap();
-    claim.put_back().await;
+    assert!(claim.put_back().await.unwrap());
     let claim = stash.claim(&other, &alice()).await.unwrap().unwrap();
     assert_eq!(claim.into_inner(), payload(50_000));
     assert_eq!(state(&stash).await, (0, 0, 0));

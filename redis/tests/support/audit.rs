@@ -35,7 +35,8 @@ fn entry(record: &[u8]) -> Entry {
     Entry {
         charge: double(record),
         deadline: double(&record[8..]),
-        chunks: u32::from_be_bytes(record[20..24].try_into().unwrap()),
+        // Above are flags.
+        chunks: u32::from_be_bytes(record[20..24].try_into().unwrap()) & 0xffff,
         owner: record[24..40].to_vec(),
     }
 }
