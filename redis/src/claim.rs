@@ -10,7 +10,7 @@ use cloakroom::{CloakroomClaim, Event, Failure, OnDrop, Ticket};
 
 use crate::chunks::fetch_chunks;
 use crate::engine::{Engine, Step, StepError};
-use crate::owner::{Id, random};
+use crate::owner::{Id, random, ticket_id};
 use crate::pending::Pending;
 use crate::reply::Reply;
 use crate::session::Note;
@@ -131,8 +131,8 @@ impl<P> Claim<P> {
 
     /// Puts the payload back, and returns whether the entry can be taken again.
     ///
-    /// `false` if its deadline has passed, if the stash was cleared meanwhile, or if a connection broke and an earlier
-    /// try of this call has put it back: then only the state tells.
+    /// `false` if its deadline has passed or the stash was cleared meanwhile. If the connection broke during the call,
+    /// also if the entry was put back and taken since.
     ///
     /// # Errors
     ///
@@ -141,10 +141,10 @@ impl<P> Claim<P> {
         let Some(pending) = self.pending.take() else { return Ok(false) };
         let (engine, id) = (Arc::clone(pending.engine()), pending.id);
         let (session, shared) = (Arc::clone(&pending.session), Arc::clone(&pending.shared));
-        let bytes = self.charge;
+        let (bytes, ticket) = (self.charge, ticket_id(&self.ticket));
         shared
             .on_keeper(async move {
-                let args: [&[u8]; 1] = [&id];
+                let args: [&[u8]; 2] = [&id, &ticket];
                 let step =
                     Step { id: &id, session: Some(&session), ..Step::new("put_back", &args) };
                 let (reply, _) = engine.step(step, engine.deadline()).await?;

@@ -8,6 +8,7 @@
 //! - a step of a session that has ended is refused (`GONE`). If an earlier try of it may have been executed, the
 //!   outcome is not known, and the operation ends as `Lost`.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +18,7 @@ use redis::{RedisError, Value};
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::config::{Config, Durability};
+use crate::config::{Config, Durability, Persistence};
 use crate::error::OpenError;
 use crate::library::Mode;
 use crate::link::{Link, connect};
@@ -27,6 +28,9 @@ use crate::session::{Note, Session};
 
 /// How long to leave an engine alone that cannot serve: it fails over, loads, moves a slot.
 const BACKOFF: Duration = Duration::from_millis(20);
+
+/// What a client's buffer on the engine must hold: a chunk, and the command around it.
+const LEAST_QUERY_BUFFER: u64 = 2 << 20;
 
 pub(crate) struct Engine {
     pub(crate) config: Config,
@@ -43,6 +47,8 @@ pub(crate) struct Engine {
     waiting: AtomicUsize,
     overhead: AtomicU32,
     last_error: Mutex<Option<String>>,
+    /// As the engine said when the stash was opened.
+    persistence: Mutex<Persistence>,
 }
 
 /// What a new link is made of.
@@ -135,6 +141,7 @@ impl Engine {
             waiting: AtomicUsize::new(0),
             overhead: AtomicU32::new(0),
             last_error: Mutex::new(None),
+            persistence: Mutex::default(),
             config,
         }
     }
@@ -337,6 +344,7 @@ impl Engine {
         {
             return Err(OpenError::Evicts(policy.into()));
         }
+        self.read_settings(&mut connection).await?;
         if !self.config.functions {
             *self.mode.lock().unwrap() = Mode::Script(String::new());
         }
@@ -359,6 +367,32 @@ impl Engine {
             Err(error) => Err(error),
             Ok(()) => self.greet(slot, node).await.map(drop),
         }
+    }
+
+    /// Reads what the engine keeps through a crash, and whether it takes a chunk. Managed engines may not say.
+    async fn read_settings(
+        &self,
+        connection: &mut redis::aio::MultiplexedConnection,
+    ) -> Result<(), OpenError> {
+        let mut get = redis::cmd("CONFIG");
+        get.arg(&["GET", "appendonly", "appendfsync", "client-query-buffer-limit"]);
+        let Ok(settings) = get.query_async::<HashMap<String, String>>(connection).await else {
+            return Ok(());
+        };
+        let setting = |name: &str| settings.get(name).map_or("", String::as_str);
+        *self.persistence.lock().unwrap() =
+            Persistence::of(setting("appendonly"), setting("appendfsync"));
+        let limit = setting("client-query-buffer-limit").parse().unwrap_or(u64::MAX);
+        if limit < LEAST_QUERY_BUFFER {
+            return Err(OpenError::Engine(format!(
+                "client-query-buffer-limit is {limit}; payloads need {LEAST_QUERY_BUFFER}"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn persistence(&self) -> Persistence {
+        *self.persistence.lock().unwrap()
     }
 
     // ---- Calls ----------------------------------------------------------------------------------------
@@ -690,6 +724,10 @@ pub(crate) fn open_error(error: RedisError) -> OpenError {
         Some("WRONGPASS" | "NOAUTH") => OpenError::NotAuthenticated(why),
         Some("LOADING" | "MASTERDOWN" | "CLUSTERDOWN" | "TRYAGAIN" | "READONLY") => {
             OpenError::Unreachable(why)
+        }
+        // Before Redis 6: no HELLO, and so no RESP3.
+        _ if error.kind() == redis::ErrorKind::RESP3NotSupported => {
+            OpenError::TooOld("below 6".into())
         }
         _ if error.kind() == redis::ErrorKind::AuthenticationFailed => {
             OpenError::NotAuthenticated(why)

@@ -22,7 +22,7 @@ mod unsent;
 
 pub use builder::Builder;
 pub use claim::Claim;
-pub use config::Durability;
+pub use config::{Durability, Persistence};
 pub use error::OpenError;
 #[doc(hidden)]
 pub use library::Library;

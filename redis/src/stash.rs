@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::builder::Builder;
 use crate::claim::{Claim, Mode, claim, collect};
+use crate::config::Persistence;
 use crate::engine::{Engine, Step};
 use crate::owner::{NOBODY, OwnerBytes, new_ticket, owner_id, ticket_id};
 use crate::pending::Pending;
@@ -147,6 +148,12 @@ impl<P, O> SharedStash<P, O> {
     #[must_use]
     pub fn last_error(&self) -> Option<String> {
         self.shared.engine.last_error()
+    }
+
+    /// Returns what the engine keeps if it crashes, as it said when the stash was opened.
+    #[must_use]
+    pub fn persistence(&self) -> Persistence {
+        self.shared.engine.persistence()
     }
 
     /// Does what time has done, now: expires entries, ends dead sessions, grants waiters.

@@ -291,12 +291,12 @@ steps.claim = function(k, a)
   return done(S, 'OK', cid, int(n), chunks, string.sub(v, ENTRY_HEADER + 1))
 end
 
--- claim. Puts it back, and answers whether the entry can be taken again. NONE: an earlier try has ended the claim.
+-- claim, ticket. Puts it back, and answers whether the entry can be taken again: for a retry, whether it is there.
 steps.put_back = function(k, a)
   local S, reply = begin(k, a)
   if not S then return reply end
   local c = call('HGET', S.p .. 'c:' .. a[1], a[5])
-  if not c then return done(S, 'NONE', a[5]) end
+  if not c then return done(S, 'OK', a[5], call('HEXISTS', S.p .. 't', a[6])) end
   return done(S, 'OK', a[5], end_claim(S, a[1], a[5], false) and 1 or 0)
 end
 

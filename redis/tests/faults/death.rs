@@ -94,6 +94,25 @@ async fn killed_after_a_take_s_reply_the_payload_is_finished() {
     audit(&mut server.connection(), "faults");
 }
 
+/// The process itself dies with the payload in its hands, in the millisecond before its note would go out.
+#[tokio::test]
+async fn dead_with_a_taken_payload_it_is_finished() {
+    let server = Server::start();
+    let stash = replica(&server.url()).await;
+    let ticket = put(&stash, 60).await;
+    let mut dead = Process::start("takes", &server.url());
+    dead.expect("READY");
+    dead.say(&ticket.to_string());
+    assert_eq!(dead.expect("TAKEN"), "60");
+    let began = Instant::now();
+    let look = || async { audit(&mut server.connection(), "faults").sessions };
+    eventually("its session has ended", look, |&sessions| sessions == 1).await;
+    assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
+    assert_eq!(state(&stash).await, (0, 0, 0));
+    assert_eq!(stash.take(&ticket, &alice()).await, Ok(None), "delivered at most once");
+    audit(&mut server.connection(), "faults");
+}
+
 #[tokio::test]
 async fn what_a_dead_replica_has_stored_stays() {
     let server = Server::start();

@@ -11,7 +11,7 @@ use crate::support::server::Server;
 use crate::support::{eventually, payload};
 use crate::{put, state};
 
-async fn start_waiting(
+pub(crate) async fn start_waiting(
     stash: &Replica,
 ) -> tokio::task::JoinHandle<Result<cloakroom::Ticket, cloakroom::Rejected<Vec<u8>>>> {
     let waiter = stash.clone();
@@ -35,20 +35,6 @@ async fn restarted_without_persistence_it_is_empty() {
     assert_eq!(state(&stash).await, (0, 0, 0));
     let ticket = put(&stash, 60).await;
     assert_eq!(stash.take(&ticket, &alice()).await, Ok(Some(payload(60))));
-    audit(&mut server.connection(), "faults");
-}
-
-#[tokio::test]
-async fn restarted_with_an_append_only_file_it_goes_on() {
-    let mut server = Server::with(&["--appendonly", "yes", "--appendfsync", "always"]);
-    let stash = replica(&server.url()).await;
-    let ticket = put(&stash, 60).await;
-    let waiter = start_waiting(&stash).await;
-    server.kill();
-    server.boot();
-    assert_eq!(stash.take(&ticket, &alice()).await, Ok(Some(payload(60))));
-    let _ = waiter.await.unwrap().unwrap();
-    assert_eq!(state(&stash).await, (1, 70, 0));
     audit(&mut server.connection(), "faults");
 }
 

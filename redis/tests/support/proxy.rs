@@ -18,6 +18,8 @@ struct Faults {
     requests: AtomicI64,
     /// Bytes until the replies are cut: what was executed is not heard of.
     replies: AtomicI64,
+    /// The next reply is passed on twice: the connection is off by one from there on.
+    repeat_reply: AtomicBool,
     /// Replies are read and never passed on.
     drop_replies: AtomicBool,
     /// New connections are closed at once.
@@ -79,6 +81,10 @@ impl Proxy {
 
     pub(crate) fn drop_replies(&self, dropped: bool) {
         self.faults.drop_replies.store(dropped, SeqCst);
+    }
+
+    pub(crate) fn repeat_reply(&self) {
+        self.faults.repeat_reply.store(true, SeqCst);
     }
 
     pub(crate) fn delay(&self, delay: Duration) {
@@ -198,8 +204,11 @@ async fn serve(
                     tokio::time::sleep(delay).await;
                 }
                 let (passed, cut) = pass(&faults.replies, count);
-                if to_client.write_all(&replies[..passed]).await.is_err() {
-                    break;
+                let times = 1 + usize::from(faults.repeat_reply.swap(false, SeqCst));
+                for _ in 0..times {
+                    if to_client.write_all(&replies[..passed]).await.is_err() {
+                        break;
+                    }
                 }
                 if cut {
                     faults.cuts.fetch_add(1, SeqCst);
