@@ -18,7 +18,7 @@ struct Faults {
     requests: AtomicI64,
     /// Bytes until the replies are cut: what was executed is not heard of.
     replies: AtomicI64,
-    /// The next reply is passed on twice: the connection is off by one from there on.
+    /// The last reply is passed on again before the next one, as the answer to another request.
     repeat_reply: AtomicBool,
     /// Replies are read and never passed on.
     drop_replies: AtomicBool,
@@ -174,7 +174,7 @@ async fn serve(
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_engine, mut to_engine) = engine.into_split();
     let (mut requests, mut replies) = (vec![0; 65_536], vec![0; 65_536]);
-    let mut held: Vec<u8> = Vec::new();
+    let (mut held, mut last) = (Vec::new(), Vec::new());
     loop {
         tokio::select! {
             biased;
@@ -204,11 +204,12 @@ async fn serve(
                     tokio::time::sleep(delay).await;
                 }
                 let (passed, cut) = pass(&faults.replies, count);
-                let times = 1 + usize::from(faults.repeat_reply.swap(false, SeqCst));
-                for _ in 0..times {
-                    if to_client.write_all(&replies[..passed]).await.is_err() {
-                        break;
-                    }
+                if faults.repeat_reply.swap(false, SeqCst) && to_client.write_all(&last).await.is_err() {
+                    break;
+                }
+                last = replies[..passed].to_vec();
+                if to_client.write_all(&last).await.is_err() {
+                    break;
                 }
                 if cut {
                     faults.cuts.fetch_add(1, SeqCst);
