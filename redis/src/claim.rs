@@ -5,11 +5,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use cloakroom::{CloakroomClaim, Event, Failure, OnDrop, Ticket};
 
 use crate::chunks::fetch_chunks;
 use crate::engine::{Engine, Step, StepError};
+use crate::library::ENTRY_HEADER;
 use crate::owner::{Id, random, ticket_id};
 use crate::pending::Pending;
 use crate::reply::Reply;
@@ -62,7 +63,11 @@ pub(crate) async fn claim(
     let pending = Pending::new(shared, Arc::clone(&session), id, Note::Back);
     let charge = reply.number(4).unwrap_or(0) as u64;
     let payload = match reply.number(5).unwrap_or(0) as usize {
-        0 => reply.into_payload(6).unwrap_or_default(),
+        0 => {
+            let mut record = reply.into_payload(6).unwrap_or_default();
+            record.advance(ENTRY_HEADER.min(record.len()));
+            record
+        }
         chunks => fetch_chunks(&engine, &session, &ticket, chunks).await?,
     };
     Ok(Some(Claimed { pending, payload, charge }))

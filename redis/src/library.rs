@@ -16,6 +16,8 @@ const BODY: &str = concat!(
 
 /// Payloads up to this size travel inside their step and are stored inside their record.
 pub(crate) const INLINE: usize = 65_536;
+/// What an entry's record has before its payload.
+pub(crate) const ENTRY_HEADER: usize = 40;
 /// Larger payloads are stored in chunks of this size.
 pub(crate) const CHUNK: usize = 1_048_576;
 /// The largest payload in chunks.
@@ -117,6 +119,7 @@ mod tests {
     #[test]
     fn both_sides_cut_payloads_alike() {
         assert!(BODY.contains(&format!("local CHUNK = {CHUNK}\n")));
+        assert!(BODY.contains(&format!("local ENTRY_HEADER = {ENTRY_HEADER}\n")));
         assert!(BODY.contains(&format!("local INLINE = {INLINE}\n")));
     }
 

@@ -250,7 +250,9 @@ pub(crate) async fn store(
     let mut from = 0;
     // A chunk can be missing when the engine has lost it since: it is sent again, a few times.
     for _ in 0..8 {
-        send_chunks(engine, &granted.session, &granted.id, payload, from..chunks)
+        // The last chunks and the step go out together: the engine reads them in this order.
+        let last = from.max(chunks.saturating_sub(1) / 2 * 2).min(chunks);
+        send_chunks(engine, &granted.session, &granted.id, payload, from..last)
             .await
             .map_err(failed)?;
         let step = Step {
@@ -259,7 +261,14 @@ pub(crate) async fn store(
             durable: true,
             ..Step::new("store", &args)
         };
-        let (reply, _) = engine.step(step, engine.deadline()).await.map_err(failed)?;
+        let (sent, stored) = tokio::join!(
+            send_chunks(engine, &granted.session, &granted.id, payload, last..chunks),
+            engine.step(step, engine.deadline()),
+        );
+        let (reply, _) = stored.map_err(failed)?;
+        if reply.status() != b"STORED" {
+            sent.map_err(failed)?;
+        }
         match reply.status() {
             b"STORED" => return Ok(reply.number(5) == Some(1)),
             b"CHUNK" => from = reply.number(4).unwrap_or(0).max(0) as usize,

@@ -7,7 +7,8 @@
 local ENTRY = '>ddI4I4c16'
 local ENTRY_HEADER = 40
 local CAPPED = 65536
--- A claim's record is its mode ('f' or 'b': what becomes of it when its session dies), the ticket, the entry.
+-- A claim's record is its mode ('f' or 'b': what becomes of it when its session dies), the ticket, the entry's header.
+-- The payload stays out of it: Lua hashes every byte of a string that enters it, and most claims are finished.
 local CLAIM_HEADER = 17
 
 local function unpack_entry(v)
@@ -79,7 +80,13 @@ local function end_claim(S, sid, cid, finish)
   call('HDEL', S.p .. 'c:' .. sid, cid)
   S[CLAIMS] = S[CLAIMS] - 1
   local ticket, v = string.sub(c, 2, CLAIM_HEADER), string.sub(c, CLAIM_HEADER + 1)
-  local _, deadline, epoch = unpack_entry(v)
+  local _, deadline, epoch, chunks = unpack_entry(v)
+  if not finish and chunks == 0 then
+    local record = call('HGET', S.p .. 'k:' .. sid, cid)
+    -- Renewed: the header is newer than the record.
+    if string.sub(record, 1, ENTRY_HEADER) == v then v = record else v = v .. string.sub(record, ENTRY_HEADER + 1) end
+  end
+  if chunks == 0 then call('HDEL', S.p .. 'k:' .. sid, cid) end
   if finish then
     S[DELIVERED] = S[DELIVERED] + 1
     free_entry(S, ticket, v)

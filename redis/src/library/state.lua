@@ -12,7 +12,8 @@
 --   f         HASH    session -> generation of its newest connection
 --   w:<sid>   HASH    request -> what it waits for
 --   g:<sid>   HASH    request -> what it was granted: reservations, and puts on their way to `store`
---   c:<sid>   HASH    claim -> mode, ticket, entry record
+--   c:<sid>   HASH    claim -> mode, ticket, header of the entry record
+--   k:<sid>   HASH    claim -> the entry record, unless the payload is in chunks
 --   p:<ticket>:<n>    STRING  chunk n of a payload that is too large for its entry record
 --
 -- and these channels: n:<sid> for one session, all for every session.
@@ -24,7 +25,7 @@
 --   I1  USED is the sum of the charges in t, x, c:* and g:*; ITEMS is their number.
 --   I2  t and d have the same members, x and y as well.
 --   I3  WAITING and WAITING_BYTES are the number and the sum of w:*; q has exactly their members.
---   I4  f has a subset of the members of s; every w:, g:, c: key belongs to a member of s.
+--   I4  f has a subset of the members of s; every w:, g:, c:, k: key belongs to a member of s.
 --   I5  o has, for each owner, the sum of the charges in t, x, c:*, g:* and w:*.
 --   I6  while WAITING > 0 and the step was not cut off by its budget, the head does not fit.
 

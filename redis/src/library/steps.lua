@@ -262,7 +262,7 @@ steps.store = function(k, a)
   return done(S, 'STORED', rid, int(n), room)
 end
 
--- claim, ticket, owner, mode. Nobody else gets the entry from here on.
+-- claim, ticket, owner, mode. No other call gets the entry from here on. Answers with its record.
 steps.claim = function(k, a)
   local S, reply = begin(k, a)
   if not S then return reply end
@@ -271,8 +271,8 @@ steps.claim = function(k, a)
   if a[3] == '1' then
     local c = call('HGET', claims, cid)
     if c then
-      local n, deadline, _, chunks = unpack_entry(string.sub(c, CLAIM_HEADER + 1))
-      return done(S, 'OK', cid, int(n), chunks, string.sub(c, CLAIM_HEADER + ENTRY_HEADER + 1))
+      local n, _, _, chunks = unpack_entry(string.sub(c, CLAIM_HEADER + 1))
+      return done(S, 'OK', cid, int(n), chunks, call('HGET', S.p .. 'k:' .. sid, cid) or '')
     end
   end
   local v = call('HGET', S.p .. 't', ticket)
@@ -285,10 +285,11 @@ steps.claim = function(k, a)
     count_expired(S, free_entry(S, ticket, v))
     return done(S, 'NONE', cid)
   end
-  call('HSET', claims, cid, a[8] .. ticket .. v)
+  call('HSET', claims, cid, a[8] .. ticket .. string.sub(v, 1, ENTRY_HEADER))
+  if chunks == 0 then call('HSET', S.p .. 'k:' .. sid, cid, v) end
   S[CLAIMS] = S[CLAIMS] + 1
   S[CLAIMED] = S[CLAIMED] + 1
-  return done(S, 'OK', cid, int(n), chunks, string.sub(v, ENTRY_HEADER + 1))
+  return done(S, 'OK', cid, int(n), chunks, v)
 end
 
 -- claim, ticket. Puts it back, and answers whether the entry can be taken again: for a retry, whether it is there.
@@ -307,14 +308,13 @@ steps.renew = function(k, a)
   local claims, cid = S.p .. 'c:' .. a[1], a[5]
   local c = call('HGET', claims, cid)
   if not c then return done(S, 'NONE', cid) end
-  local v = string.sub(c, CLAIM_HEADER + 1)
-  local n, deadline, epoch, chunks, owner, capped = unpack_entry(v)
+  local n, deadline, epoch, chunks, owner, capped = unpack_entry(string.sub(c, CLAIM_HEADER + 1))
   if deadline <= S[CLOCK] then return done(S, 'OK', cid, 0) end
   local ttl = tonumber(a[6])
   if capped and S[OVERFLOW_TTL] < ttl then ttl = S[OVERFLOW_TTL] end
   if capped then chunks = chunks + CAPPED end
   local header = struct.pack(ENTRY, n, S[CLOCK] + ttl, epoch, chunks, owner)
-  call('HSET', claims, cid, string.sub(c, 1, CLAIM_HEADER) .. header .. string.sub(v, ENTRY_HEADER + 1))
+  call('HSET', claims, cid, string.sub(c, 1, CLAIM_HEADER) .. header)
   return done(S, 'OK', cid, 1)
 end
 
