@@ -25,7 +25,7 @@ impl Pending {
         &self.shared.engine
     }
 
-    /// The caller has it: nothing is to be said.
+    /// Leaves no note: the caller has what the engine did.
     pub(crate) fn disarm(mut self) {
         self.on_drop = None;
     }

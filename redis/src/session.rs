@@ -55,8 +55,8 @@ impl Session {
         }
     }
 
-    /// Returns the session that follows this one. What was to be undone still is: an entry whose ticket nobody was
-    /// told outlives the session that stored it.
+    /// Returns the session that follows this one. It takes over the notes that undo: an entry whose ticket
+    /// no caller received outlives the session that stored it.
     pub(crate) fn successor(&self) -> Self {
         let next = Self::new();
         for note in self.notes.lock().unwrap().chunks_exact(NOTE_LEN) {
