@@ -123,7 +123,6 @@ impl<P> Claim<P> {
     }
 
     /// Returns the claim's ticket, which is good again once the claim is put back.
-    #[must_use]
     pub fn ticket(&self) -> Ticket {
         self.ticket
     }

@@ -39,7 +39,6 @@ impl Unsent {
     }
 
     /// Returns the ticket, to send it.
-    #[must_use]
     pub fn ticket(&self) -> Ticket {
         self.ticket
     }

@@ -82,7 +82,7 @@ async fn restarted_with_a_file_that_lost_its_end_it_has_a_prefix() {
             tickets.push(put(&stash, size).await);
         }
         assert_eq!(stash.take(&tickets[0], &alice()).await, Ok(Some(payload(10))));
-        // So that it says good-bye to an engine that is there.
+        // Dropped here, while the engine still runs: its session ends.
     }
     tokio::time::sleep(Duration::from_millis(50)).await;
     server.kill();
