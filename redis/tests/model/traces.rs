@@ -364,6 +364,8 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "  if g and tonumber(g) > tonumber(a[2]) then return {'STALE', ''} end\n",
         "  if g then a[2] = g end\n",
     ),
+    ("keepsrecord", "  if chunks == 0 then call('HDEL', S.p .. 'k:' .. sid, cid) end\n", ""),
+    ("norecord", "  if chunks == 0 then call('HSET', S.p .. 'k:' .. sid, cid, v) end\n", ""),
     ("clearonly", "    call('RENAME', S.p .. 'd', S.p .. 'y')\n", ""),
 ];
 
