@@ -476,6 +476,11 @@ async fn page(time: Duration) -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let version = engine.version().await;
     let (seconds, after) = (time.as_secs_f64(), load());
+    let busy = if before.parse().is_ok_and(|load: f64| load < 0.5) {
+        ""
+    } else {
+        "\n**The machine was busy with other work**: these figures are not final.\n"
+    };
     let why = include_str!("replicas_why.md");
     format!(
         "# How fast the shared stash is
@@ -488,7 +493,7 @@ leaks bytes.
 
 {cores} cores, {version} on loopback. Load average {before} before the run and {after} after it; the run itself keeps
 two cores busy.
-
+{busy}
 | # | what | clients | bytes | rounds/s | p50 | p99 | throughput / glue | latency (p50) / glue |
 |---|---|---|---|---|---|---|---|---|
 {rows}
