@@ -1,4 +1,4 @@
-//! Takes and claims.
+//! Takes payloads, and claims them for a delivery.
 
 use std::fmt;
 use std::ops::Deref;
@@ -73,7 +73,7 @@ pub(crate) async fn claim(
     Ok(Some(Claimed { pending, payload, charge }))
 }
 
-/// Goes on until a step that did a batch has nothing left to do.
+/// Repeats ticks until a step reports no more work.
 pub(crate) async fn collect(engine: &Arc<Engine>, first: &Reply) -> Result<(), StepError> {
     let mut more = first.number(2) == Some(1);
     while more {

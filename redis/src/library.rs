@@ -44,7 +44,7 @@ impl Library {
         Self { name: "cloakroom1m".into(), source: format!("{MANUAL_CLOCK}{BODY}") }
     }
 
-    /// Returns the library with one place in its source changed, under another name.
+    /// Returns the library with one passage of its source changed, under another name.
     ///
     /// # Panics
     ///

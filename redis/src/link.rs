@@ -40,7 +40,7 @@ impl Link {
         self.broken.store(true, Ordering::Relaxed);
     }
 
-    /// Hands on what comes over the link, until the link ends.
+    /// Forwards the notifications of the link until it ends.
     pub(crate) fn listen(&self, engine: &Arc<Engine>, pushes: Pushes) {
         let (session, broken) = (Arc::clone(&self.session), Arc::clone(&self.broken));
         tokio::spawn(listen(Arc::downgrade(engine), session, broken, pushes));
@@ -49,7 +49,7 @@ impl Link {
 
 pub(crate) type Pushes = mpsc::UnboundedReceiver<PushInfo>;
 
-/// Connects, with notifications over the same connection: nobody listens exactly when it is gone.
+/// Connects. Notifications use the same connection, so its end is the end of the listener.
 pub(crate) async fn connect(
     info: &ConnectionInfo,
     engine: &Engine,

@@ -1,4 +1,4 @@
-//! What [`cloakroom::Stash`] has beyond the trait, under the same names: calls that block, owned futures, single
+//! Adds what [`cloakroom::Stash`] has beyond the trait, under the same names: calls that block, owned futures, single
 //! numbers.
 
 use std::future::{Future, Pending};
@@ -37,7 +37,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// Completes after a while, on the keeper's clock. Ends with the wait that it bounds.
+/// Completes after a time, on the keeper's runtime. Dropping it ends its task.
 struct Timer(JoinHandle<()>);
 
 impl Timer {

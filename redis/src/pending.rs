@@ -1,4 +1,4 @@
-//! What the engine did and the caller has not heard of: undone unless it is settled.
+//! Guards what the engine did and the caller has not received: it is undone unless it is settled.
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ impl Pending {
         self.on_drop = None;
     }
 
-    /// Says something else.
+    /// Leaves another note.
     pub(crate) fn settle(mut self, note: Note) {
         self.on_drop = Some(note);
     }

@@ -1,4 +1,4 @@
-//! Puts and reservations: be admitted, wait, store.
+//! Puts and reserves: admits a request, waits, stores.
 
 use std::sync::Arc;
 use std::time::Duration;

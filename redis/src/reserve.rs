@@ -1,4 +1,4 @@
-//! Room that is taken before there is a payload.
+//! Reserves room for a payload before the payload is produced.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,7 +14,7 @@ use crate::owner::{OwnerBytes, owner_id};
 use crate::put::{Granted, store};
 use crate::stash::SharedStash;
 
-/// Room for a payload that is not there yet. Dropping it gives the room to the next waiter.
+/// Holds room for a payload that is not produced yet. Dropping it releases the room to the next waiter.
 ///
 /// It stays good when the stash is closed. It is lost with the session of this replica.
 #[must_use = "a reservation that is dropped gives its room back at once"]
@@ -93,7 +93,7 @@ where
         }
         let (granted, owner, sent) = (self.granted, owner_id(&owner), payload.clone());
         let shared = Arc::clone(&granted.shared);
-        // The grant travels with the operation, and undoes itself if nobody waits for it any more.
+        // The grant travels with the operation, and undoes itself if its future was dropped.
         let outcome = shared
             .on_keeper(async move {
                 let stored = store(&granted, owner, options.ttl, &sent).await;

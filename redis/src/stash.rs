@@ -1,4 +1,4 @@
-//! The handle, and how an operation runs on the keeper's thread.
+//! Defines the handle, and runs operations on the keeper's thread.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -26,14 +26,14 @@ use crate::reserve::Reservation;
 use crate::session::Note;
 use crate::stats::stats;
 
-/// A stash that any number of replicas share, on Redis 7 or Valkey.
+/// Stores payloads for any number of replicas, on Redis 7 or Valkey.
 ///
 /// It promises what [`cloakroom::Stash`] promises, over all replicas, while the engine's primary survives. Its
 /// methods are those of [`Cloakroom`]. A `SharedStash` is a handle: cloning it is cheap. When the last one is
 /// dropped, its session ends.
 ///
-/// `clear` and `close` may be executed again after a connection broke. The number that they return is that of the last
-/// try, and so can be too low.
+/// `clear` and `close` may be executed again after a connection broke. They return the number of the last try, which
+/// can be too low.
 ///
 /// # Cancel safety
 ///
@@ -81,8 +81,8 @@ impl Shared {
 type Outcome<T> = Result<T, (Failure, Numbers)>;
 
 impl Shared {
-    /// Runs an operation that may wait in the queue, until `until` completes: then it is told, and decides. The
-    /// grant wins.
+    /// Runs an operation that may wait in the queue, until `until` completes. The operation then
+    /// decides: a grant wins.
     async fn run_until<T, F>(
         self: &Arc<Self>,
         until: impl Future,
@@ -156,7 +156,7 @@ impl<P, O> SharedStash<P, O> {
         self.shared.engine.persistence()
     }
 
-    /// Does what time has done, now: expires entries, ends dead sessions, grants waiters.
+    /// Expires entries, ends dead sessions and grants waiters, now.
     ///
     /// The keeper does so by itself, when the next deadline has come.
     ///

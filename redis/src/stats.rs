@@ -1,4 +1,4 @@
-//! Reading the numbers.
+//! Reads the numbers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use cloakroom::Stats;
 
 use crate::engine::{Engine, Step, StepError};
 
-/// The numbers, and how far the stash's end has come.
+/// Holds the numbers, and whether the stash is closed and drained.
 pub(crate) struct Seen {
     pub(crate) stats: Stats,
     pub(crate) is_closed: bool,

@@ -1,4 +1,4 @@
-//! What all operations of a replica share: its settings, its session, its link to the engine, and what is due.
+//! Holds what all operations of a replica share: settings, session, link to the engine, and the times of due work.
 //!
 //! `open.rs` connects and opens the stash. `step.rs` calls steps until their outcome is known. Three rules make the
 //! retries safe:
@@ -6,8 +6,8 @@
 //! - a new link announces its generation before it sends anything else, so a try that an older link still delivers is
 //!   refused (`STALE`), and is never executed after its retry;
 //! - a retry says that it is one, and the engine then searches for what the first try did;
-//! - a step of a session that has ended is refused (`GONE`). If an earlier try of it may have been executed, the outcome
-//!   is not known, and the operation ends as `Lost`.
+//! - a step of a session that has ended is refused (`GONE`). If an earlier try of it may have been executed, the
+//!   outcome is not known, and the operation ends as `Lost`.
 
 mod open;
 mod step;

@@ -66,7 +66,7 @@ impl Engine {
         }
         loop {
             let session = Arc::clone(&slot.session);
-            // First the ears, then the greeting: a session without a listener is taken for dead.
+            // Subscribes before `hello`: a session without a listener is suspected of being dead.
             let channels =
                 [format!("{}n:{}", self.prefix, session.id), format!("{}all", self.prefix)];
             let subscribed = connection.subscribe(&channels).await;
@@ -95,7 +95,7 @@ impl Engine {
                     let link = Arc::new(Link::new(connection, slot.generation, session));
                     slot.link = Some(Arc::clone(&link));
                     link.listen(self, pushes);
-                    // What was granted while nobody listened.
+                    // Requests that were granted while the session had no listener.
                     link.session.wake_all();
                     self.tick_soon();
                     return Ok(link);

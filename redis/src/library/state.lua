@@ -113,7 +113,7 @@ local function tier(S, n)
   if used <= S[MAX] + S[OVERFLOW] then return 1 end
 end
 
--- A hint; the state is the truth. A session that nobody listens for has hung up: its lease ends after the
+-- A hint; the state is the truth. A session without a listener has lost its connection: its lease ends after the
 -- grace, unless it comes back.
 local function suspect(S, sid)
   local ends = S[CLOCK] + S[GRACE]

@@ -139,7 +139,7 @@ steps.bye = function(k, a)
   return done(S, 'OK', 'bye')
 end
 
--- Renews the lease. Answers with when to look again and how many of the session's requests wait: a client
+-- Renews the lease. Answers with the time of the next tick and how many of the session's requests wait: a client
 -- that counts more has missed a notification, and asks.
 steps.beat = function(k, a)
   local S, reply = begin(k, a)
@@ -150,7 +150,7 @@ steps.beat = function(k, a)
   return done(S, 'OK', 'beat', int(next_in(S)), call('HLEN', S.p .. 'w:' .. a[1]), S[CLOSED])
 end
 
--- What time has done.
+-- Expires, reaps and grants.
 steps.tick = function(k, a)
   local S, reply = begin(k, a)
   if not S then return reply end

@@ -230,7 +230,7 @@ async fn a_partitioned_primary_soon_refuses_and_replicas_refuse_at_once() {
     };
     assert_eq!(rejected.failure(), Failure::Unreachable);
     println!("accepted {} puts within {:?}", lost.len(), began.elapsed());
-    // The lag, the second after which the engine looks at it, and the patience of the put that was refused.
+    // The lag, a second until the engine checks it, and the patience of the put that was refused.
     assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
     replica.run::<()>("REPLICAOF NO ONE");
     let promoted = builder(&replica.url(), "f").max_bytes(10_000).open().await.unwrap();
