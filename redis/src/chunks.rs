@@ -1,7 +1,7 @@
-//! Large payloads: in chunks, beside the steps, so that they hold up nobody and can be resumed.
+//! Sends and fetches large payloads in chunks, beside the steps, so that they delay no other step and can be resumed.
 //!
-//! A chunk is a plain `SET` with `NX` and a time to live. One that an old connection delivers late so changes
-//! nothing that is there, and goes by itself if nothing is. `store` makes the chunks permanent.
+//! A chunk is a plain `SET` with `NX` and a time to live. So a chunk that an old connection delivers late changes
+//! nothing that is there, and expires by itself if nothing is. `store` makes the chunks permanent.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -28,8 +28,9 @@ fn key(engine: &Engine, id: &Id, chunk: usize) -> Vec<u8> {
     key
 }
 
-/// Sends chunks, two at a time: enough to keep the link busy, and little for others to wait behind. The patience
-/// begins anew with each chunk.
+/// Sends chunks, two at a time, which keeps the link busy and delays other steps little.
+///
+/// The patience begins anew with each chunk.
 pub(crate) async fn send_chunks(
     engine: &Arc<Engine>,
     session: &Arc<Session>,

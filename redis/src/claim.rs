@@ -1,19 +1,21 @@
-//! Takes and claims.
+//! Takes payloads, and claims them for a delivery.
 
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use cloakroom::{CloakroomClaim, Event, Failure, Payload};
+use bytes::{Buf, Bytes};
+use cloakroom::{CloakroomClaim, Event, Failure, OnDrop, Ticket};
 
 use crate::chunks::fetch_chunks;
 use crate::engine::{Engine, Step, StepError};
-use crate::owner::{Id, random};
+use crate::library::ENTRY_HEADER;
+use crate::owner::{Id, random, ticket_id};
 use crate::pending::Pending;
 use crate::reply::Reply;
 use crate::session::Note;
-use crate::stash::Shared;
+use crate::stash::{Shared, ttl_arg};
 
 /// What becomes of a claim whose session dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,13 +63,17 @@ pub(crate) async fn claim(
     let pending = Pending::new(shared, Arc::clone(&session), id, Note::Back);
     let charge = reply.number(4).unwrap_or(0) as u64;
     let payload = match reply.number(5).unwrap_or(0) as usize {
-        0 => reply.into_payload(6).unwrap_or_default(),
+        0 => {
+            let mut record = reply.into_payload(6).unwrap_or_default();
+            record.advance(ENTRY_HEADER.min(record.len()));
+            record
+        }
         chunks => fetch_chunks(&engine, &session, &ticket, chunks).await?,
     };
     Ok(Some(Claimed { pending, payload, charge }))
 }
 
-/// Goes on until a step that did a batch has nothing left to do.
+/// Repeats ticks until a step reports no more work.
 pub(crate) async fn collect(engine: &Arc<Engine>, first: &Reply) -> Result<(), StepError> {
     let mut more = first.number(2) == Some(1);
     while more {
@@ -77,29 +83,48 @@ pub(crate) async fn collect(engine: &Arc<Engine>, first: &Reply) -> Result<(), S
     Ok(())
 }
 
-/// A payload that is being delivered: still charged, and nobody else can take it.
+/// Holds a payload that is being delivered: it stays charged, and no other call can take it.
 ///
-/// It is delivered with [`into_inner`](CloakroomClaim::into_inner), or put back under the same ticket and deadline:
-/// by [`put_back`](CloakroomClaim::put_back), when it is dropped, or when the session of this replica ends. After
-/// the last, another replica can deliver the payload again: a claim delivers at least once if a replica pauses for
-/// longer than its lease. [`is_current`](Self::is_current) tells. `take` delivers at most once.
+/// It is delivered with [`into_inner`](CloakroomClaim::into_inner) or at the end of a conversion, such as
+/// [`into_reader`](CloakroomClaim::into_reader). Or it is put back under the same ticket and deadline: by
+/// [`put_back`](Self::put_back), when it is dropped, or when the session of this replica ends. After the last,
+/// another replica can deliver the payload again: a claim delivers at least once if a replica pauses for longer than
+/// its lease. [`is_current`](Self::is_current) tells. `take` delivers at most once.
+///
+/// A claim is also a handle of the stash.
 #[must_use = "a claim that is dropped puts its payload back"]
 pub struct Claim<P> {
-    pending: Pending,
-    payload: P,
+    /// `None` once it has ended.
+    pending: Option<Pending>,
+    payload: Option<P>,
+    ticket: Ticket,
     charge: u64,
+    /// `None` unless the caller set it.
+    on_drop: Option<OnDrop>,
 }
 
-impl<P: Payload + From<Bytes> + Into<Bytes>> Claim<P> {
-    pub(crate) fn new(claimed: Claimed) -> Self {
+impl<P: From<Bytes>> Claim<P> {
+    pub(crate) fn new(claimed: Claimed, ticket: Ticket) -> Self {
         let Claimed { pending, payload, charge } = claimed;
-        Self { pending, payload: payload.into(), charge }
+        let payload = Some(payload.into());
+        Self { pending: Some(pending), payload, ticket, charge, on_drop: None }
+    }
+}
+
+impl<P> Claim<P> {
+    fn pending(&self) -> &Pending {
+        self.pending.as_ref().expect("a claim that has not ended")
     }
 
-    /// Whether the session that the claim belongs to is alive, as far as this replica knows.
+    /// Returns whether the session that the claim belongs to is alive, as far as this replica knows.
     #[must_use]
     pub fn is_current(&self) -> bool {
-        !self.pending.session.has_ended()
+        !self.pending().session.has_ended()
+    }
+
+    /// Returns the claim's ticket, which is good again once the claim is put back.
+    pub fn ticket(&self) -> Ticket {
+        self.ticket
     }
 
     /// Returns the bytes charged: the payload's size and the entry overhead.
@@ -107,13 +132,68 @@ impl<P: Payload + From<Bytes> + Into<Bytes>> Claim<P> {
     pub fn charge(&self) -> u64 {
         self.charge
     }
+
+    /// Puts the payload back, and returns whether the entry can be taken again.
+    ///
+    /// `false` if its deadline has passed or the stash was cleared meanwhile. If the connection broke during the call,
+    /// also if the entry was put back and taken since.
+    ///
+    /// # Errors
+    ///
+    /// A [`Failure`] of the network: the payload is put back later, or by the end of the session.
+    pub async fn put_back(mut self) -> Result<bool, Failure> {
+        let Some(pending) = self.pending.take() else { return Ok(false) };
+        let (engine, id) = (Arc::clone(pending.engine()), pending.id);
+        let (session, shared) = (Arc::clone(&pending.session), Arc::clone(&pending.shared));
+        let (bytes, ticket) = (self.charge, ticket_id(&self.ticket));
+        shared
+            .on_keeper(async move {
+                let args: [&[u8]; 2] = [&id, &ticket];
+                let step =
+                    Step { id: &id, session: Some(&session), ..Step::new("put_back", &args) };
+                let (reply, _) = engine.step(step, engine.deadline()).await?;
+                // The engine has ended the claim: its guard has nothing to say.
+                pending.disarm();
+                let is_back = reply.number(4) == Some(1);
+                if is_back {
+                    engine.observe(Event::PutBack { bytes });
+                }
+                Ok(is_back)
+            })
+            .await
+    }
+
+    /// Ends the claim on this replica's side; the engine hears of it with the next step.
+    fn end(&mut self, what: OnDrop) {
+        let Some(pending) = self.pending.take() else { return };
+        let bytes = self.charge;
+        let (note, event) = match what {
+            OnDrop::Finish => (Note::Finished, Event::Delivered { bytes }),
+            OnDrop::PutBack => (Note::Back, Event::PutBack { bytes }),
+        };
+        let engine = Arc::clone(pending.engine());
+        pending.settle(note);
+        engine.observe(event);
+    }
 }
 
 impl<P> Deref for Claim<P> {
     type Target = P;
 
     fn deref(&self) -> &P {
-        &self.payload
+        self.payload.as_ref().expect("a claim that has not ended")
+    }
+}
+
+impl<P: AsRef<[u8]>> AsRef<[u8]> for Claim<P> {
+    fn as_ref(&self) -> &[u8] {
+        P::as_ref(self)
+    }
+}
+
+impl<P> Drop for Claim<P> {
+    fn drop(&mut self) {
+        self.end(self.on_drop.unwrap_or_default());
     }
 }
 
@@ -123,25 +203,49 @@ impl<P> fmt::Debug for Claim<P> {
     }
 }
 
-impl<P: Payload + From<Bytes> + Into<Bytes> + Send + Sync + 'static> CloakroomClaim<P>
-    for Claim<P>
-{
-    fn payload(&self) -> &P {
-        &self.payload
-    }
-
-    fn into_inner(self) -> P {
-        self.pending.engine().observe(Event::Delivered { bytes: self.charge });
-        self.pending.settle(Note::Finished);
-        self.payload
+impl<P: Send + Sync + 'static> CloakroomClaim<P> for Claim<P> {
+    fn into_inner(mut self) -> P {
+        self.end(OnDrop::Finish);
+        self.payload.take().expect("a claim that has not ended")
     }
 
     async fn put_back(self) {
-        let shared = Arc::clone(&self.pending.shared);
-        self.pending.engine().observe(Event::PutBack { bytes: self.charge });
-        self.pending.settle(Note::Back);
-        let engine = Arc::clone(&shared.engine);
         // What cannot be said now is said later, or by the end of the session.
-        let _ = shared.on_keeper(async move { Ok(engine.flush().await?) }).await;
+        let _ = Claim::put_back(self).await;
+    }
+
+    fn on_drop(mut self, what: OnDrop) -> Self {
+        self.on_drop = Some(what);
+        self
+    }
+
+    async fn renew(&mut self, ttl: Duration) -> Result<bool, Failure> {
+        let pending = self.pending();
+        let (engine, id) = (Arc::clone(pending.engine()), pending.id);
+        let session = Arc::clone(&pending.session);
+        let shared = Arc::clone(&pending.shared);
+        let ttl = ttl_arg(Some(ttl));
+        shared
+            .on_keeper(async move {
+                let args: [&[u8]; 2] = [&id, ttl.as_bytes()];
+                let step = Step { id: &id, session: Some(&session), ..Step::new("renew", &args) };
+                let (reply, _) = engine.step(step, engine.deadline()).await?;
+                // Not there: its session has ended.
+                if reply.status() != b"OK" {
+                    return Err(Failure::Lost);
+                }
+                Ok(reply.number(4) == Some(1))
+            })
+            .await
+    }
+
+    fn into_bytes(self) -> Bytes
+    where
+        P: AsRef<[u8]>,
+    {
+        // User code: if it panics, the claim is dropped as a claim.
+        let _ = self.as_ref();
+        let what = self.on_drop.unwrap_or(OnDrop::Finish);
+        Bytes::from_owner(CloakroomClaim::on_drop(self, what))
     }
 }

@@ -25,6 +25,39 @@ pub enum Durability {
     Replicas(u32),
 }
 
+/// What the engine keeps if it crashes, as it said when the stash was opened: its append-only file.
+///
+/// A restart brings back what the file has. If only the engine's process dies, the file has every step that was
+/// answered, with each of these settings but the first two. If the machine stops, it has what had been synchronized.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Persistence {
+    /// The engine did not say: it does not allow `CONFIG`.
+    #[default]
+    Unknown,
+    /// There is no append-only file: the stash is empty after a restart, or as its last snapshot was.
+    NoFile,
+    /// The operating system decides when to synchronize it: `appendfsync no`.
+    Eventually,
+    /// It is synchronized every second: `appendfsync everysec`.
+    EverySecond,
+    /// It is synchronized before a step is answered: `appendfsync always`.
+    Always,
+}
+
+impl Persistence {
+    /// Reads the settings `appendonly` and `appendfsync`.
+    pub(crate) fn of(file: &str, sync: &str) -> Self {
+        match (file, sync) {
+            ("no", _) => Self::NoFile,
+            ("yes", "no") => Self::Eventually,
+            ("yes", "everysec") => Self::EverySecond,
+            ("yes", "always") => Self::Always,
+            _ => Self::Unknown,
+        }
+    }
+}
+
 /// Where the engine is.
 #[derive(Clone, Debug)]
 pub(crate) enum Endpoint {

@@ -1,9 +1,9 @@
-//! Why a stash could not be opened.
+//! Reports why a stash could not be opened.
 
 use std::error::Error;
 use std::fmt;
 
-/// Why [`open`](crate::Builder::open) failed. Nothing was stored.
+/// Reports why [`open`](crate::Builder::open) failed. Nothing was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum OpenError {

@@ -1,7 +1,7 @@
-//! The keeper: beats, ticks and flushes, on a thread of their own.
+//! Keeps the session alive on a thread of its own: beats, ticks and flushes.
 //!
-//! All operations of a stash run on this thread too. An application that blocks its own event loop so keeps its
-//! session; and any executor can await the operations.
+//! All operations of a stash run on this thread too. So an application that blocks its own event loop keeps its
+//! session, and any executor can await the operations.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::engine::{Engine, Step};
 
-/// How often a replica that waits for nothing looks after others' deadlines, at most.
+/// The shortest time between two ticks of a replica in which no request waits.
 const IDLE_TICK: Duration = Duration::from_millis(50);
 
 pub(crate) async fn keep(engine: Arc<Engine>) {
@@ -24,7 +24,7 @@ pub(crate) async fn keep(engine: Arc<Engine>) {
             () = engine.poke.notified() => {}
             () = sleep_until(due) => {}
         }
-        // A broken link is made anew now, not at the next beat: nobody listens until then.
+        // Replaces a broken link now, not at the next beat: until then the session has no listener.
         if engine.link(engine.deadline()).await.is_err() {
             continue;
         }
@@ -41,7 +41,7 @@ pub(crate) async fn keep(engine: Arc<Engine>) {
             tick(&engine).await;
         }
     }
-    // The others need not find out.
+    // Without it the other replicas would wait for the end of the lease.
     let _ = engine.flush().await;
     let _ = engine.step(Step::new("bye", &[]), Instant::now() + Duration::from_secs(1)).await;
 }
@@ -66,10 +66,10 @@ async fn tick(engine: &Arc<Engine>) {
     schedule(engine, reply.number(4), link.session.waiting());
 }
 
-/// The next look at what time does. While something waits here: on time, and often enough to find the dead.
+/// Schedules the next tick. While a request waits here: at the deadline, and often enough to find dead sessions.
 pub(crate) fn schedule(engine: &Engine, next_in: Option<i64>, waiting: usize) {
     let next = next_in.filter(|&micros| micros >= 0).map(|micros| {
-        // Rounded up: a timer that fires early would look in vain.
+        // Rounded up: a tick before the deadline would find nothing.
         Duration::from_micros(micros as u64) + Duration::from_micros(500)
     });
     if waiting > 0 {

@@ -16,6 +16,8 @@ const BODY: &str = concat!(
 
 /// Payloads up to this size travel inside their step and are stored inside their record.
 pub(crate) const INLINE: usize = 65_536;
+/// What an entry's record has before its payload.
+pub(crate) const ENTRY_HEADER: usize = 40;
 /// Larger payloads are stored in chunks of this size.
 pub(crate) const CHUNK: usize = 1_048_576;
 /// The largest payload in chunks.
@@ -42,7 +44,7 @@ impl Library {
         Self { name: "cloakroom1m".into(), source: format!("{MANUAL_CLOCK}{BODY}") }
     }
 
-    /// Returns the library with one place in its source changed, under another name.
+    /// Returns the library with one passage of its source changed, under another name.
     ///
     /// # Panics
     ///
@@ -117,13 +119,14 @@ mod tests {
     #[test]
     fn both_sides_cut_payloads_alike() {
         assert!(BODY.contains(&format!("local CHUNK = {CHUNK}\n")));
+        assert!(BODY.contains(&format!("local ENTRY_HEADER = {ENTRY_HEADER}\n")));
         assert!(BODY.contains(&format!("local INLINE = {INLINE}\n")));
     }
 
     #[test]
     fn the_packed_format_has_every_field() {
         let line = BODY.lines().find(|line| line.starts_with("local FORMAT")).unwrap();
-        assert_eq!(line.matches('d').count(), 36);
-        assert!(BODY.contains("local FIELDS = 36\n"));
+        assert_eq!(line.matches('d').count(), 38);
+        assert!(BODY.contains("local FIELDS = 38\n"));
     }
 }

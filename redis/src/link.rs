@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+use cloakroom::Event;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ConnectionInfo, PushInfo, PushKind, RedisError, Value};
 use tokio::sync::mpsc;
@@ -39,7 +40,7 @@ impl Link {
         self.broken.store(true, Ordering::Relaxed);
     }
 
-    /// Hands on what comes over the link, until the link ends.
+    /// Forwards the notifications of the link until it ends.
     pub(crate) fn listen(&self, engine: &Arc<Engine>, pushes: Pushes) {
         let (session, broken) = (Arc::clone(&self.session), Arc::clone(&self.broken));
         tokio::spawn(listen(Arc::downgrade(engine), session, broken, pushes));
@@ -48,7 +49,7 @@ impl Link {
 
 pub(crate) type Pushes = mpsc::UnboundedReceiver<PushInfo>;
 
-/// Connects, with notifications over the same connection: nobody listens exactly when it is gone.
+/// Connects. Notifications use the same connection, so its end is the end of the listener.
 pub(crate) async fn connect(
     info: &ConnectionInfo,
     engine: &Engine,
@@ -75,6 +76,13 @@ async fn listen(
                 match message.split_first() {
                     Some((b'g', id)) => session.wake(id, Hint::Granted),
                     Some((b'e', id)) => session.wake(id, Hint::Ask),
+                    Some((kind @ (b'x' | b'c'), text)) => {
+                        if let (Some(engine), Some(event)) =
+                            (engine.upgrade(), removed(*kind, text))
+                        {
+                            engine.observe(event);
+                        }
+                    }
                     Some((b't', _)) => {
                         engine.upgrade().into_iter().for_each(|engine| engine.tick_soon())
                     }
@@ -96,4 +104,14 @@ async fn listen(
     if let Some(engine) = engine.upgrade() {
         engine.poke.notify_one();
     }
+}
+
+/// Reads what the engine says of the entries that a step has removed: their number and their bytes.
+fn removed(kind: u8, text: &[u8]) -> Option<Event> {
+    let (entries, bytes) = std::str::from_utf8(text).ok()?.split_once(' ')?;
+    let (entries, bytes) = (entries.parse().ok()?, bytes.parse().ok()?);
+    Some(match kind {
+        b'x' => Event::Expired { entries, bytes },
+        _ => Event::Cleared { entries, bytes },
+    })
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cloakroom::Ticket;
 use sha2::{Digest, Sha256};
 
-/// What tickets, requests, claims and owners are to the engine.
+/// Identifies a ticket, request, claim or owner on the engine.
 pub(crate) type Id = [u8; 16];
 
 /// Bytes that tell owners apart.
@@ -50,14 +50,14 @@ macro_rules! owner_by_value {
 
 owner_by_value!(u8, u16, u32, u64, u128, i8, i16, i32, i64, i128);
 
-/// The owner of what has none.
+/// Stands for no owner.
 pub(crate) const NOBODY: Id = [0; 16];
 
 pub(crate) fn owner_id<O: OwnerBytes>(owner: &O) -> Id {
     hash(b"owner", &owner.owner_bytes())
 }
 
-/// SLOWLOG, MONITOR and dumps show this, and so no ticket that somebody could take with.
+/// Hashes the ticket: SLOWLOG, MONITOR and dumps show the hash, which takes nothing.
 pub(crate) fn ticket_id(ticket: &Ticket) -> Id {
     hash(b"ticket", ticket.to_string().as_bytes())
 }
@@ -71,7 +71,7 @@ fn hash(domain: &[u8], bytes: &[u8]) -> Id {
     digest[..16].try_into().expect("a SHA-256 digest has 32 bytes")
 }
 
-/// From the system's generator each time: a fork shares no state with its parent.
+/// Draws from the system's generator each time: a fork shares no state with its parent.
 pub(crate) fn random() -> Id {
     let mut id = [0; 16];
     getrandom::fill(&mut id).expect("the system's random generator works");

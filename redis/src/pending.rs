@@ -1,4 +1,4 @@
-//! What the engine did and the caller has not heard of: undone unless it is settled.
+//! Guards what the engine did and the caller has not received: it is undone unless it is settled.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,12 +25,12 @@ impl Pending {
         &self.shared.engine
     }
 
-    /// The caller has it: nothing is to be said.
+    /// Leaves no note: the caller has what the engine did.
     pub(crate) fn disarm(mut self) {
         self.on_drop = None;
     }
 
-    /// Says something else.
+    /// Leaves another note.
     pub(crate) fn settle(mut self, note: Note) {
         self.on_drop = Some(note);
     }

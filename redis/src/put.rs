@@ -1,4 +1,4 @@
-//! Puts and reservations: be admitted, wait, store.
+//! Puts and reserves: admits a request, waits, stores.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,8 @@ type Failed = (Failure, Numbers);
 
 /// What the first step of a request came to.
 enum Admitted {
-    Stored(Arc<Session>),
+    /// Whether out of the overflow.
+    Stored(Arc<Session>, bool),
     Granted(Arc<Session>),
 }
 
@@ -60,17 +61,17 @@ pub(crate) async fn put(shared: Arc<Shared>, entry: Entry, wait: Wait) -> Result
     } else {
         Step { id: &entry.id, ..Step::new("admit", &large) }
     };
-    let session = match request.admit(first, wait).await? {
-        Admitted::Stored(session) => session,
+    let (session, overflow) = match request.admit(first, wait).await? {
+        Admitted::Stored(session, overflow) => (session, overflow),
         Admitted::Granted(session) => {
             let granted = Pending::new(Arc::clone(&shared), session, entry.id, Note::Undo);
-            store(&granted, entry.owner, entry.ttl, &entry.payload).await?;
+            let overflow = store(&granted, entry.owner, entry.ttl, &entry.payload).await?;
             let session = Arc::clone(&granted.session);
             granted.disarm();
-            session
+            (session, overflow)
         }
     };
-    engine.observe(Event::Stored { bytes: engine.charge(size as u64), overflow: false });
+    engine.observe(Event::Stored { bytes: engine.charge(size as u64), overflow });
     Ok(Pending::new(shared, session, entry.id, Note::Undo))
 }
 
@@ -94,7 +95,7 @@ pub(crate) async fn reserve(
     let args: [&[u8]; 4] = [&id, &owner, size.as_bytes(), wait_arg];
     let first = Step { id: &id, ..Step::new("admit", &args) };
     match request.admit(first, wait).await? {
-        Admitted::Stored(session) | Admitted::Granted(session) => {
+        Admitted::Stored(session, _) | Admitted::Granted(session) => {
             Ok(Pending::new(shared, session, id, Note::Undo))
         }
     }
@@ -150,7 +151,7 @@ impl Request<'_> {
         };
         let session = Arc::clone(&link.session);
         match reply.status() {
-            b"STORED" => Ok(Admitted::Stored(session)),
+            b"STORED" => Ok(Admitted::Stored(session, reply.number(5) == Some(1))),
             b"GRANTED" => Ok(Admitted::Granted(session)),
             b"WAIT" => {
                 let waiter =
@@ -188,7 +189,7 @@ impl Request<'_> {
                     match reply.status() {
                         b"WAIT" => {}
                         b"GRANTED" => break,
-                        b"STORED" => return Ok(Admitted::Stored(session)),
+                        b"STORED" => return Ok(Admitted::Stored(session, false)),
                         _ => return Err(self.refused(&reply)),
                     }
                 }
@@ -231,13 +232,13 @@ impl Request<'_> {
     }
 }
 
-/// Stores the payload in what was granted.
+/// Stores the payload in what was granted. Returns whether it uses the overflow.
 pub(crate) async fn store(
     granted: &Granted,
     owner: Id,
     ttl: Option<Duration>,
     payload: &Bytes,
-) -> Result<(), Failed> {
+) -> Result<bool, Failed> {
     let engine = granted.engine();
     let failed = |error| (Failure::from(error), Numbers::default());
     let (ttl, size) = (ttl_arg(ttl), payload.len().to_string());
@@ -249,7 +250,9 @@ pub(crate) async fn store(
     let mut from = 0;
     // A chunk can be missing when the engine has lost it since: it is sent again, a few times.
     for _ in 0..8 {
-        send_chunks(engine, &granted.session, &granted.id, payload, from..chunks)
+        // The last chunks and the step go out together: the engine reads them in this order.
+        let last = from.max(chunks.saturating_sub(1) / 2 * 2).min(chunks);
+        send_chunks(engine, &granted.session, &granted.id, payload, from..last)
             .await
             .map_err(failed)?;
         let step = Step {
@@ -258,9 +261,16 @@ pub(crate) async fn store(
             durable: true,
             ..Step::new("store", &args)
         };
-        let (reply, _) = engine.step(step, engine.deadline()).await.map_err(failed)?;
+        let (sent, stored) = tokio::join!(
+            send_chunks(engine, &granted.session, &granted.id, payload, last..chunks),
+            engine.step(step, engine.deadline()),
+        );
+        let (reply, _) = stored.map_err(failed)?;
+        if reply.status() != b"STORED" {
+            sent.map_err(failed)?;
+        }
         match reply.status() {
-            b"STORED" => return Ok(()),
+            b"STORED" => return Ok(reply.number(5) == Some(1)),
             b"CHUNK" => from = reply.number(4).unwrap_or(0).max(0) as usize,
             status => {
                 return Err(match refusal(status) {

@@ -1,4 +1,4 @@
-//! Reading a step's reply: status, id, more, waiting, then what the step answers.
+//! Reads a step's reply: status, id, more, waiting, then what the step answers.
 
 use bytes::Bytes;
 use cloakroom::Numbers;

@@ -1,4 +1,4 @@
-//! Room that is taken before there is a payload.
+//! Reserves room for a payload before the payload is produced.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,8 +12,9 @@ use cloakroom::{
 use crate::engine::Step;
 use crate::owner::{OwnerBytes, owner_id};
 use crate::put::{Granted, store};
+use crate::stash::SharedStash;
 
-/// Room for a payload that is not there yet. Dropping it gives the room to the next waiter.
+/// Holds room for a payload that is not produced yet. Dropping it releases the room to the next waiter.
 ///
 /// It stays good when the stash is closed. It is lost with the session of this replica.
 #[must_use = "a reservation that is dropped gives its room back at once"]
@@ -27,6 +28,12 @@ pub struct Reservation<P, O> {
 impl<P, O> Reservation<P, O> {
     pub(crate) fn new(granted: Granted, ticket: Ticket, bytes: u64) -> Self {
         Self { granted, ticket, bytes, stash: PhantomData }
+    }
+
+    /// Returns the stash whose room it is.
+    #[must_use]
+    pub fn stash(&self) -> SharedStash<P, O> {
+        SharedStash::of(Arc::clone(&self.granted.shared))
     }
 
     /// Gives back the room for all but a payload of `to` bytes. Does nothing if it has no more than that.
@@ -86,7 +93,7 @@ where
         }
         let (granted, owner, sent) = (self.granted, owner_id(&owner), payload.clone());
         let shared = Arc::clone(&granted.shared);
-        // The grant travels with the operation, and undoes itself if nobody waits for it any more.
+        // The grant travels with the operation, and undoes itself if its future was dropped.
         let outcome = shared
             .on_keeper(async move {
                 let stored = store(&granted, owner, options.ttl, &sent).await;
@@ -94,9 +101,9 @@ where
             })
             .await;
         match outcome {
-            Ok((granted, Ok(()))) => {
+            Ok((granted, Ok(overflow))) => {
                 granted.disarm();
-                engine.observe(Event::Stored { bytes: engine.charge(size), overflow: false });
+                engine.observe(Event::Stored { bytes: engine.charge(size), overflow });
                 Ok(ticket)
             }
             Ok((granted, Err((failure, numbers)))) => {

@@ -1,4 +1,4 @@
-//! A session: this replica's identity to the engine, what waits in it, and what it has yet to say.
+//! Identifies this replica to the engine: its requests that wait, and its notes that were not sent yet.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 
 use crate::owner::{Id, random};
 
-/// What wakes a waiting request. A hint: the engine's state is the truth.
+/// Wakes a waiting request. It is a hint: only the engine's state decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hint {
     /// It was granted.
@@ -17,7 +17,7 @@ pub(crate) enum Hint {
     Ask,
 }
 
-/// What a session has to say about an earlier step. Rides on the next step; saying it twice changes nothing.
+/// Reports how an earlier step ended. It is sent with the next step; sending it twice changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum Note {
@@ -55,8 +55,8 @@ impl Session {
         }
     }
 
-    /// Returns the session that follows this one. What was to be undone still is: an entry whose ticket nobody was
-    /// told outlives the session that stored it.
+    /// Returns the session that follows this one. It takes over the notes that undo: an entry whose ticket
+    /// no caller received outlives the session that stored it.
     pub(crate) fn successor(&self) -> Self {
         let next = Self::new();
         for note in self.notes.lock().unwrap().chunks_exact(NOTE_LEN) {

@@ -1,4 +1,4 @@
-//! The handle, and how an operation runs on the keeper's thread.
+//! Defines the handle, and runs operations on the keeper's thread.
 
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -17,6 +17,7 @@ use tokio::sync::oneshot;
 
 use crate::builder::Builder;
 use crate::claim::{Claim, Mode, claim, collect};
+use crate::config::Persistence;
 use crate::engine::{Engine, Step};
 use crate::owner::{NOBODY, OwnerBytes, new_ticket, owner_id, ticket_id};
 use crate::pending::Pending;
@@ -25,14 +26,14 @@ use crate::reserve::Reservation;
 use crate::session::Note;
 use crate::stats::stats;
 
-/// A stash that any number of replicas share, on Redis 7 or Valkey.
+/// Stores payloads for any number of replicas, on Redis 7 or Valkey.
 ///
 /// It promises what [`cloakroom::Stash`] promises, over all replicas, while the engine's primary survives. Its
 /// methods are those of [`Cloakroom`]. A `SharedStash` is a handle: cloning it is cheap. When the last one is
 /// dropped, its session ends.
 ///
-/// `clear` and `close` may be executed again after a connection broke. The number that they return is that of the last
-/// try, and so can be too low.
+/// `clear` and `close` may be executed again after a connection broke. They return the number of the last try, which
+/// can be too low.
 ///
 /// # Cancel safety
 ///
@@ -45,7 +46,7 @@ pub struct SharedStash<P, O> {
 
 pub(crate) struct Shared {
     pub(crate) engine: Arc<Engine>,
-    handle: Handle,
+    pub(crate) handle: Handle,
 }
 
 impl Drop for Shared {
@@ -80,8 +81,8 @@ impl Shared {
 type Outcome<T> = Result<T, (Failure, Numbers)>;
 
 impl Shared {
-    /// Runs an operation that may wait in the queue, until `until` completes: then it is told, and decides. The
-    /// grant wins.
+    /// Runs an operation that may wait in the queue, until `until` completes. The operation then
+    /// decides: a grant wins.
     async fn run_until<T, F>(
         self: &Arc<Self>,
         until: impl Future,
@@ -135,7 +136,11 @@ impl<P, O> SharedStash<P, O> {
         Self { shared: Arc::new(Shared { engine, handle }), stash: PhantomData }
     }
 
-    fn engine(&self) -> Arc<Engine> {
+    pub(crate) fn of(shared: Arc<Shared>) -> Self {
+        Self { shared, stash: PhantomData }
+    }
+
+    pub(crate) fn engine(&self) -> Arc<Engine> {
         Arc::clone(&self.shared.engine)
     }
 
@@ -145,7 +150,13 @@ impl<P, O> SharedStash<P, O> {
         self.shared.engine.last_error()
     }
 
-    /// Has the engine do now what time has done, and returns when it has.
+    /// Returns what the engine keeps if it crashes, as it said when the stash was opened.
+    #[must_use]
+    pub fn persistence(&self) -> Persistence {
+        self.shared.engine.persistence()
+    }
+
+    /// Expires entries, ends dead sessions and grants waiters, now.
     ///
     /// The keeper does so by itself, when the next deadline has come.
     ///
@@ -153,20 +164,10 @@ impl<P, O> SharedStash<P, O> {
     ///
     /// A [`Failure`] of the network.
     pub async fn tick(&self) -> Result<(), Failure> {
-        let engine = self.engine();
-        self.shared
-            .on_keeper(async move {
-                loop {
-                    let (reply, _) = engine.step(Step::new("tick", &[]), engine.deadline()).await?;
-                    if reply.number(2) != Some(1) {
-                        return Ok(());
-                    }
-                }
-            })
-            .await
+        self.gc().await.map(drop)
     }
 
-    async fn put_inner<U: Future + Send>(
+    pub(crate) async fn put_inner<U: Future + Send>(
         &self,
         owner: O,
         payload: P,
@@ -204,11 +205,12 @@ impl<P, O> SharedStash<P, O> {
         }
     }
 
-    async fn reserve_inner<U: Future + Send>(
+    pub(crate) async fn reserve_inner<U: Future + Send>(
         &self,
         owner: Option<&O>,
         bytes: u64,
         until: Option<U>,
+        timed: bool,
     ) -> Result<Reservation<P, O>, Rejected<()>>
     where
         O: OwnerBytes,
@@ -218,7 +220,7 @@ impl<P, O> SharedStash<P, O> {
         let (shared, id) = (Arc::clone(&self.shared), ticket_id(&ticket));
         let operation = |wait| reserve(shared, id, owner, bytes, wait);
         let outcome = match until {
-            Some(until) => self.shared.run_until(until, false, operation).await,
+            Some(until) => self.shared.run_until(until, timed, operation).await,
             None => {
                 let failed = Err((Failure::Lost, Numbers::default()));
                 self.shared.run(operation(Wait::No)).await.unwrap_or(failed)
@@ -288,7 +290,7 @@ where
         bytes: u64,
         until: U,
     ) -> Result<Reservation<P, O>, Rejected<()>> {
-        self.reserve_inner(owner, bytes, Some(until)).await
+        self.reserve_inner(owner, bytes, Some(until), false).await
     }
 
     async fn try_reserve(
@@ -296,7 +298,7 @@ where
         owner: Option<&O>,
         bytes: u64,
     ) -> Result<Reservation<P, O>, Rejected<()>> {
-        self.reserve_inner(owner, bytes, None::<std::future::Pending<()>>).await
+        self.reserve_inner(owner, bytes, None::<std::future::Pending<()>>, false).await
     }
 
     async fn take(&self, ticket: &Ticket, owner: &O) -> Result<Option<P>, Failure> {
@@ -311,12 +313,12 @@ where
     }
 
     async fn claim(&self, ticket: &Ticket, owner: &O) -> Result<Option<Claim<P>>, Failure> {
-        let (ticket, owner) = (ticket_id(ticket), owner_id(owner));
+        let (id, owner) = (ticket_id(ticket), owner_id(owner));
         let shared = Arc::clone(&self.shared);
-        let claimed = self.shared.on_keeper(claim(shared, ticket, owner, Mode::Claim)).await?;
+        let claimed = self.shared.on_keeper(claim(shared, id, owner, Mode::Claim)).await?;
         Ok(claimed.map(|claimed| {
             self.shared.engine.observe(Event::Claimed { bytes: claimed.charge });
-            Claim::new(claimed)
+            Claim::new(claimed, *ticket)
         }))
     }
 
@@ -328,9 +330,6 @@ where
                 let count = reply.number(4).unwrap_or(0) as u64;
                 // Their tickets are dead. Their bytes are freed a batch at a time.
                 collect(&engine, &reply).await?;
-                if count > 0 {
-                    engine.observe(Event::Cleared { entries: count as usize, bytes: 0 });
-                }
                 Ok(count)
             })
             .await
@@ -353,8 +352,7 @@ where
             .on_keeper(async move {
                 loop {
                     let notified = engine.drained.notified();
-                    let (_, is_drained) = stats(&engine).await?;
-                    if is_drained {
+                    if stats(&engine).await?.is_drained {
                         return Ok(());
                     }
                     // The notification is a hint, and can be lost.
@@ -366,7 +364,7 @@ where
 
     async fn stats(&self) -> Result<Stats, Failure> {
         let engine = self.engine();
-        self.shared.on_keeper(async move { Ok(stats(&engine).await?.0) }).await
+        self.shared.on_keeper(async move { Ok(stats(&engine).await?.stats) }).await
     }
 
     async fn set_max_bytes(&self, bytes: u64) -> Result<(), Failure> {

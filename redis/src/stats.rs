@@ -1,4 +1,4 @@
-//! Reading the numbers.
+//! Reads the numbers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,8 +7,14 @@ use cloakroom::Stats;
 
 use crate::engine::{Engine, Step, StepError};
 
-/// The numbers, and whether the stash is drained.
-pub(crate) async fn stats(engine: &Arc<Engine>) -> Result<(Stats, bool), StepError> {
+/// Holds the numbers, and whether the stash is closed and drained.
+pub(crate) struct Seen {
+    pub(crate) stats: Stats,
+    pub(crate) is_closed: bool,
+    pub(crate) is_drained: bool,
+}
+
+pub(crate) async fn stats(engine: &Arc<Engine>) -> Result<Seen, StepError> {
     // What this replica has delivered counts.
     engine.flush().await?;
     let (reply, _) = engine.step(Step::new("stats", &[]), engine.deadline()).await?;
@@ -37,8 +43,11 @@ pub(crate) async fn stats(engine: &Arc<Engine>) -> Result<(Stats, bool), StepErr
     stats.refused.closed = field(34);
     stats.refused.owner_full = field(35);
     stats.refused.queue_full = field(36);
+    stats.unsent = field(37);
+    stats.abandoned = field(38);
     stats.entries = reply.number(5).unwrap_or(0) as u64;
     stats.head_bytes = reply.number(6).map(|bytes| bytes as u64);
     stats.oldest_wait = reply.number(7).map(|micros| Duration::from_micros(micros as u64));
-    Ok((stats, field(17) == 1 && field(13) == 0))
+    let is_closed = field(17) == 1;
+    Ok(Seen { stats, is_closed, is_drained: is_closed && field(13) == 0 })
 }

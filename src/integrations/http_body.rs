@@ -9,7 +9,7 @@ use ::http_body::{Body, Frame, SizeHint};
 use bytes::Bytes;
 
 use super::FRAME;
-use crate::stash::{Chunks, Claim, Parts};
+use crate::stash::{Chunks, Claim, Deliver, Parts};
 
 /// Sends a claim's payload as an HTTP body: for axum, hyper, tonic. Made by [`Claim::into_body`].
 ///
@@ -71,7 +71,16 @@ where
     where
         P: Chunks<K>,
     {
-        ClaimBody { parts: Parts::new(self) }
+        ClaimBody::new(self)
+    }
+}
+
+impl ClaimBody {
+    pub(crate) fn new<C: Deliver, K: 'static>(claim: C) -> Self
+    where
+        C::Target: Chunks<K>,
+    {
+        Self { parts: Parts::new(claim) }
     }
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_core::Stream;
 
 use super::FRAME;
-use crate::stash::{Chunks, Claim, Items, Parts};
+use crate::stash::{Chunks, Claim, Deliver, Items, Parts};
 
 /// Streams a claim's payload as bytes, made by [`Claim::into_stream`].
 ///
@@ -65,7 +65,7 @@ where
     where
         P: Chunks<K>,
     {
-        ClaimStream { parts: Parts::new(self) }
+        ClaimStream::new(self)
     }
 
     /// Turns the claim into a stream of the payload's items, cloned.
@@ -115,7 +115,25 @@ where
         P: AsRef<[T]>,
         T: Clone,
     {
-        ClaimItems { items: Items::new(self) }
+        ClaimItems::new(self)
+    }
+}
+
+impl ClaimStream {
+    pub(crate) fn new<C: Deliver, K: 'static>(claim: C) -> Self
+    where
+        C::Target: Chunks<K>,
+    {
+        Self { parts: Parts::new(claim) }
+    }
+}
+
+impl<T: Clone> ClaimItems<T> {
+    pub(crate) fn new<C: Deliver>(claim: C) -> Self
+    where
+        C::Target: AsRef<[T]>,
+    {
+        Self { items: Items::new(claim) }
     }
 }
 

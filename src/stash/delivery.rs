@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::marker::PhantomData;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes};
@@ -79,6 +80,24 @@ macro_rules! chunks_of_lists {
 
 chunks_of_lists!(Vec<T>, VecDeque<T>, Box<[T]>, Arc<[T]>);
 
+/// Holds a payload while its parts are delivered: a claim of this stash, or of another implementation.
+///
+/// Dropping it ends it as its `on_drop` says.
+pub(crate) trait Deliver: Deref<Target: Sized> + Send + Sync + 'static {
+    /// Ends it as delivered.
+    fn finish(self);
+}
+
+impl<P, O> Deliver for Claim<P, O>
+where
+    P: Send + Sync + 'static,
+    O: Send + 'static,
+{
+    fn finish(self) {
+        drop(self.on_drop(OnDrop::Finish));
+    }
+}
+
 /// Holds the part of a payload that has not been handed out yet.
 pub(crate) struct Parts {
     /// The rest of the current chunk.
@@ -103,14 +122,14 @@ impl Parts {
     /// # Complexity
     ///
     /// O(chunks).
-    pub(crate) fn new<P, O, K>(claim: Claim<P, O>) -> Self
+    pub(crate) fn new<C, K>(claim: C) -> Self
     where
-        P: Chunks<K> + Send + Sync + 'static,
-        O: Send + 'static,
+        C: Deliver,
+        C::Target: Chunks<K>,
         K: 'static,
     {
         // User code: if it panics, the claim is dropped as a claim.
-        let lengths = (0..).map_while(|index| Some(P::chunk(&claim, index)?.len() as u64));
+        let lengths = (0..).map_while(|index| Some(claim.chunk(index)?.len() as u64));
         let (chunks, left) = lengths.fold((0, 0), |(chunks, left), len| (chunks + 1, left + len));
         let source =
             Delivery { claim: Some(claim), complete: AtomicBool::new(false), kind: PhantomData };
@@ -187,17 +206,17 @@ impl Parts {
 }
 
 /// Holds the claim, shared by the parts of its delivery.
-struct Delivery<P, O, K> {
+struct Delivery<C: Deliver, K> {
     /// Until it is dropped.
-    claim: Option<Claim<P, O>>,
+    claim: Option<C>,
     complete: AtomicBool,
     kind: PhantomData<fn() -> K>,
 }
 
-impl<P, O, K> Source for Delivery<P, O, K>
+impl<C, K> Source for Delivery<C, K>
 where
-    P: Chunks<K> + Send + Sync + 'static,
-    O: Send + 'static,
+    C: Deliver,
+    C::Target: Chunks<K>,
     K: 'static,
 {
     fn bytes(self: Arc<Self>, index: usize) -> Bytes {
@@ -211,26 +230,32 @@ where
     }
 }
 
-impl<P, O, K> Drop for Delivery<P, O, K> {
+impl<C: Deliver, K> Drop for Delivery<C, K> {
     fn drop(&mut self) {
         let Some(claim) = self.claim.take() else { return };
         // ORDERING: Relaxed [delivery.complete.get]: after [delivery.complete.set], by the parts' count of
         // references.
         let complete = self.complete.load(Ordering::Relaxed);
-        drop(if complete { claim.on_drop(OnDrop::Finish) } else { claim });
+        if complete {
+            claim.finish();
+        }
     }
 }
 
 /// Holds one chunk of a payload, and keeps the claim.
-struct Chunk<P, O, K> {
-    delivery: Arc<Delivery<P, O, K>>,
+struct Chunk<C: Deliver, K> {
+    delivery: Arc<Delivery<C, K>>,
     index: usize,
 }
 
-impl<P: Chunks<K>, O, K> AsRef<[u8]> for Chunk<P, O, K> {
+impl<C, K> AsRef<[u8]> for Chunk<C, K>
+where
+    C: Deliver,
+    C::Target: Chunks<K>,
+{
     fn as_ref(&self) -> &[u8] {
         let claim = self.delivery.claim.as_ref();
-        claim.and_then(|claim| P::chunk(claim, self.index)).unwrap_or_default()
+        claim.and_then(|claim| C::Target::chunk(claim, self.index)).unwrap_or_default()
     }
 }
 
@@ -257,26 +282,26 @@ trait ItemSource<T>: Send + Sync {
 }
 
 #[cfg(feature = "stream")]
-impl<P: AsRef<[T]>, O, T: Clone> ItemSource<T> for Claim<P, O>
+impl<C, T: Clone> ItemSource<T> for C
 where
-    P: Send + Sync,
-    O: Send,
+    C: Deliver,
+    C::Target: AsRef<[T]>,
 {
     fn item(&self, index: usize) -> Option<T> {
         (**self).as_ref().get(index).cloned()
     }
 
     fn finish(self: Box<Self>) {
-        drop(self.on_drop(OnDrop::Finish));
+        Deliver::finish(*self);
     }
 }
 
 #[cfg(feature = "stream")]
 impl<T> Items<T> {
-    pub(crate) fn new<P, O>(claim: Claim<P, O>) -> Self
+    pub(crate) fn new<C>(claim: C) -> Self
     where
-        P: AsRef<[T]> + Send + Sync + 'static,
-        O: Send + 'static,
+        C: Deliver,
+        C::Target: AsRef<[T]>,
         T: Clone,
     {
         let len = (*claim).as_ref().len();

@@ -38,6 +38,7 @@ use crate::slots::{MapHandle, Removed, SlotMap};
 pub(crate) use self::alarms::NextSweep;
 pub use self::builder::Builder;
 pub use self::claim::{Claim, OnDrop};
+pub(crate) use self::delivery::Deliver;
 #[cfg(feature = "stream")]
 pub(crate) use self::delivery::Items;
 #[cfg(any(feature = "http-body", feature = "stream"))]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, BufRead, Read};
 
 use super::claim::Claim;
-use super::delivery::{Chunks, Parts};
+use super::delivery::{Chunks, Deliver, Parts};
 
 /// Reads a claim's payload, made by [`Claim::into_reader`]: for threads, files, and blocking sockets.
 ///
@@ -83,11 +83,18 @@ where
     where
         P: Chunks<K>,
     {
-        ClaimReader { parts: Parts::new(self) }
+        ClaimReader::new(self)
     }
 }
 
 impl ClaimReader {
+    pub(crate) fn new<C: Deliver, K: 'static>(claim: C) -> Self
+    where
+        C::Target: Chunks<K>,
+    {
+        Self { parts: Parts::new(claim) }
+    }
+
     /// Returns how many bytes have not been read yet.
     #[must_use]
     pub fn remaining(&self) -> u64 {

@@ -1,7 +1,7 @@
 //! Phrases that cost a reader more than they say. CONTRIBUTING.md has the rules that they break.
 //!
-//! Searched in all of the documents, in the comments and strings of `src`, in the comments of the tests, and in the first
-//! lines of the seeded faults.
+//! Searched in all of the documents, in the comments and strings of `src` and `redis/src`, in the comments of the
+//! tests, and in the first lines of the seeded faults.
 //! Words are compared without case, over the ends of lines, and never over the end of a sentence.
 
 use crate::files::{files, name, read, root, split_comment};
@@ -125,8 +125,18 @@ fn searched() -> Vec<(String, Vec<String>)> {
     let mut texts: Vec<_> =
         pages.iter().map(|name| ((*name).to_owned(), read(&root().join(name)))).collect();
     texts.extend(files("docs", &["md"]).iter().map(|path| (name(path), read(path))));
-    texts.extend(files("src", &["rs"]).iter().map(|path| (name(path), prose(&read(path), true))));
-    for folder in ["tests", "loom-tests"] {
+    for folder in ["src", "redis/src"] {
+        texts.extend(
+            files(folder, &["rs"]).iter().map(|path| (name(path), prose(&read(path), true))),
+        );
+    }
+    // Comments of Lua, as those of Rust.
+    texts.extend(
+        files("redis/src", &["lua"])
+            .iter()
+            .map(|path| (name(path), prose(&read(path).replace("--", "//"), false))),
+    );
+    for folder in ["tests", "loom-tests", "redis/tests", "redis/examples"] {
         texts.extend(
             files(folder, &["rs"]).iter().map(|path| (name(path), prose(&read(path), false))),
         );

@@ -16,3 +16,7 @@ redis.register_function{function_name = '@PREFIX@clear', callback = steps.clear,
 redis.register_function{function_name = '@PREFIX@close', callback = steps.close, flags = {'allow-oom'}}
 redis.register_function{function_name = '@PREFIX@limit', callback = steps.limit, flags = {'allow-oom'}}
 redis.register_function{function_name = '@PREFIX@stats', callback = steps.stats, flags = {'no-writes'}}
+redis.register_function{function_name = '@PREFIX@put_back', callback = steps.put_back, flags = {'allow-oom'}}
+redis.register_function{function_name = '@PREFIX@renew', callback = steps.renew, flags = {'allow-oom'}}
+redis.register_function{function_name = '@PREFIX@unsent', callback = steps.unsent, flags = {'allow-oom'}}
+redis.register_function{function_name = '@PREFIX@owner', callback = steps.owner, flags = {'no-writes'}}

@@ -45,7 +45,7 @@ local function chunks_of(S, n)
   return math.ceil(size / CHUNK)
 end
 
--- Leaves the queue, or gives back what was granted, or takes back an entry whose ticket nobody was told.
+-- Leaves the queue, or gives back what was granted, or removes an entry whose ticket no caller received.
 -- `counter`: the outcome to count, if the request was not successful until now.
 local function leave(S, sid, rid, counter)
   local w = call('HGET', S.p .. 'w:' .. sid, rid)

@@ -1,4 +1,4 @@
--- Sessions: who is there, who is gone, and what becomes of what a dead session holds.
+-- Sessions: which are alive, which are dead, and what happens to the entries and requests of a dead session.
 
 -- Why a step must not run: GONE, the session was reaped; STALE, it came over an older connection.
 local function fenced(S, sid, generation)
@@ -8,7 +8,7 @@ local function fenced(S, sid, generation)
 end
 
 -- Ends one dead session, as far as the step's budget goes. The fence falls first: nothing of a session is
--- given away while it could still act. The session's place in `s` goes last, so that the next step continues.
+-- given away while it could still act. The session's member in `s` is removed last, so that the next step continues.
 local function reap(S)
   local dead = call('ZRANGE', S.p .. 's', '-inf', int(S[CLOCK]), 'BYSCORE', 'LIMIT', 0, 1)[1]
   if not dead then return false end
@@ -39,7 +39,7 @@ local function reap(S)
   return true
 end
 
--- Looks at the sessions that have not beaten for longest: the lease of one that nobody listens for ends early.
+-- Probes the sessions that have not beaten for longest: the lease of one without a listener ends early.
 local function probe(S)
   local oldest = call('ZRANGE', S.p .. 's', 0, 15)
   if #oldest == 0 then return end
@@ -51,7 +51,7 @@ local function probe(S)
   end
 end
 
--- Does what time has done. Expiry and death come before service, so that nobody waits for what is free.
+-- Expires, reaps, frees what was cleared, then grants: in this order, so that no request waits for free bytes.
 local function tidy(S)
   expire(S)
   while S.left > 0 and reap(S) do S.left = S.left - 1 end

@@ -12,7 +12,8 @@
 --   f         HASH    session -> generation of its newest connection
 --   w:<sid>   HASH    request -> what it waits for
 --   g:<sid>   HASH    request -> what it was granted: reservations, and puts on their way to `store`
---   c:<sid>   HASH    claim -> mode, ticket, entry record
+--   c:<sid>   HASH    claim -> mode, ticket, header of the entry record
+--   k:<sid>   HASH    claim -> the entry record, unless the payload is in chunks
 --   p:<ticket>:<n>    STRING  chunk n of a payload that is too large for its entry record
 --
 -- and these channels: n:<sid> for one session, all for every session.
@@ -24,7 +25,7 @@
 --   I1  USED is the sum of the charges in t, x, c:* and g:*; ITEMS is their number.
 --   I2  t and d have the same members, x and y as well.
 --   I3  WAITING and WAITING_BYTES are the number and the sum of w:*; q has exactly their members.
---   I4  f has a subset of the members of s; every w:, g:, c: key belongs to a member of s.
+--   I4  f has a subset of the members of s; every w:, g:, c:, k: key belongs to a member of s.
 --   I5  o has, for each owner, the sum of the charges in t, x, c:*, g:* and w:*.
 --   I6  while WAITING > 0 and the step was not cut off by its budget, the head does not fit.
 
@@ -42,8 +43,9 @@ local PEAK, STORED, DELIVERED, EXPIRED, CLEARED, CLAIMED, PUT_BACK, WAITED =
   22, 23, 24, 25, 26, 27, 28, 29
 local REFUSED_FULL, REFUSED_LARGE, REFUSED_TIME, REFUSED_CANCEL, REFUSED_CLOSED, REFUSED_OWNER, REFUSED_QUEUE =
   30, 31, 32, 33, 34, 35, 36
-local FIELDS = 36
-local FORMAT = '>dddddddddddddddddddddddddddddddddddd'
+local UNSENT, ABANDONED = 37, 38
+local FIELDS = 38
+local FORMAT = '>dddddddddddddddddddddddddddddddddddddd'
 
 -- The most items that one step frees, grants or reaps.
 local BATCH = 64
@@ -63,6 +65,7 @@ local function load(key)
   local p = string.sub(key, 1, -2)
   S.p = p
   S.left = BATCH
+  S.expired, S.expired_bytes, S.cleared, S.cleared_bytes = 0, 0, 0, 0
   -- Never backwards, whatever the machine's clock does.
   local now = clock(p)
   if now < S[CLOCK] then now = S[CLOCK] end
@@ -85,6 +88,12 @@ local function account(S, owner, n)
   if call('HINCRBY', S.p .. 'o', owner, int(n)) == 0 then call('HDEL', S.p .. 'o', owner) end
 end
 
+-- Entries that this step removed: counted, and reported to the session that made the step.
+local function count_expired(S, n)
+  S[EXPIRED] = S[EXPIRED] + 1
+  S.expired, S.expired_bytes = S.expired + 1, S.expired_bytes + n
+end
+
 local function refund(S, n, owner)
   S[USED] = S[USED] - n
   S[ITEMS] = S[ITEMS] - 1
@@ -104,7 +113,7 @@ local function tier(S, n)
   if used <= S[MAX] + S[OVERFLOW] then return 1 end
 end
 
--- A hint; the state is the truth. A session that nobody listens for has hung up: its lease ends after the
+-- A hint; the state is the truth. A session without a listener has lost its connection: its lease ends after the
 -- grace, unless it comes back.
 local function suspect(S, sid)
   local ends = S[CLOCK] + S[GRACE]

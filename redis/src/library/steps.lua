@@ -12,13 +12,20 @@ local NOTES = {
   F = function(S, sid, id) end_claim(S, sid, id, true) end,
   B = function(S, sid, id) end_claim(S, sid, id, false) end,
   U = function(S, sid, id) leave(S, sid, id, nil) end,
-  C = function(S, sid, id) leave(S, sid, id, REFUSED_CANCEL) end,
+  C = function(S, sid, id) leave(S, sid, id, ABANDONED) end,
   T = function(S, sid, id) leave(S, sid, id, REFUSED_TIME) end,
 }
 
 local function done(S, status, id, ...)
   serve(S)
   if S[CLOSED] == 1 and S[ITEMS] == 0 then call('PUBLISH', S.p .. 'all', 'd') end
+  -- For the observer of the replica whose step it was.
+  if S.expired > 0 and S.me then
+    call('PUBLISH', S.p .. 'n:' .. S.me, 'x' .. S.expired .. ' ' .. int(S.expired_bytes))
+  end
+  if S.cleared > 0 and S.me then
+    call('PUBLISH', S.p .. 'n:' .. S.me, 'c' .. S.cleared .. ' ' .. int(S.cleared_bytes))
+  end
   save(S)
   local more = (S.left <= 0 or S[SWEEPING] == 1) and 1 or 0
   return {status, id, more, S[WAITING], ...}
@@ -129,10 +136,10 @@ steps.bye = function(k, a)
   call('ZADD', S.p .. 's', 0, a[1])
   S.me = nil
   tidy(S)
-  return done(S, 'OK', '')
+  return done(S, 'OK', 'bye')
 end
 
--- Renews the lease. Answers with when to look again and how many of the session's requests wait: a client
+-- Renews the lease. Answers with the time of the next tick and how many of the session's requests wait: a client
 -- that counts more has missed a notification, and asks.
 steps.beat = function(k, a)
   local S, reply = begin(k, a)
@@ -140,23 +147,23 @@ steps.beat = function(k, a)
   call('ZADD', S.p .. 's', int(S[CLOCK] + S[LEASE]), a[1])
   tidy(S)
   probe(S)
-  return done(S, 'OK', '', int(next_in(S)), call('HLEN', S.p .. 'w:' .. a[1]), S[CLOSED])
+  return done(S, 'OK', 'beat', int(next_in(S)), call('HLEN', S.p .. 'w:' .. a[1]), S[CLOSED])
 end
 
--- What time has done.
+-- Expires, reaps and grants.
 steps.tick = function(k, a)
   local S, reply = begin(k, a)
   if not S then return reply end
   tidy(S)
   probe(S)
-  return done(S, 'OK', '', int(next_in(S)))
+  return done(S, 'OK', 'tick', int(next_in(S)), S.expired)
 end
 
 -- Only the notes.
 steps.note = function(k, a)
   local S, reply = begin(k, a)
   if not S then return reply end
-  return done(S, 'OK', '')
+  return done(S, 'OK', 'note')
 end
 
 -- ticket, owner, ttl, wait, payload. The payload is stored now, or the request waits without it.
@@ -255,7 +262,7 @@ steps.store = function(k, a)
   return done(S, 'STORED', rid, int(n), room)
 end
 
--- claim, ticket, owner, mode. Nobody else gets the entry from here on.
+-- claim, ticket, owner, mode. No other call gets the entry from here on. Answers with its record.
 steps.claim = function(k, a)
   local S, reply = begin(k, a)
   if not S then return reply end
@@ -264,8 +271,8 @@ steps.claim = function(k, a)
   if a[3] == '1' then
     local c = call('HGET', claims, cid)
     if c then
-      local n, deadline, _, chunks = unpack_entry(string.sub(c, CLAIM_HEADER + 1))
-      return done(S, 'OK', cid, int(n), chunks, string.sub(c, CLAIM_HEADER + ENTRY_HEADER + 1))
+      local n, _, _, chunks = unpack_entry(string.sub(c, CLAIM_HEADER + 1))
+      return done(S, 'OK', cid, int(n), chunks, call('HGET', S.p .. 'k:' .. sid, cid) or '')
     end
   end
   local v = call('HGET', S.p .. 't', ticket)
@@ -275,14 +282,54 @@ steps.claim = function(k, a)
   call('HDEL', S.p .. 't', ticket)
   call('ZREM', S.p .. 'd', ticket)
   if deadline <= S[CLOCK] then
-    free_entry(S, ticket, v)
-    S[EXPIRED] = S[EXPIRED] + 1
+    count_expired(S, free_entry(S, ticket, v))
     return done(S, 'NONE', cid)
   end
-  call('HSET', claims, cid, a[8] .. ticket .. v)
+  call('HSET', claims, cid, a[8] .. ticket .. string.sub(v, 1, ENTRY_HEADER))
+  if chunks == 0 then call('HSET', S.p .. 'k:' .. sid, cid, v) end
   S[CLAIMS] = S[CLAIMS] + 1
   S[CLAIMED] = S[CLAIMED] + 1
-  return done(S, 'OK', cid, int(n), chunks, string.sub(v, ENTRY_HEADER + 1))
+  return done(S, 'OK', cid, int(n), chunks, v)
+end
+
+-- claim, ticket. Puts it back, and answers whether the entry can be taken again: for a retry, whether it is there.
+steps.put_back = function(k, a)
+  local S, reply = begin(k, a)
+  if not S then return reply end
+  local c = call('HGET', S.p .. 'c:' .. a[1], a[5])
+  if not c then return done(S, 'OK', a[5], call('HEXISTS', S.p .. 't', a[6])) end
+  return done(S, 'OK', a[5], end_claim(S, a[1], a[5], false) and 1 or 0)
+end
+
+-- claim, ttl. The entry's new deadline, which counts once the claim is put back.
+steps.renew = function(k, a)
+  local S, reply = begin(k, a)
+  if not S then return reply end
+  local claims, cid = S.p .. 'c:' .. a[1], a[5]
+  local c = call('HGET', claims, cid)
+  if not c then return done(S, 'NONE', cid) end
+  local n, deadline, epoch, chunks, owner, capped = unpack_entry(string.sub(c, CLAIM_HEADER + 1))
+  if deadline <= S[CLOCK] then return done(S, 'OK', cid, 0) end
+  local ttl = tonumber(a[6])
+  if capped and S[OVERFLOW_TTL] < ttl then ttl = S[OVERFLOW_TTL] end
+  if capped then chunks = chunks + CAPPED end
+  local header = struct.pack(ENTRY, n, S[CLOCK] + ttl, epoch, chunks, owner)
+  call('HSET', claims, cid, string.sub(c, 1, CLAIM_HEADER) .. header)
+  return done(S, 'OK', cid, 1)
+end
+
+-- ticket, owner. Removes an entry whose ticket was not sent. Answers with its charge, or -1.
+steps.unsent = function(k, a)
+  local S, reply = begin(k, a)
+  if not S then return reply end
+  local v = call('HGET', S.p .. 't', a[5])
+  if not v then return done(S, 'OK', a[5], -1) end
+  local _, _, _, _, of = unpack_entry(v)
+  if of ~= a[6] then return done(S, 'OK', a[5], -1) end
+  call('HDEL', S.p .. 't', a[5])
+  call('ZREM', S.p .. 'd', a[5])
+  S[UNSENT] = S[UNSENT] + 1
+  return done(S, 'OK', a[5], int(free_entry(S, a[5], v)))
 end
 
 -- All tickets are dead in this step; their bytes are freed a batch at a time.
@@ -291,7 +338,7 @@ steps.clear = function(k, a)
   if not S then return reply end
   if S[SWEEPING] == 1 then
     tidy(S)
-    if S[SWEEPING] == 1 then return done(S, 'AGAIN', '') end
+    if S[SWEEPING] == 1 then return done(S, 'AGAIN', 'clear') end
   end
   local count = call('HLEN', S.p .. 't')
   if count > 0 then
@@ -303,16 +350,16 @@ steps.clear = function(k, a)
   -- Claims are not put back either.
   S[EPOCH] = S[EPOCH] + 1
   tidy(S)
-  return done(S, 'OK', '', count)
+  return done(S, 'OK', 'clear', count)
 end
 
 steps.close = function(k, a)
   local S, reply = begin(k, a)
   if not S then return reply end
-  if S[CLOSED] == 1 then return done(S, 'OK', '', 0) end
+  if S[CLOSED] == 1 then return done(S, 'OK', 'close', 0) end
   local count = S[WAITING]
   S[CLOSED] = 1
-  return done(S, 'OK', '', count)
+  return done(S, 'OK', 'close', count)
 end
 
 -- bytes
@@ -320,7 +367,7 @@ steps.limit = function(k, a)
   local S, reply = begin(k, a)
   if not S then return reply end
   S[MAX] = tonumber(a[5])
-  return done(S, 'OK', '')
+  return done(S, 'OK', 'limit')
 end
 
 steps.stats = function(k, a)
@@ -335,5 +382,12 @@ steps.stats = function(k, a)
     local n, joined = struct.unpack(WAIT, w)
     head, since = int(n), int(S[CLOCK] - joined)
   end
-  return {'OK', '', 0, S[WAITING], fields, call('HLEN', S.p .. 't') + S[CLAIMS], head, since}
+  return {'OK', 'stats', 0, S[WAITING], fields, call('HLEN', S.p .. 't') + S[CLAIMS], head, since}
+end
+
+-- owner. The bytes that it holds or waits for.
+steps.owner = function(k, a)
+  local S = load(k[1])
+  if not S then return {'EMPTY', ''} end
+  return {'OK', a[5], 0, S[WAITING], call('HGET', S.p .. 'o', a[5]) or '0'}
 end

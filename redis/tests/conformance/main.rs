@@ -9,6 +9,7 @@ mod support;
 mod world;
 
 mod beyond;
+mod delivery;
 mod scenarios;
 
 use std::future::Future;

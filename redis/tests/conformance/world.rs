@@ -112,7 +112,7 @@ impl World for InProcess {
 pub(crate) struct Shared {
     here: SharedStash<Payload, Owner>,
     there: SharedStash<Payload, Owner>,
-    // Last: the replicas say good-bye to it.
+    // Last: the replicas end their sessions on it.
     server: Server,
 }
 

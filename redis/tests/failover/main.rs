@@ -193,6 +193,58 @@ async fn an_old_primary_that_lives_on_takes_no_writes_with_min_replicas() {
     assert_eq!(last.into_inner(), payload(1));
 }
 
+/// A partition without a reset: no bytes pass, and both connections stand. Measured: what the old primary accepts.
+#[tokio::test]
+async fn a_partitioned_primary_soon_refuses_and_replicas_refuse_at_once() {
+    let primary = Server::with(&["--min-replicas-to-write", "1", "--min-replicas-max-lag", "1"]);
+    let partition = Proxy::to(primary.port);
+    let replica = replica_at(partition.port);
+    let open = |url: String, durability| async move {
+        let patience = Duration::from_millis(300);
+        loop {
+            // Until the replica has reported for the first time.
+            let builder = builder(&url, "f").max_bytes(10_000);
+            match builder.patience(patience).durability(durability).open().await {
+                Ok(stash) => break stash,
+                Err(error) => assert!(error.to_string().contains("NOREPLICAS"), "{error}"),
+            }
+        }
+    };
+    let plain = open(primary.url(), Durability::Primary).await;
+    let strict = open(primary.url(), Durability::Replicas(1)).await;
+    let before = put(&strict, 50).await;
+    partition.hold_requests();
+    partition.drop_replies(true);
+    let began = Instant::now();
+    let rejected = strict.try_put(alice(), payload(20)).await.unwrap_err();
+    assert_eq!(rejected.failure(), Failure::Unreachable, "no replica has received it");
+    assert_eq!(rejected.into_inner(), payload(20));
+    let mut lost = Vec::new();
+    let rejected = loop {
+        match plain.try_put(alice(), payload(1)).await {
+            Ok(ticket) => lost.push(ticket),
+            Err(rejected) => break rejected,
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert!(began.elapsed() < Duration::from_secs(10), "it still accepts");
+    };
+    assert_eq!(rejected.failure(), Failure::Unreachable);
+    println!("accepted {} puts within {:?}", lost.len(), began.elapsed());
+    // The lag, a second until the engine checks it, and the patience of the put that was refused.
+    assert!(began.elapsed() < Duration::from_secs(4), "{:?}", began.elapsed());
+    replica.run::<()>("REPLICAOF NO ONE");
+    let promoted = builder(&replica.url(), "f").max_bytes(10_000).open().await.unwrap();
+    for ticket in &lost {
+        assert_eq!(
+            promoted.take(ticket, &alice()).await,
+            Ok(None),
+            "what the old primary accepted"
+        );
+    }
+    assert_eq!(promoted.take(&before, &alice()).await, Ok(Some(payload(50))));
+    audit(&mut replica.connection(), "f");
+}
+
 fn cli(server: &Server, args: &[&str]) {
     let mut cmd = redis::cmd(args[0]);
     cmd.arg(&args[1..]);

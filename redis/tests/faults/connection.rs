@@ -15,7 +15,7 @@ use crate::{put, state};
 async fn everything(stash: &Replica) {
     let small = put(stash, 60).await;
     let claim = stash.claim(&small, &alice()).await.unwrap().unwrap();
-    claim.put_back().await;
+    assert!(claim.put_back().await.unwrap());
     let waiter = stash.clone();
     let waiter = tokio::spawn(async move { waiter.put(alice(), payload(90)).await });
     eventually("in the queue", || state(stash), |state| state.2 == 1).await;
@@ -126,7 +126,7 @@ async fn a_first_try_that_arrives_late_is_fenced_off() {
     let claimer = tokio::spawn(async move { claimer.claim(&ticket, &alice()).await });
     tokio::time::sleep(Duration::from_millis(20)).await;
     proxy.forget_held();
-    claimer.await.unwrap().unwrap().unwrap().put_back().await;
+    assert_eq!(claimer.await.unwrap().unwrap().unwrap().put_back().await, Ok(true));
     assert!(proxy.deliver_held() > 0);
     assert_eq!(audit(&mut server.connection(), "faults").claims, 0, "the claim came twice");
     assert_eq!(other.take(&ticket, &alice()).await, Ok(Some(payload(60))));

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use cloakroom::{Cloakroom, CloakroomClaim};
+use cloakroom::{Cloakroom, Failure};
 
 use crate::support::audit::audit;
 use crate::support::proxy::Proxy;
@@ -94,6 +94,25 @@ async fn killed_after_a_take_s_reply_the_payload_is_finished() {
     audit(&mut server.connection(), "faults");
 }
 
+/// The process itself dies with the payload in its hands, in the millisecond before its note would go out.
+#[tokio::test]
+async fn dead_with_a_taken_payload_it_is_finished() {
+    let server = Server::start();
+    let stash = replica(&server.url()).await;
+    let ticket = put(&stash, 60).await;
+    let mut dead = Process::start("takes", &server.url());
+    dead.expect("READY");
+    dead.say(&ticket.to_string());
+    assert_eq!(dead.expect("TAKEN"), "60");
+    let began = Instant::now();
+    let look = || async { audit(&mut server.connection(), "faults").sessions };
+    eventually("its session has ended", look, |&sessions| sessions == 1).await;
+    assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
+    assert_eq!(state(&stash).await, (0, 0, 0));
+    assert_eq!(stash.take(&ticket, &alice()).await, Ok(None), "delivered at most once");
+    audit(&mut server.connection(), "faults");
+}
+
 #[tokio::test]
 async fn what_a_dead_replica_has_stored_stays() {
     let server = Server::start();
@@ -143,7 +162,7 @@ async fn a_claim_of_an_ended_session_knows_and_changes_nothing() {
     eventually("at rest", || state(&stash), |state| *state == (1, 60, 0)).await;
     let look = || async { claim.is_current() };
     eventually("it knows", look, |is_current| !is_current).await;
-    claim.put_back().await;
+    assert_eq!(claim.put_back().await, Err(Failure::Lost));
     assert_eq!(stash.take(&ticket, &alice()).await, Ok(Some(payload(60))));
     assert_eq!(state(&stash).await, (0, 0, 0));
     audit(&mut server.connection(), "faults");

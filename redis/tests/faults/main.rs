@@ -6,6 +6,8 @@ mod support;
 mod connection;
 mod death;
 mod engine;
+mod limits;
+mod persistence;
 
 use std::time::Duration;
 
@@ -62,6 +64,15 @@ async fn child() {
             let claim = stash.claim(&ticket, &alice()).await.unwrap().unwrap();
             println!("CLAIMED {}", claim.payload().len());
             wait_forever().await;
+        }
+        // Dies between the reply and the note about it.
+        "takes" => {
+            println!("READY");
+            let mut line = String::new();
+            std::io::stdin().read_line(&mut line).unwrap();
+            let taken = stash.take(&line.trim().parse().unwrap(), &alice()).await.unwrap().unwrap();
+            println!("TAKEN {}", taken.len());
+            std::process::abort();
         }
         // Blocks its own event loop for longer than its lease.
         "blocks" => {

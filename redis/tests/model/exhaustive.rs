@@ -361,7 +361,7 @@ fn broken(protocol: Protocol) -> (usize, Vec<&'static str>) {
         .into_keys()
         .filter(|name| name.as_bytes()[0].is_ascii_digit())
         .collect();
-    // What must be possible was seen, so the properties do not hold for want of anything happening.
+    // What must be possible was seen, so the properties do not hold because nothing happens.
     let seen = checker
         .discoveries()
         .into_keys()

@@ -321,8 +321,8 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ),
     (
         "expiredtake",
-        "  if deadline <= S[CLOCK] then\n    free_entry(S, ticket, v)\n    S[EXPIRED]",
-        "  if deadline < 0 then\n    free_entry(S, ticket, v)\n    S[EXPIRED]",
+        "  if deadline <= S[CLOCK] then\n    count_expired(S, free_entry(S, ticket, v))\n    return",
+        "  if deadline < 0 then\n    count_expired(S, free_entry(S, ticket, v))\n    return",
     ),
     ("anyowner", "if of ~= owner then return done(S, 'NONE', cid) end", ""),
     ("doubleput", "    reply = earlier(S, sid, ticket)\n", ""),
@@ -339,8 +339,8 @@ const FAULTS: &[(&str, &str, &str)] = &[
     ("epoch", "elseif epoch ~= S[EPOCH] then", "elseif false then"),
     (
         "deadback",
-        "elseif deadline <= S[CLOCK] then\n    S[EXPIRED]",
-        "elseif false then\n    S[EXPIRED]",
+        "elseif deadline <= S[CLOCK] then\n    count_expired",
+        "elseif false then\n    count_expired",
     ),
     (
         "noundo",
@@ -364,6 +364,8 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "  if g and tonumber(g) > tonumber(a[2]) then return {'STALE', ''} end\n",
         "  if g then a[2] = g end\n",
     ),
+    ("keepsrecord", "  if chunks == 0 then call('HDEL', S.p .. 'k:' .. sid, cid) end\n", ""),
+    ("norecord", "  if chunks == 0 then call('HSET', S.p .. 'k:' .. sid, cid, v) end\n", ""),
     ("clearonly", "    call('RENAME', S.p .. 'd', S.p .. 'y')\n", ""),
 ];
 

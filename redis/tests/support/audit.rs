@@ -35,7 +35,8 @@ fn entry(record: &[u8]) -> Entry {
     Entry {
         charge: double(record),
         deadline: double(&record[8..]),
-        chunks: u32::from_be_bytes(record[20..24].try_into().unwrap()),
+        // Above are flags.
+        chunks: u32::from_be_bytes(record[20..24].try_into().unwrap()) & 0xffff,
         owner: record[24..40].to_vec(),
     }
 }
@@ -150,7 +151,8 @@ fn look(connection: &mut Connection, name: &str) -> Result<Found, String> {
     let mut waiting: BTreeMap<Bytes, u64> = BTreeMap::new();
     for session in &sessions {
         let session = String::from_utf8(session.clone()).unwrap();
-        for kind in ["c", "g", "w"] {
+        let mut inline: BTreeSet<Bytes> = BTreeSet::new();
+        for kind in ["c", "g", "w", "k"] {
             let name = key(&format!("{kind}:{session}"));
             let held = hash(connection, &name);
             if !held.is_empty() {
@@ -158,8 +160,12 @@ fn look(connection: &mut Connection, name: &str) -> Result<Found, String> {
             }
             for (id, record) in held {
                 match kind {
+                    "k" => ensure(inline.remove(&id), "I4: a record without its claim".into())?,
                     "c" => {
                         let entry = entry(&record[17..]);
+                        if entry.chunks == 0 {
+                            inline.insert(id);
+                        }
                         (used, items, claims) = (used + entry.charge, items + 1, claims + 1);
                         own(&entry.owner, entry.charge);
                         chunks_of(&mut expected, &record[1..17], entry.chunks);
@@ -177,6 +183,7 @@ fn look(connection: &mut Connection, name: &str) -> Result<Found, String> {
                 }
             }
         }
+        ensure(inline.is_empty(), "I4: a claim without its record".into())?;
     }
     ensure(used == field(12), format!("I1: {used} bytes are there, {} are counted", field(12)))?;
     ensure(items == field(13), format!("I1: {items} items are there, {} counted", field(13)))?;

@@ -18,6 +18,8 @@ struct Faults {
     requests: AtomicI64,
     /// Bytes until the replies are cut: what was executed is not heard of.
     replies: AtomicI64,
+    /// The last reply is passed on again before the next one, as the answer to another request.
+    repeat_reply: AtomicBool,
     /// Replies are read and never passed on.
     drop_replies: AtomicBool,
     /// New connections are closed at once.
@@ -79,6 +81,10 @@ impl Proxy {
 
     pub(crate) fn drop_replies(&self, dropped: bool) {
         self.faults.drop_replies.store(dropped, SeqCst);
+    }
+
+    pub(crate) fn repeat_reply(&self) {
+        self.faults.repeat_reply.store(true, SeqCst);
     }
 
     pub(crate) fn delay(&self, delay: Duration) {
@@ -168,7 +174,7 @@ async fn serve(
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_engine, mut to_engine) = engine.into_split();
     let (mut requests, mut replies) = (vec![0; 65_536], vec![0; 65_536]);
-    let mut held: Vec<u8> = Vec::new();
+    let (mut held, mut last) = (Vec::new(), Vec::new());
     loop {
         tokio::select! {
             biased;
@@ -198,7 +204,11 @@ async fn serve(
                     tokio::time::sleep(delay).await;
                 }
                 let (passed, cut) = pass(&faults.replies, count);
-                if to_client.write_all(&replies[..passed]).await.is_err() {
+                if faults.repeat_reply.swap(false, SeqCst) && to_client.write_all(&last).await.is_err() {
+                    break;
+                }
+                last = replies[..passed].to_vec();
+                if to_client.write_all(&last).await.is_err() {
                     break;
                 }
                 if cut {

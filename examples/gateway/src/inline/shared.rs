@@ -165,7 +165,7 @@ impl InlineStore for SharedStore {
             match self.stash.claim(&ticket, &owner.to_key()).await {
                 Ok(Some(claim)) => {
                     let bytes = claim.payload().len() as u64;
-                    claim.put_back().await;
+                    CloakroomClaim::put_back(claim).await;
                     Peeked::There(bytes)
                 }
                 Ok(None) => Peeked::Gone,
@@ -262,7 +262,7 @@ impl Reserved for Held {
             let outcome = if wait.is_zero() {
                 stash.try_put(owner, payload).await
             } else {
-                stash.put_timeout(owner, payload, tokio::time::sleep(wait)).await
+                Cloakroom::put_timeout(&stash, owner, payload, tokio::time::sleep(wait)).await
             };
             outcome.map(|ticket| ticket.to_string()).map_err(refused)
         }

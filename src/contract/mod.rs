@@ -1,10 +1,13 @@
 //! Abstracts over a stash in this process and a stash that several replicas share.
 
+mod claim;
+
 use std::error::Error;
 use std::fmt;
 use std::future::{Future, pending};
 use std::hash::Hash;
 
+pub use self::claim::CloakroomClaim;
 use crate::error::{AcquireError, PutError, Refusal};
 use crate::payload::Payload;
 use crate::stash::{Claim, PutOptions, Reservation, Stash, Stats};
@@ -239,20 +242,6 @@ pub trait Cloakroom<P, O>: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Reservation, Rejected<()>>> + Send {
         self.reserve_until(owner, bytes, pending::<()>())
     }
-}
-
-/// Holds a payload that is being delivered, and puts it back when dropped.
-///
-/// It stays charged meanwhile.
-pub trait CloakroomClaim<P>: Send + Sized + 'static {
-    /// Returns the payload.
-    fn payload(&self) -> &P;
-
-    /// Finishes the delivery and returns the payload. Its bytes are free.
-    fn into_inner(self) -> P;
-
-    /// Puts the payload back, under the same ticket and deadline.
-    fn put_back(self) -> impl Future<Output = ()> + Send;
 }
 
 /// Holds room for a payload that is not produced yet, and releases it when dropped.
@@ -516,24 +505,6 @@ where
     async fn set_max_bytes(&self, bytes: u64) -> Result<(), Failure> {
         Stash::set_max_bytes(self, bytes);
         Ok(())
-    }
-}
-
-impl<P, O> CloakroomClaim<P> for Claim<P, O>
-where
-    P: Payload + Send + Sync + 'static,
-    O: Eq + Hash + Send + Sync + 'static,
-{
-    fn payload(&self) -> &P {
-        self
-    }
-
-    fn into_inner(self) -> P {
-        Claim::into_inner(self)
-    }
-
-    async fn put_back(self) {
-        Claim::put_back(self);
     }
 }
 
