@@ -9,6 +9,7 @@ mod support;
 mod world;
 
 mod beyond;
+mod replicas;
 mod scenarios;
 
 use std::future::Future;
