@@ -48,6 +48,17 @@ impl MetricsObserver {
     }
 
     /// Creates an observer whose metrics have the label `stash` with this value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cloakroom::{MetricsObserver, Stash};
+    ///
+    /// let results = Stash::<Vec<u8>, u64>::builder().observer(MetricsObserver::named("results")).build()?;
+    /// let uploads = Stash::<Vec<u8>, u64>::builder().observer(MetricsObserver::named("uploads")).build()?;
+    /// # drop((results, uploads));
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
     pub fn named(stash: impl Into<SharedString>) -> Self {
         Self { name: Some(stash.into()) }
     }
