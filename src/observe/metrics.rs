@@ -54,8 +54,11 @@ impl MetricsObserver {
     /// ```
     /// use cloakroom::{MetricsObserver, Stash};
     ///
-    /// let results = Stash::<Vec<u8>, u64>::builder().observer(MetricsObserver::named("results")).build()?;
-    /// let uploads = Stash::<Vec<u8>, u64>::builder().observer(MetricsObserver::named("uploads")).build()?;
+    /// let stash = |name| {
+    ///     let builder = Stash::<Vec<u8>, u64>::builder().max_bytes(64 << 20);
+    ///     builder.observer(MetricsObserver::named(name)).build()
+    /// };
+    /// let (results, uploads) = (stash("results")?, stash("uploads")?);
     /// # drop((results, uploads));
     /// # Ok::<(), cloakroom::ConfigError>(())
     /// ```
