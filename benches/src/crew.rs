@@ -6,7 +6,7 @@ use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Is told the number of the thread.
+/// Receives the number of the thread.
 pub(crate) type Job = Arc<dyn Fn(usize) -> Duration + Send + Sync>;
 
 pub(crate) struct Crew {

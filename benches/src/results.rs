@@ -103,7 +103,7 @@ impl Data {
 }
 
 impl Group {
-    /// The numbers that candidates are compared at; none if that is not what is compared.
+    /// The amounts at which candidates are compared. Empty if there is only one.
     pub(crate) fn xs(&self) -> Vec<u64> {
         let mut xs: Vec<u64> = self.timings.iter().filter_map(|timing| timing.x).collect();
         xs.sort_unstable();
@@ -132,7 +132,7 @@ impl Group {
     }
 }
 
-/// A histogram of nanoseconds, to two digits and up to ten minutes; what is more counts as that.
+/// A histogram of nanoseconds, to two digits and up to ten minutes. Longer ones count as ten minutes.
 pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(600_000_000_000, 2).expect("good bounds")
 }

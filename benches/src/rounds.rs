@@ -16,12 +16,12 @@ type Run = Box<dyn FnMut(u64) -> Duration>;
 /// One thing to measure.
 pub(crate) struct Candidate {
     pub(crate) name: String,
-    /// How much was there, where that is what is compared.
+    /// How much was held, where candidates are compared at several amounts.
     pub(crate) x: Option<u64>,
     state: State,
 }
 
-/// What is to be there first may be much, so it is made when it is needed.
+/// The entries that a round begins with can be many, so they are made when they are needed.
 enum State {
     Unmade(Option<Box<dyn FnOnce() -> Run>>),
     Made(Run),

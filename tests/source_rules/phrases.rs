@@ -125,7 +125,11 @@ fn searched() -> Vec<(String, Vec<String>)> {
     let mut texts: Vec<_> =
         pages.iter().map(|name| ((*name).to_owned(), read(&root().join(name)))).collect();
     texts.extend(files("docs", &["md"]).iter().map(|path| (name(path), read(path))));
-    texts.extend(files("src", &["rs"]).iter().map(|path| (name(path), prose(&read(path), true))));
+    for folder in ["src", "examples", "benches"] {
+        texts.extend(
+            files(folder, &["rs"]).iter().map(|path| (name(path), prose(&read(path), true))),
+        );
+    }
     for folder in ["tests", "loom-tests"] {
         texts.extend(
             files(folder, &["rs"]).iter().map(|path| (name(path), prose(&read(path), false))),

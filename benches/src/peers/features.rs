@@ -1,4 +1,4 @@
-//! Ourselves, with one feature in use each: what it costs those who use it, beside those who do not.
+//! This crate with one feature in use each, beside the same without: the cost of the feature.
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //! owner that is checked, a deadline that is stored and checked, a budget of bytes that is enforced, a
 //! payload that is moved in and out.
 //!
-//! Maps keep the hasher that they come with, as what is written with them today does; `glue, foldhash`
+//! Maps keep their default hasher, as most code does; `glue, foldhash`
 //! shows what a faster one is worth.
 
 mod cloakroom;

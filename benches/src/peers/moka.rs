@@ -32,7 +32,7 @@ impl Peer for Moka {
         if self.0.get(&ticket)?.0 != owner {
             return None;
         }
-        // One of two who take at once gets it.
+        // Of two concurrent takes, one gets it.
         self.0.remove(&ticket).map(|(_, payload)| payload)
     }
 

@@ -94,7 +94,7 @@ fn count(title: &str, name: &str, operations: u64) -> Option<HashMap<String, u64
 }
 
 /// Reads the parts of callgrind's format that say which function the following costs are of:
-/// `fn=(7) name` at first and `fn=(7)` from then on; after `calls=` comes the cost of what is called.
+/// `fn=(7) name` at first and `fn=(7)` from then on; after `calls=` comes the cost of the callee.
 fn parse(file: &Path) -> Option<HashMap<String, u64>> {
     let text = fs::read_to_string(file).ok()?;
     let mut names: HashMap<&str, &str> = HashMap::new();

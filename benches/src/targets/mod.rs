@@ -20,7 +20,7 @@ use crate::rounds::{Candidate, Effort, compare};
 pub(crate) struct Timed {
     pub(crate) target: &'static str,
     pub(crate) title: &'static str,
-    /// Is told whether a short run is wanted.
+    /// Receives whether the run is a short one.
     pub(crate) candidates: fn(bool) -> Vec<Candidate>,
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn timed() -> impl Iterator<Item = &'static Timed> {
     [put_take::TIMED, line::TIMED, expiry::TIMED].into_iter().flatten()
 }
 
-/// Measures what is not a time per operation.
+/// Measures other figures than the time per operation.
 type Scenario = fn(Effort) -> Data;
 
 const SCENARIOS: [(&str, Scenario); 5] = [
@@ -62,7 +62,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// More than is ever held.
 const ROOMY: u64 = 1 << 40;
 
-/// 1 KiB that is shared, so that copying it is not what is measured.
+/// A shared payload of 1 KiB, so that no copy is measured.
 fn payload() -> Bytes {
     static KIB: [u8; 1024] = [7; 1024];
     Bytes::from_static(&KIB)

@@ -129,7 +129,7 @@ async fn pyarrow_fetches_after_the_signal() {
         .stdin(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    // It has its tickets when all three results are held; then the server is told to stop.
+    // It has its tickets when all three results are held; then the server is stopped.
     eventually("three results are held", || stash.len() == 3).await;
     signal.send(()).unwrap();
     eventually("the signal has arrived", || stash.is_closed()).await;
