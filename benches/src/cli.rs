@@ -10,7 +10,7 @@ const USAGE: &str = "\
 usage: benches run [--only T1,T5] [--quick]    measures, and stores what it finds under target/benchmarks
        benches page                            writes docs/benchmarks.md and its plots from that";
 
-/// Does what the arguments say.
+/// Runs the command.
 pub fn cli(arguments: impl Iterator<Item = String>) -> ExitCode {
     let arguments: Vec<String> = arguments.collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

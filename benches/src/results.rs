@@ -1,5 +1,5 @@
-//! What a run leaves behind: a file of JSON per target, under `target/benchmarks`, with where and when it
-//! was measured.
+//! The files of a run: one of JSON per target, under `target/benchmarks`, with the place and the time of the
+//! measurement.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -53,7 +53,7 @@ pub(crate) struct Latency {
     pub(crate) kind: String,
     pub(crate) round: usize,
     pub(crate) count: u64,
-    /// Of these, not over when the round was: they count as long as they had lasted.
+    /// Of these, operations that had not ended with the round. They count with the time that they had lasted.
     pub(crate) unfinished: u64,
     pub(crate) seconds: f64,
     pub(crate) p50: u64,
@@ -62,13 +62,13 @@ pub(crate) struct Latency {
     pub(crate) max: u64,
 }
 
-/// A number that is not a time.
+/// A figure that is not a time.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Figure {
     pub(crate) what: String,
     pub(crate) peer: String,
     pub(crate) value: f64,
-    /// What it is made of, the most first.
+    /// Its parts, the largest first.
     pub(crate) parts: Vec<(String, f64)>,
 }
 
@@ -90,7 +90,7 @@ impl Data {
         matching.map(|figure| figure.value).collect()
     }
 
-    /// What `read` reads from the latencies of a scenario, peer and kind, over the rounds.
+    /// The figures that `read` computes from the latencies of a scenario, peer and kind, over the rounds.
     pub(crate) fn latency(
         &self,
         [scenario, peer, kind]: [&str; 3],

@@ -1,5 +1,5 @@
-//! moka's cache with a weigher and a time to live. When it is full it evicts rather than refuses, and it
-//! keeps its limit eventually: the least that is asked here, and counted in its favour.
+//! moka's cache with a weigher and a time to live. When it is full it evicts instead of refusing, and it
+//! keeps its limit only eventually. Both count in its favour here.
 
 use std::time::Duration;
 

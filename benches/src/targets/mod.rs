@@ -1,4 +1,4 @@
-//! The targets, by what they measure.
+//! The targets, by the kind of measurement.
 
 mod allocations;
 pub(crate) mod crowded;
@@ -16,7 +16,7 @@ pub(crate) use self::instructions::repeat;
 use crate::results::{Data, Group};
 use crate::rounds::{Candidate, Effort, compare};
 
-/// A comparison of times per operation: what criterion and the rounds have in common.
+/// A comparison of times per operation, for criterion and for the rounds.
 pub(crate) struct Timed {
     pub(crate) target: &'static str,
     pub(crate) title: &'static str,
@@ -39,7 +39,7 @@ const SCENARIOS: [(&str, Scenario); 5] = [
     ("T15", crowded::measure),
 ];
 
-/// All that can be run. T11 is measured with T10; T13 is the gateway's.
+/// All targets that can be run. T11 is measured with T10; T13 by the gateway.
 pub(crate) const NAMES: [&str; 13] =
     ["T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10", "T12", "T14", "T15"];
 

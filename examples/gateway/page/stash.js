@@ -45,7 +45,7 @@ export class StashPanel {
       try {
         for await (const state of this.gateway.watch(this.abort.signal)) this.take(state);
       } catch {
-        // Said by the badge.
+        // The badge shows it.
       }
       this.connected(false);
       await sleep(this.abort.signal.aborted ? 0 : RECONNECT_MS);
@@ -119,10 +119,10 @@ export class StashPanel {
       );
     });
     const hidden = waiting - queue.length;
-    // A shared stash tells how many wait, and not in which order.
+    // A shared stash has the number of waiters, not their order.
     const more = queue.length > 0 ? `and ${number(hidden)} more` : `${number(hidden)} waiting, on all gateways`;
     if (hidden > 0) items.push(html("li", {}, more));
-    if (items.length === 0) items.push(html("li", { class: "empty quiet" }, "Nobody waits."));
+    if (items.length === 0) items.push(html("li", { class: "empty quiet" }, "No query waits."));
     find("queue").replaceChildren(...items);
     this.queueShown = { at: performance.now() - now, queue };
     if (queue.length > 0) this.keepTime();
@@ -149,7 +149,7 @@ export class StashPanel {
     for (const event of events) this.happened.unshift(event);
     this.happened.length = Math.min(this.happened.length, EVENTS_SHOWN);
     const items = this.happened.map((event) => this.eventItem(event));
-    if (items.length === 0) items.push(html("li", { class: "quiet" }, "Nothing since this page is open."));
+    if (items.length === 0) items.push(html("li", { class: "quiet" }, "No events since this page was opened."));
     find("happened").replaceChildren(...items);
     const granted = events.filter(({ what }) => what === "granted" || what === "expired");
     if (granted.length > 0) {

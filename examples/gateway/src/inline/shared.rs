@@ -39,10 +39,10 @@ const PROMPT: Duration = Duration::from_millis(50);
 /// How much of a result is handed to the server at a time.
 const FRAME: usize = 64 << 10;
 
-const NOTE: &str = "Shared stash: the numbers are of all gateways, the events of this one only, and the order \
-                    of the queue is not known here.";
+const NOTE: &str = "Shared stash: the numbers count all gateways, the events are those of this one, and the \
+                    order of the queue is not shown.";
 const UNREACHABLE: &str =
-    "Shared stash: the engine does not answer, so these numbers are of when it last did.";
+    "Shared stash: the engine does not answer, so these are the last numbers it gave.";
 
 type Shared = SharedStash<Bytes, Arc<str>>;
 
