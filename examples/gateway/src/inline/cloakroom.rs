@@ -132,6 +132,7 @@ pub(super) fn usage(stats: &Stats) -> Usage {
         peak_bytes: stats.peak_bytes,
         max_bytes: stats.max_bytes,
         waiting: stats.waiting,
+        head_bytes: stats.head_bytes,
     }
 }
 

@@ -188,7 +188,14 @@ mod tests {
         }
 
         fn usage(&self) -> Usage {
-            Usage { entries: 1, used_bytes: 0, peak_bytes: 0, max_bytes: 0, waiting: 0 }
+            Usage {
+                entries: 1,
+                used_bytes: 0,
+                peak_bytes: 0,
+                max_bytes: 0,
+                waiting: 0,
+                head_bytes: None,
+            }
         }
 
         fn describe(&self, _: &mut Page) {}

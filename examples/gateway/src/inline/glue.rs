@@ -238,6 +238,7 @@ impl InlineStore for GlueStore {
             peak_bytes: self.shared.peak_bytes.load(Ordering::Relaxed),
             max_bytes: self.shared.max_bytes,
             waiting: self.shared.waiting.load(Ordering::Relaxed),
+            head_bytes: None,
         }
     }
 

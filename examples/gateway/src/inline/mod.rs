@@ -106,6 +106,8 @@ pub struct Usage {
     pub peak_bytes: u64,
     pub max_bytes: u64,
     pub waiting: usize,
+    /// The bytes that the head of the wait queue asks for, if the store knows.
+    pub head_bytes: Option<u64>,
 }
 
 /// A store for results, bounded in bytes, that delivers each once and to its owner only.

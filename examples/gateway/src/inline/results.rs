@@ -154,13 +154,16 @@ impl InlineResults {
         self.store.totals()
     }
 
-    /// Returns the queries that wait, the head first, `most` of them at most. `None` if queries wait
-    /// elsewhere: this gateway does not know the order.
+    /// Returns the queries that wait in this gateway, in order, `most` of them at most.
     pub fn waiters(&self, most: usize) -> Vec<Waiter> {
-        if !self.store.is_alone() {
-            return Vec::new();
-        }
-        self.waiters.last(self.store.usage().waiting, most)
+        // Others wait elsewhere, and this gateway does not know which of its own were granted just now.
+        let waiting = if self.is_alone() { self.store.usage().waiting } else { usize::MAX };
+        self.waiters.last(waiting, most)
+    }
+
+    /// Returns whether all waiters wait in this gateway.
+    pub fn is_alone(&self) -> bool {
+        self.store.is_alone()
     }
 
     /// Returns the events of the store from now on, if it has events.

@@ -39,8 +39,8 @@ const PROMPT: Duration = Duration::from_millis(50);
 /// How much of a result is handed to the server at a time.
 const FRAME: usize = 64 << 10;
 
-const NOTE: &str = "Shared stash: the numbers count all gateways, the events are those of this one, and the \
-                    order of the queue is not shown.";
+const NOTE: &str = "Shared stash: the numbers count all gateways, the events and the listed queries are those \
+                    of this one.";
 const UNREACHABLE: &str =
     "Shared stash: the engine does not answer, so these are the last numbers it gave.";
 

@@ -35,8 +35,11 @@ struct Snapshot {
     peak_bytes: u64,
     entries: usize,
     waiting: usize,
-    /// The first of those that wait, the head first.
+    head_bytes: Option<u64>,
+    /// The first of those that wait in this gateway, in order.
     queue: Vec<Waiting>,
+    /// Whether queries wait in other gateways, too: then the first here need not be the head.
+    shared: bool,
     totals: Option<Totals>,
     /// A note about numbers that cannot be read now.
     note: Option<&'static str>,
@@ -155,7 +158,9 @@ impl Viewer {
             peak_bytes: usage.peak_bytes,
             entries: usage.entries,
             waiting: usage.waiting,
+            head_bytes: usage.head_bytes,
             queue: queue.collect(),
+            shared: !inline.is_alone(),
             totals: inline.totals(),
             note: inline.note(),
             closing: self.app.is_closing(),
