@@ -69,16 +69,16 @@ fn b18_errors_convert_into_a_response() {
         assert_eq!(*response.body(), refusal.reason().to_string());
         assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
     }
-    fn put(stash: &Stash<Vec<u8>, u8>) -> Result<(), Response<String>> {
+    async fn put(stash: &Stash<Vec<u8>, u8>) -> Result<(), Response<String>> {
         let _ = stash.try_put(ALICE, payload(101))?;
         Ok(())
     }
-    fn reserve(stash: &Stash<Vec<u8>, u8>) -> Result<(), Response<String>> {
+    async fn reserve(stash: &Stash<Vec<u8>, u8>) -> Result<(), Response<String>> {
         let _ = stash.try_reserve(10)?.put(ALICE, payload(11))?;
         Ok(())
     }
     let (stash, _) = stash_with(|builder| builder.max_bytes_per_owner(50));
-    for refused in [put(&stash), reserve(&stash)] {
+    for refused in [block_on(put(&stash)), block_on(reserve(&stash))] {
         assert_eq!(refused.unwrap_err().status(), StatusCode::PAYLOAD_TOO_LARGE);
     }
     assert_eq!(stash.used_bytes(), 0, "the reservation was dropped");
