@@ -98,6 +98,31 @@ impl Refusal {
             | Refusal::QueueFull => 503,
         }
     }
+
+    /// Suggests a status code for a gRPC response, as a number: tonic's `Code::from` takes it.
+    ///
+    /// It is `OUT_OF_RANGE` (11) for a request that is too large, `RESOURCE_EXHAUSTED` (8) for an owner that holds
+    /// too much, and `UNAVAILABLE` (14) for everything else, which clients may retry.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// # use cloakroom::Refusal;
+    /// assert_eq!(Refusal::TooLarge.grpc_code(), 11);
+    /// assert_eq!(Refusal::QueueFull.grpc_code(), 14);
+    /// ```
+    #[must_use]
+    pub const fn grpc_code(self) -> i32 {
+        match self {
+            Refusal::TooLarge => 11,
+            Refusal::OwnerFull => 8,
+            Refusal::Full
+            | Refusal::TimedOut
+            | Refusal::Cancelled
+            | Refusal::Closed
+            | Refusal::QueueFull => 14,
+        }
+    }
 }
 
 impl fmt::Display for Refusal {
@@ -194,6 +219,17 @@ impl AcquireError {
             return Refusal::TooLarge.http_status();
         }
         self.reason.http_status()
+    }
+
+    /// Suggests a status code for a gRPC response.
+    ///
+    /// It is [`Refusal::grpc_code`], but `OUT_OF_RANGE` for a request that is larger than what one owner may hold.
+    #[must_use]
+    pub fn grpc_code(&self) -> i32 {
+        if self.is_too_large() {
+            return Refusal::TooLarge.grpc_code();
+        }
+        self.reason.grpc_code()
     }
 
     fn is_too_large(&self) -> bool {

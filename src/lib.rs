@@ -53,3 +53,8 @@ pub use stash::{
     Reservation, ReservationError, Reserve, Stash, Stats, Unsent,
 };
 pub use ticket::{ParseTicketError, Ticket};
+
+/// The examples of the guide, as doctests.
+#[cfg(doctest)]
+#[doc = include_str!("../docs/guide.md")]
+pub struct Guide;

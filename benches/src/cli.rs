@@ -11,7 +11,7 @@ usage: benches run [--only T1,T5] [--quick]    measures, and stores what it find
        benches page                            writes docs/benchmarks.md and its plots from that
        benches flames                          profiles, and writes flame graphs into docs/flames";
 
-/// Does what the arguments say.
+/// Runs the command.
 pub fn cli(arguments: impl Iterator<Item = String>) -> ExitCode {
     let arguments: Vec<String> = arguments.collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();

@@ -1,12 +1,12 @@
-//! Threads that live as long as a comparison does, so that starting them is not measured. Each has a core of
-//! its own, if there are enough: two that the system puts on the same core for a moment do not meet.
+//! Threads that live as long as a comparison, so that starting them is not measured. Each has a core of its
+//! own, if there are enough: two threads on the same core do not contend.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-/// Is told the number of the thread.
+/// Receives the number of the thread.
 pub(crate) type Job = Arc<dyn Fn(usize) -> Duration + Send + Sync>;
 
 pub(crate) struct Crew {
@@ -44,7 +44,7 @@ impl Crew {
         Self { to, from, threads }
     }
 
-    /// All threads do the job together. The mean of what they measured.
+    /// Runs the job on all threads together. Returns the mean of their measurements.
     pub(crate) fn run(&self, job: &Job) -> Duration {
         for to in &self.to {
             to.send(Arc::clone(job)).expect("the thread waits");

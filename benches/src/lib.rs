@@ -1,5 +1,5 @@
-//! cloakroom side by side with what else one could use. Every number is measured with its peers in one
-//! run and read as a ratio: see `rounds.rs`.
+//! Compares cloakroom with its alternatives. Every number is measured with its peers in one run and read as a
+//! ratio: see `rounds.rs`.
 
 mod cli;
 mod crew;
@@ -16,8 +16,8 @@ use std::time::Duration;
 
 pub use self::cli::cli;
 
-/// Hands every comparison of times to criterion, or to whatever else runs so many operations and takes
-/// the time: target and title, name of the candidate, and how to run it.
+/// Passes every comparison of times to criterion, or to another runner of so many operations that takes the
+/// time: target and title, name of the candidate, and how to run it.
 pub fn for_each_timed(mut visit: impl FnMut(&str, &str, &mut dyn FnMut(u64) -> Duration)) {
     for timed in targets::timed() {
         let group = format!("{}: {}", timed.target, timed.title);

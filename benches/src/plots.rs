@@ -1,5 +1,5 @@
 //! Two kinds of plots, as SVG: dots and lines. Times are on logarithmic axes, so that equal ratios look
-//! equal; hence dots and not bars, which would say something by their length.
+//! equal. Hence dots and not bars, whose lengths would mislead.
 
 use std::fmt::Write;
 
@@ -22,9 +22,9 @@ pub(crate) struct Series {
 }
 
 const WIDTH: f64 = 760.0;
-/// Room for names on the left of dots.
+/// Space for names on the left of dots.
 const NAMES: f64 = 170.0;
-/// Room for a number after the last dot, and for names on the right of lines.
+/// Space for a number after the last dot, and for names on the right of lines.
 const RIGHT: f64 = 150.0;
 const TOP: f64 = 44.0;
 const ROW: f64 = 26.0;
@@ -195,7 +195,7 @@ impl Lines<'_> {
                 ));
             }
             if let Some((x, y)) = at.last() {
-                // From the top down, so that no two names are on each other.
+                // From the top down, so that no two names overlap.
                 lowest_name = (y + 4.0).max(lowest_name + 14.0);
                 svg.text(x + 10.0, lowest_name, "start", &escape(&series.name));
             }

@@ -1,5 +1,5 @@
-//! What a run leaves behind: a file of JSON per target, under `target/benchmarks`, with where and when it
-//! was measured.
+//! The files of a run: one of JSON per target, under `target/benchmarks`, with the place and the time of the
+//! measurement.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -53,7 +53,7 @@ pub(crate) struct Latency {
     pub(crate) kind: String,
     pub(crate) round: usize,
     pub(crate) count: u64,
-    /// Of these, not over when the round was: they count as long as they had lasted.
+    /// Of these, operations that had not ended with the round. They count with the time that they had lasted.
     pub(crate) unfinished: u64,
     pub(crate) seconds: f64,
     pub(crate) p50: u64,
@@ -62,13 +62,13 @@ pub(crate) struct Latency {
     pub(crate) max: u64,
 }
 
-/// A number that is not a time.
+/// A figure that is not a time.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Figure {
     pub(crate) what: String,
     pub(crate) peer: String,
     pub(crate) value: f64,
-    /// What it is made of, the most first.
+    /// Its parts, the largest first.
     pub(crate) parts: Vec<(String, f64)>,
 }
 
@@ -90,7 +90,7 @@ impl Data {
         matching.map(|figure| figure.value).collect()
     }
 
-    /// What `read` reads from the latencies of a scenario, peer and kind, over the rounds.
+    /// The figures that `read` computes from the latencies of a scenario, peer and kind, over the rounds.
     pub(crate) fn latency(
         &self,
         [scenario, peer, kind]: [&str; 3],
@@ -103,7 +103,7 @@ impl Data {
 }
 
 impl Group {
-    /// The numbers that candidates are compared at; none if that is not what is compared.
+    /// The amounts at which candidates are compared. Empty if there is only one.
     pub(crate) fn xs(&self) -> Vec<u64> {
         let mut xs: Vec<u64> = self.timings.iter().filter_map(|timing| timing.x).collect();
         xs.sort_unstable();
@@ -132,7 +132,7 @@ impl Group {
     }
 }
 
-/// A histogram of nanoseconds, to two digits and up to ten minutes; what is more counts as that.
+/// A histogram of nanoseconds, to two digits and up to ten minutes. Longer ones count as ten minutes.
 pub(crate) fn histogram() -> Histogram<u64> {
     Histogram::new_with_max(600_000_000_000, 2).expect("good bounds")
 }

@@ -1,27 +1,27 @@
-//! Candidates in turns: on a shared machine times of different minutes do not compare, ratios within a
+//! Runs candidates in turns. On a shared machine, times of different minutes do not compare; ratios within a
 //! round do.
 //!
-//! Each round runs every candidate once, for about as long as every other; each round starts with another
-//! of them. A ratio is taken within each round, then the median and the quartiles of the ratios. Rounds are
-//! many and short, so that most of them are over before anything else wants the core.
+//! Each round runs every candidate once, for about as long as every other, and starts with another one. A
+//! ratio is taken within each round, then the median and the quartiles of the ratios. Rounds are many and
+//! short, so that most of them end before another program needs the core.
 
 use std::thread;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Does so many operations and says how long they took.
+/// Runs this many operations and returns how long they took.
 type Run = Box<dyn FnMut(u64) -> Duration>;
 
-/// One thing to measure.
+/// A candidate.
 pub(crate) struct Candidate {
     pub(crate) name: String,
-    /// How much was there, where that is what is compared.
+    /// How much was held, where candidates are compared at several amounts.
     pub(crate) x: Option<u64>,
     state: State,
 }
 
-/// What is to be there first may be much, so it is made when it is needed.
+/// The entries that a round begins with can be many, so they are made when they are needed.
 enum State {
     Unmade(Option<Box<dyn FnOnce() -> Run>>),
     Made(Run),
@@ -56,13 +56,13 @@ impl Candidate {
     }
 }
 
-/// How long to measure.
+/// The lengths of a measurement.
 #[derive(Clone, Copy)]
 pub(crate) struct Effort {
     pub(crate) rounds: usize,
     /// For each candidate in each round.
     pub(crate) batch: Duration,
-    /// A short run, to see that everything works.
+    /// A short run, to check that everything works.
     pub(crate) quick: bool,
 }
 
@@ -73,7 +73,7 @@ impl Effort {
         Self { rounds: 15, batch: Duration::from_millis(1), quick: true };
 }
 
-/// A median, and how far the middle half is from it.
+/// A median, and how far the quartiles are from it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) q1: f64,
@@ -89,7 +89,7 @@ impl Spread {
     }
 }
 
-/// What was measured of one candidate, in nanoseconds per operation.
+/// The results of one candidate, in nanoseconds per operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Timing {
     pub(crate) name: String,
@@ -103,7 +103,7 @@ impl Timing {
         Spread::of(self.rounds.clone())
     }
 
-    /// How many times what the base takes.
+    /// The ratio to the base.
     pub(crate) fn ratio(&self, base: &Timing) -> Spread {
         Spread::of(self.rounds.iter().zip(&base.rounds).map(|(own, base)| own / base).collect())
     }
@@ -118,9 +118,9 @@ pub(crate) fn compare(effort: Effort, candidates: &mut [Candidate]) -> Vec<Timin
     for round in 0..effort.rounds {
         for step in 0..candidates.len() {
             let turn = (round + step) % candidates.len();
-            // A thread that has just slept is not the next one to be interrupted.
+            // A thread that has just slept is not interrupted next.
             thread::sleep(effort.batch / 4);
-            // Not counted: brings back to the caches what the others have driven out.
+            // Not counted: refills the caches that the other candidates have evicted.
             candidates[turn].run(operations[turn] / 8 + 1);
             let took = candidates[turn].run(operations[turn]);
             timings[turn].rounds.push(took.as_nanos() as f64 / operations[turn] as f64);
@@ -129,11 +129,11 @@ pub(crate) fn compare(effort: Effort, candidates: &mut [Candidate]) -> Vec<Timin
     timings
 }
 
-/// How many operations fill a batch. Warms up, too.
+/// Finds how many operations fill a batch. Warms up, too.
 fn calibrate(effort: Effort, candidate: &mut Candidate) -> u64 {
     let mut operations = 64;
     loop {
-        // The shortest: others that want the core make it longer.
+        // The shortest: other programs can only make it longer.
         let tries = (0..5).map(|_| candidate.run(operations));
         let took = tries.min().unwrap_or_default();
         if took * 4 >= effort.batch {

@@ -1,20 +1,20 @@
-//! What a budget is compared with: semaphores that grant in order.
+//! The peers of a budget: semaphores that grant in order.
 
 use std::future::Future;
 use std::hint::black_box;
 
 use cloakroom::{Acquire, AcquireError, Budget, Permit};
 
-/// A semaphore that counts bytes, or what it can.
+/// A semaphore that counts bytes, or units if it cannot.
 pub(crate) trait Semaphore: Send + Sync + Sized + 'static {
     const NAME: &'static str;
-    /// What the future gives: a permit, given back by dropping it, perhaps in a `Result`.
+    /// The output of the future: a permit, released by dropping it, perhaps in a `Result`.
     type Granted<'a>;
 
     fn new(bytes: u64) -> Self;
 
-    /// Takes without waiting, and gives back. Here, so that nothing is converted that a user would not
-    /// convert.
+    /// Acquires without waiting, and releases. Part of the trait, so that nothing is converted that a user
+    /// would not convert.
     fn acquire_release(&self, bytes: u64);
 
     fn acquire(&self, bytes: u64) -> impl Future<Output = Self::Granted<'_>> + Send;
@@ -80,11 +80,11 @@ impl Semaphore for FuturesIntrusive {
     }
 }
 
-/// Has permits of one size only, so here a permit stands for [`UNIT`] bytes, and every request is for
+/// It has permits of one size only, so here a permit stands for [`UNIT`] bytes, and every request is for
 /// that. It lets late requests pass waiting ones.
 pub(crate) struct AsyncLock(async_lock::Semaphore);
 
-/// What the benchmarks of semaphores ask for.
+/// The requests of the benchmarks of semaphores.
 pub(crate) const UNIT: u64 = 1024;
 
 impl Semaphore for AsyncLock {

@@ -1,5 +1,7 @@
 //! Connects to other crates' traits, each behind the feature with that crate's name.
 
+#[cfg(feature = "http")]
+mod http;
 #[cfg(feature = "http-body")]
 mod http_body;
 #[cfg(feature = "serde")]

@@ -48,6 +48,20 @@ impl MetricsObserver {
     }
 
     /// Creates an observer whose metrics have the label `stash` with this value.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use cloakroom::{MetricsObserver, Stash};
+    ///
+    /// let stash = |name| {
+    ///     let builder = Stash::<Vec<u8>, u64>::builder().max_bytes(64 << 20);
+    ///     builder.observer(MetricsObserver::named(name)).build()
+    /// };
+    /// let (results, uploads) = (stash("results")?, stash("uploads")?);
+    /// # drop((results, uploads));
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
     pub fn named(stash: impl Into<SharedString>) -> Self {
         Self { name: Some(stash.into()) }
     }

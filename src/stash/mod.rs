@@ -18,6 +18,7 @@ mod reader;
 mod reaper;
 mod reserve;
 mod shared;
+mod shutdown;
 mod stats;
 mod unsent;
 

@@ -145,6 +145,21 @@ impl<P, O: Eq + Hash> Stash<P, O> {
     /// # Fairness
     ///
     /// As [`put`](Self::put): in the same wait queue.
+    ///
+    /// # Examples
+    ///
+    /// Granted when the entry that is in its way expires, without a reaper:
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::Stash;
+    /// let ttl = Duration::from_millis(20);
+    /// let stash: Stash<Vec<u8>, ()> = Stash::builder().max_bytes(1_000).ttl(ttl).build()?;
+    /// let forgotten = stash.try_put((), vec![7; 800]).unwrap();
+    /// assert!(stash.put_timeout((), vec![7; 800], Duration::from_secs(10)).is_ok());
+    /// assert!(stash.take(&forgotten, &()).is_none());
+    /// # Ok::<(), cloakroom::ConfigError>(())
+    /// ```
     #[cfg(not(target_family = "wasm"))]
     pub fn put_timeout(
         &self,
@@ -227,6 +242,24 @@ impl<'a, P, O, U> Put<'a, P, O, U> {
     /// poll refuses without joining the queue, unless the payload fits immediately. Expired entries are
     /// removed before the put is refused, so they are never the reason. Can be called more than once, and
     /// together with [`timeout`](Self::timeout): the first bound to complete ends the wait.
+    ///
+    /// # Examples
+    ///
+    /// A wait with two bounds, and the payload back:
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use cloakroom::Refusal;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// # let stash = cloakroom::Stash::<Vec<u8>, ()>::builder().max_bytes(1_000).build().unwrap();
+    /// # let _all = stash.try_reserve(900).unwrap();
+    /// # let client_gone = std::future::pending::<()>();
+    /// let patience = tokio::time::sleep(Duration::from_millis(10));
+    /// let refused = stash.put((), vec![7; 500]).until(client_gone).timeout(patience).await.unwrap_err();
+    /// assert_eq!(refused.reason(), Refusal::TimedOut); // `Cancelled` if the client had gone
+    /// assert_eq!(refused.into_payload().len(), 500);
+    /// # }
+    /// ```
     pub fn until<F: Future>(self, until: F) -> Put<'a, P, O, Until<U, F>> {
         Put { admit: self.admit.until(until), entry: self.entry, options: self.options }
     }

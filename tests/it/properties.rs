@@ -111,17 +111,11 @@ fn ttl() -> impl Strategy<Value = Option<u64>> {
 }
 
 fn how() -> impl Strategy<Value = How> {
-    prop_oneof![5 => Just(How::Try), 1 => Just(How::TimeoutZero), 8 => Just(How::Future)]
+    prop_oneof![5 => Just(How::Try), 1 => Just(How::TimeoutZero), 6 => Just(How::Future), 2 => Just(How::Owned)]
 }
 
 fn end() -> impl Strategy<Value = End> {
-    prop_oneof![
-        Just(End::PutBack),
-        Just(End::Drop),
-        Just(End::DropFinish),
-        Just(End::IntoInner),
-        Just(End::IntoBytes),
-    ]
+    proptest::sample::select(&End::ALL)
 }
 
 fn stash_step() -> impl Strategy<Value = StashStep> {

@@ -32,25 +32,56 @@ fn refusals() -> Vec<AcquireError> {
 fn b18_whether_to_try_again_and_which_status() {
     let seen: Vec<_> = refusals()
         .iter()
-        .map(|refusal| (refusal.reason(), refusal.is_transient(), refusal.http_status()))
+        .map(|refusal| {
+            let statuses = (refusal.http_status(), refusal.grpc_code());
+            (refusal.reason(), refusal.is_transient(), statuses.0, statuses.1)
+        })
         .collect();
     assert_eq!(
         seen,
         [
-            (Refusal::TooLarge, false, 413),
-            (Refusal::OwnerFull, false, 413),
-            (Refusal::OwnerFull, true, 429),
-            (Refusal::Full, true, 503),
-            (Refusal::TimedOut, true, 503),
-            (Refusal::Cancelled, true, 503),
-            (Refusal::QueueFull, true, 503),
-            (Refusal::Closed, false, 503),
+            (Refusal::TooLarge, false, 413, 11),
+            (Refusal::OwnerFull, false, 413, 11),
+            (Refusal::OwnerFull, true, 429, 8),
+            (Refusal::Full, true, 503, 14),
+            (Refusal::TimedOut, true, 503, 14),
+            (Refusal::Cancelled, true, 503, 14),
+            (Refusal::QueueFull, true, 503, 14),
+            (Refusal::Closed, false, 503, 14),
         ]
     );
     for refusal in refusals() {
         let (reason, never) = (refusal.reason(), refusal.requested() > refusal.limit());
         assert!(refusal.is_transient() == (reason.is_transient() && !never), "{refusal}");
     }
+}
+
+/// Each refusal as a response: the status, and the reason without the server's numbers.
+#[cfg(feature = "http")]
+#[test]
+fn b18_errors_convert_into_a_response() {
+    use http::{Response, StatusCode};
+
+    for refusal in refusals() {
+        let response = Response::<String>::from(refusal);
+        assert_eq!(response.status().as_u16(), refusal.http_status());
+        assert_eq!(StatusCode::from(refusal), response.status());
+        assert_eq!(*response.body(), refusal.reason().to_string());
+        assert_eq!(response.headers()["content-type"], "text/plain; charset=utf-8");
+    }
+    async fn put(stash: &Stash<Vec<u8>, u8>) -> Result<(), Response<String>> {
+        let _ = stash.try_put(ALICE, payload(101))?;
+        Ok(())
+    }
+    async fn reserve(stash: &Stash<Vec<u8>, u8>) -> Result<(), Response<String>> {
+        let _ = stash.try_reserve(10)?.put(ALICE, payload(11))?;
+        Ok(())
+    }
+    let (stash, _) = stash_with(|builder| builder.max_bytes_per_owner(50));
+    for refused in [block_on(put(&stash)), block_on(reserve(&stash))] {
+        assert_eq!(refused.unwrap_err().status(), StatusCode::PAYLOAD_TOO_LARGE);
+    }
+    assert_eq!(stash.used_bytes(), 0, "the reservation was dropped");
 }
 
 #[test]

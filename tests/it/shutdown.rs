@@ -97,6 +97,65 @@ on_every_executor! {
 }
 
 on_every_executor! {
+    fn b9_shut_down_ends_when_the_last_result_is_fetched(executor) {
+        let (stash, _) = test_stash();
+        let ticket = put(&stash, 60);
+        let handle = stash.clone();
+        let lost = executor.start(async move { handle.shut_down(std::future::pending::<()>()).await });
+        assert!(lost.is_pending() && stash.is_closed());
+        assert_eq!(stash.try_put(ALICE, payload(1)).unwrap_err().reason(), Refusal::Closed);
+        let claim = stash.claim(&ticket, &ALICE).unwrap();
+        assert!(lost.is_pending(), "it is not delivered yet");
+        drop(claim.into_inner());
+        assert_eq!(lost.output(), 0);
+    }
+}
+
+on_every_executor! {
+    fn b9_shut_down_clears_when_patience_ends(executor) {
+        let (stash, clock) = test_stash();
+        let tickets = [put(&stash, 60), put(&stash, 30)];
+        let claim = stash.claim(&tickets[1], &ALICE).unwrap();
+        let (handle, patience) = (stash.clone(), clock.sleep(TTL / 2));
+        let lost = executor.start(async move { handle.shut_down(patience).await });
+        assert!(lost.is_pending());
+        clock.advance(TTL / 2);
+        assert_eq!(lost.output(), 1, "a claim can still be delivered");
+        assert_eq!((take(&stash, tickets[0]), claim.into_inner()), (None, payload(30)));
+        assert_eq!(state(&stash), (0, 0, 0));
+    }
+}
+
+#[test]
+fn b9_shut_down_does_nothing_until_it_is_polled() {
+    let (stash, _) = test_stash();
+    fill(&stash, 60);
+    let mut dropped = Box::pin(stash.shut_down(std::future::pending::<()>()));
+    assert!(!stash.is_closed());
+    assert!(poll_once(&mut dropped).is_pending() && stash.is_closed());
+    drop(dropped);
+    assert_eq!(stash.len(), 1, "what is there stays");
+    assert_eq!(ready(&mut Box::pin(stash.shut_down(at_once(())))), 1);
+}
+
+#[test]
+fn b9_shut_down_on_a_thread() {
+    let (stash, _) = test_stash();
+    let ticket = put(&stash, 60);
+    thread::scope(|scope| {
+        let lost = scope.spawn(|| stash.shut_down_timeout(Duration::from_secs(20)));
+        while !stash.is_closed() {
+            thread::yield_now();
+        }
+        assert!(take(&stash, ticket).is_some());
+        assert_eq!(lost.join().unwrap(), 0);
+    });
+    let (stash, _) = test_stash();
+    fill(&stash, 60);
+    assert_eq!((stash.shut_down_timeout(Duration::ZERO), stash.len()), (1, 0));
+}
+
+on_every_executor! {
     /// More than are woken in one hold of the lock.
     fn b9_all_tasks_that_wait_for_drained_are_woken(executor) {
         let (stash, _) = test_stash();

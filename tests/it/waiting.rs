@@ -61,7 +61,7 @@ fn w2_a_blocking_drain_ends_when_the_last_entry_expires() {
 }
 
 #[test]
-fn w2_a_blocking_wait_behind_another_waiter_serves_it_too() {
+fn b22_a_blocking_wait_behind_another_waiter_serves_it_too() {
     let granted = blocked(|stash| {
         let mut ahead = Box::pin(stash.put(ALICE, payload(60)));
         queue(&mut ahead);
@@ -188,7 +188,7 @@ fn w2_an_asynchronous_wait_is_granted_though_its_bound_completes_first() {
 }
 
 #[test]
-fn w2_an_asynchronous_wait_behind_the_head_is_granted_too() {
+fn b22_an_asynchronous_wait_behind_the_head_is_granted_too() {
     let (stash, clock) = test_stash();
     fill(&stash, 100);
     let mut head = Box::pin(stash.put(ALICE, payload(60)));

@@ -121,10 +121,8 @@ fn ttl(bytes: &mut &[u8]) -> Option<Option<u64>> {
 }
 
 fn how(bytes: &mut &[u8]) -> Option<How> {
-    number(bytes, 2).map(|how| [How::Try, How::TimeoutZero, How::Future][how as usize])
+    number(bytes, 3).map(|how| How::ALL[how as usize])
 }
-
-const ENDS: [End; 5] = [End::PutBack, End::Drop, End::DropFinish, End::IntoInner, End::IntoBytes];
 
 fn flag(bytes: &mut &[u8]) -> Option<bool> {
     byte(bytes).map(|byte| byte % 2 == 1)
@@ -198,7 +196,7 @@ fn stash_step(b: &mut &[u8]) -> Option<StashStep> {
         12 => Take(index(b)?, owner(b)?),
         13 => TakeForged(bits(b)?, owner(b)?),
         14 => Claim(index(b)?, owner(b)?),
-        15 => EndClaim(index(b)?, ENDS[number(b, 4)? as usize]),
+        15 => EndClaim(index(b)?, End::ALL[number(b, 7)? as usize]),
         16 => CloneBytes(index(b)?),
         17 => DropBytes(index(b)?),
         18 => Gc,

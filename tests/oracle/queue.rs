@@ -29,6 +29,8 @@ pub(super) struct ModelWaiter {
     pub(super) need: u64,
     pub(super) state: State,
     pub(super) fired: bool,
+    /// Whether the future that ends the wait is its timeout.
+    pub(super) timed: bool,
     edition: usize,
 }
 
@@ -160,7 +162,13 @@ impl ModelBudget {
     }
 
     pub(super) fn new_waiter(&mut self, need: u64) {
-        self.waiters.push(ModelWaiter { need, state: State::Fresh, fired: false, edition: 0 });
+        self.waiters.push(ModelWaiter {
+            need,
+            state: State::Fresh,
+            fired: false,
+            timed: false,
+            edition: 0,
+        });
     }
 
     pub(super) fn pick(&self, index: Index) -> Option<usize> {
@@ -174,10 +182,11 @@ impl ModelBudget {
 
     /// A poll of a waiter that is not gone. `None`: pending.
     pub(super) fn poll(&mut self, waiter: usize, new_waker: bool) -> Option<Result<Tier, Refusal>> {
-        let ModelWaiter { need, state, fired, edition } = self.waiters[waiter];
+        let ModelWaiter { need, state, fired, timed, edition } = self.waiters[waiter];
+        let given_up = if timed { Refusal::TimedOut } else { Refusal::Cancelled };
         let outcome = match state {
             State::Fresh => match self.try_charge(need) {
-                Err(Refusal::Full) if fired => Some(Err(Refusal::Cancelled)),
+                Err(Refusal::Full) if fired => Some(Err(given_up)),
                 Err(Refusal::Full) if self.line_is_full_for(need) => Some(Err(Refusal::QueueFull)),
                 Err(Refusal::Full) => {
                     self.queue.push_back(waiter);
@@ -188,7 +197,7 @@ impl ModelBudget {
             },
             State::InLine if fired => {
                 self.leave(waiter);
-                Some(Err(Refusal::Cancelled))
+                Some(Err(given_up))
             }
             State::InLine => None,
             // The grant wins, even if `until` has fired too.

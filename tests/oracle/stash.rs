@@ -1,6 +1,7 @@
 //! A stash, with everything that it can do, against the model of it.
 
 use std::future::Future;
+use std::io::Read;
 use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -240,6 +241,17 @@ impl<'a> Run<'a> {
         self.waiters.push(Some(Waiter::new(make)));
     }
 
+    /// Enqueues a request whose wait ends as timed out.
+    fn enqueue_timed(
+        &mut self,
+        request: Request,
+        charge: u64,
+        make: impl FnOnce(Fired) -> Pin<Box<dyn Future<Output = Ended<'a>> + 'a>>,
+    ) {
+        self.enqueue(request, charge, make);
+        self.model.budget.waiters.last_mut().expect("enqueued").timed = true;
+    }
+
     fn put(
         &mut self,
         how: How,
@@ -257,6 +269,13 @@ impl<'a> Run<'a> {
             How::Future => {
                 self.enqueue(request, charge, |fired| {
                     let put = stash.put_with(owner, payload, options).until(fired);
+                    Box::pin(async { Ended::Put(put.await) })
+                });
+                return Ok(());
+            }
+            How::Owned => {
+                self.enqueue_timed(request, charge, |fired| {
+                    let put = stash.put_owned_with(owner, payload, options).timeout(fired);
                     Box::pin(async { Ended::Put(put.await) })
                 });
                 return Ok(());
@@ -286,6 +305,17 @@ impl<'a> Run<'a> {
                 });
                 return Ok(());
             }
+            (How::Owned, owner) => {
+                self.enqueue_timed(request, charge, |fired| {
+                    let reserve = match owner {
+                        None => stash.reserve_owned(size),
+                        Some(owner) => stash.reserve_owned_for(owner, size),
+                    };
+                    let reserve = reserve.timeout(fired);
+                    Box::pin(async { Ended::Reserved(reserve.await) })
+                });
+                return Ok(());
+            }
         };
         let expected = self.model.admit(request, charge);
         self.ended(request, charge, expected, Ended::Reserved(actual))
@@ -299,6 +329,13 @@ impl<'a> Run<'a> {
             How::Future => {
                 self.enqueue(Request::Permit, bytes, |fired| {
                     let acquire = budget.acquire(bytes).until(fired);
+                    Box::pin(async { Ended::Acquired(acquire.await) })
+                });
+                return Ok(());
+            }
+            How::Owned => {
+                self.enqueue_timed(Request::Permit, bytes, |fired| {
+                    let acquire = budget.acquire_owned(bytes).timeout(fired);
                     Box::pin(async { Ended::Acquired(acquire.await) })
                 });
                 return Ok(());
@@ -437,6 +474,26 @@ impl<'a> Run<'a> {
             }
             End::IntoInner => agree!(claim.into_inner().0, self.model.finish(ticket)),
             End::IntoBytes => self.bytes.push((claim.into_bytes(), ticket)),
+            End::PutBackLater => {
+                let later = PutOptions::new().ttl(ticks(2 * TTL_TICKS));
+                self.model.renew(ticket, 2 * TTL_TICKS);
+                agree!(claim.put_back_with(later), self.model.put_back(ticket));
+            }
+            End::Read => {
+                let size = claim.1.size as u64;
+                agree!(
+                    std::io::copy(&mut claim.into_reader(), &mut std::io::sink()).ok(),
+                    Some(size)
+                );
+                self.model.finish(ticket);
+            }
+            End::ReadInPart => {
+                let most = claim.1.size.saturating_sub(1);
+                let mut reader = claim.into_reader();
+                agree!(reader.read_exact(&mut vec![0; most]).is_ok(), true);
+                drop(reader);
+                self.model.put_back(ticket);
+            }
         }
         Ok(())
     }

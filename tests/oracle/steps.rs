@@ -36,6 +36,12 @@ pub enum How {
     Try,
     TimeoutZero,
     Future,
+    /// A future that owns its stash, and ends as timed out instead of cancelled.
+    Owned,
+}
+
+impl How {
+    pub const ALL: [How; 4] = [How::Try, How::TimeoutZero, How::Future, How::Owned];
 }
 
 /// How a claim ends.
@@ -46,6 +52,25 @@ pub enum End {
     DropFinish,
     IntoInner,
     IntoBytes,
+    /// Put back with twice the time to live.
+    PutBackLater,
+    /// Read to its end.
+    Read,
+    /// Read, but for the last byte.
+    ReadInPart,
+}
+
+impl End {
+    pub const ALL: [End; 8] = [
+        End::PutBack,
+        End::Drop,
+        End::DropFinish,
+        End::IntoInner,
+        End::IntoBytes,
+        End::PutBackLater,
+        End::Read,
+        End::ReadInPart,
+    ];
 }
 
 #[derive(Clone, Debug, PartialEq)]

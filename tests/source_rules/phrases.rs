@@ -1,7 +1,7 @@
 //! Phrases that cost a reader more than they say. CONTRIBUTING.md has the rules that they break.
 //!
-//! Searched in all of the documents, in the comments and strings of `src` and `redis/src`, in the comments of the
-//! tests, and in the first lines of the seeded faults.
+//! Searched in all of the documents, in the comments and strings of `src`, of `redis/src`, of the examples and of the
+//! benchmarks, in the comments of the tests, in the gateway's page, and in the first lines of the seeded faults.
 //! Words are compared without case, over the ends of lines, and never over the end of a sentence.
 
 use crate::files::{files, name, read, root, split_comment};
@@ -120,12 +120,13 @@ fn searched() -> Vec<(String, Vec<String>)> {
         "CONTRIBUTING.md",
         "benches/why.md",
         "examples/gateway/README.md",
+        "examples/recipes/README.md",
         "redis/README.md",
     ];
     let mut texts: Vec<_> =
         pages.iter().map(|name| ((*name).to_owned(), read(&root().join(name)))).collect();
     texts.extend(files("docs", &["md"]).iter().map(|path| (name(path), read(path))));
-    for folder in ["src", "redis/src"] {
+    for folder in ["src", "redis/src", "examples", "benches"] {
         texts.extend(
             files(folder, &["rs"]).iter().map(|path| (name(path), prose(&read(path), true))),
         );
@@ -141,6 +142,12 @@ fn searched() -> Vec<(String, Vec<String>)> {
             files(folder, &["rs"]).iter().map(|path| (name(path), prose(&read(path), false))),
         );
     }
+    // Comments, strings and code: none of it has a reason to have such a phrase.
+    texts.extend(
+        files("examples/gateway/page", &["js", "html", "css"])
+            .iter()
+            .map(|path| (name(path), read(path))),
+    );
     // What a fault is, not the code that it changes.
     texts.extend(files("loom-tests/faults", &["patch"]).iter().map(|path| {
         let patch = read(path);

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::line;
 use crate::results::root;
 
-/// What of the file is shown, and how.
+/// The figures of the file that are shown, and their formats.
 const FIGURES: [(&str, &str); 6] = [
     ("throughput", "results each second"),
     ("p50_ms", "latency p50, ms"),

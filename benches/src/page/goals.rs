@@ -1,4 +1,4 @@
-//! The targets: the goal, what was measured, and whether the goal was met; and where peers are ahead.
+//! The targets: goal, measured figure, and whether it was met; and where peers are ahead.
 
 use super::{All, line};
 use crate::results::{Data, Group, Results};

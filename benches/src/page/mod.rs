@@ -1,4 +1,4 @@
-//! The page about what was measured, `docs/benchmarks.md`, written from the stored results.
+//! The page of results, `docs/benchmarks.md`, written from the stored results.
 
 mod derived;
 mod gateway;

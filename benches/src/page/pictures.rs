@@ -1,4 +1,4 @@
-//! Which plots there are, and what is in them.
+//! The plots and their contents.
 
 use std::path::Path;
 use std::{fs, io};

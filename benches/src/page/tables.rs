@@ -1,4 +1,4 @@
-//! All that was measured, as tables.
+//! All results, as tables.
 
 use super::goals::{rank, shown};
 use super::{All, line};
@@ -6,7 +6,7 @@ use crate::results::{Data, Figure, Group, Results};
 use crate::rounds::Spread;
 use crate::targets::scaling::WRITES;
 
-/// What the page opens with: a target, its plot, a heading, and what the comparison is about.
+/// The start of the page: a target, its plot, a heading, and the subject of the comparison.
 const COMPARISONS: [[&str; 4]; 4] = [
     [
         "S2",
@@ -44,7 +44,7 @@ pub(super) fn opening(page: &mut String, all: &All) {
     }
 }
 
-/// Everything that the page does not open with.
+/// All tables that are not at the start of the page.
 pub(super) fn write(page: &mut String, all: &All) {
     page.push_str("\n## Everything else\n");
     let mut targets: Vec<_> = all.iter().collect();
@@ -95,7 +95,7 @@ fn nanos(Spread { q1, median, q3 }: Spread) -> String {
     format!("{median:.digits$} ({q1:.digits$} to {q3:.digits$})")
 }
 
-/// Each cell: nanoseconds, and how many times what it is with the smallest number.
+/// Each cell: nanoseconds, and the ratio to the candidate with the smallest number.
 fn by_number(page: &mut String, group: &Group) {
     let xs = group.xs();
     let heads: String = xs.iter().map(|x| format!(" {x} |")).collect();
@@ -146,7 +146,7 @@ fn latencies(page: &mut String, data: &Data) {
     }
 }
 
-/// Those of one name and peer, their median.
+/// The median of the figures with one name and peer.
 fn figures(page: &mut String, data: &Data) {
     if data.figures.is_empty() {
         return;

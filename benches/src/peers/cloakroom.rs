@@ -1,4 +1,4 @@
-//! Ourselves.
+//! This crate.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Ourselves, with one feature in use each: what it costs those who use it, beside those who do not.
+//! This crate with one feature in use each, beside the same without: the cost of the feature.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use cloakroom::{Builder, Event, Observer, PutOptions, Stash, Ticket};
 
 use super::{Owner, Peer};
 
-/// A type of their own, so that the compiler makes `try_put` and `take` for them alone: those that the peers
-/// are compared with have one caller each, as the peers' have.
+/// A type of their own, so that the compiler makes `try_put` and `take` for them alone. The functions of the
+/// other peers have one caller each, too.
 #[derive(PartialEq, Eq, Hash)]
 struct User(Owner);
 
@@ -74,7 +74,7 @@ fn claim(stash: &Hall, ticket: Ticket, owner: User) -> Option<Bytes> {
     Some(stash.claim(&ticket, &owner)?.into_inner())
 }
 
-// What the others are compared with.
+// The base of the comparison.
 feature!(Plain, "cloakroom", |b| b, put, take);
 feature!(Observed, "cloakroom, observed", |b| b.observer(Nothing), put, take);
 feature!(Limited, "cloakroom, a limit per owner", |b| b.max_bytes_per_owner(1 << 39), put, take);

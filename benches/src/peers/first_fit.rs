@@ -1,5 +1,5 @@
-//! A queue that grants the first request that fits: as quick as it can be made with a lock, and unfair. Entries
-//! are kept as `glue` does.
+//! A queue that grants the first request that fits: as fast as a lock allows, and unfair. It stores entries
+//! as `glue` does.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -120,7 +120,7 @@ impl Peer for FirstFit {
         entry.is_live(Instant::now()).then_some(entry.payload)
     }
 
-    /// Not needed where it is used.
+    /// Not needed here.
     fn expire(&self) -> Option<usize> {
         None
     }

@@ -1,5 +1,5 @@
-//! What no exact, shared budget can beat: two operations on one atomic, one ticket from a CSPRNG, one
-//! clock read. Stores nothing: the ticket carries the payload.
+//! The floor for any exact, shared budget: two operations on one atomic, one ticket from a CSPRNG, one clock
+//! read. It stores nothing: the ticket carries the payload.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! What a user writes today: `DashMap` and tokio's semaphore.
+//! The usual code of today: `DashMap` and tokio's semaphore.
 
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};

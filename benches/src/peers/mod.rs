@@ -1,8 +1,8 @@
-//! What a stash is compared with. Each peer does the same work: a ticket that cannot be guessed, an
-//! owner that is checked, a deadline that is stored and checked, a budget of bytes that is enforced, a
-//! payload that is moved in and out.
+//! The peers of a stash. Each does the same work: a ticket that cannot be guessed, an owner that is checked,
+//! a deadline that is stored and checked, a budget of bytes that is enforced, a payload that is moved in and
+//! out.
 //!
-//! Maps keep the hasher that they come with, as what is written with them today does; `glue, foldhash`
+//! Maps keep their default hasher, as most code does; `glue, foldhash`
 //! shows what a faster one is worth.
 
 mod cloakroom;
@@ -36,29 +36,29 @@ pub(crate) use self::sharded_slab::ShardedSlab;
 /// A 16-byte owner.
 pub(crate) type Owner = u128;
 
-/// A stash, or what stands in for one.
+/// A stash, or a peer in its place.
 pub(crate) trait Peer: Send + Sync + Sized + 'static {
     const NAME: &'static str;
     type Ticket: Send;
 
     fn new(max_bytes: u64, ttl: Duration) -> Self;
 
-    /// `None`: no room.
+    /// `None`: refused.
     fn put(&self, owner: Owner, payload: Bytes) -> Option<Self::Ticket>;
 
     /// `None`: unknown, another's, expired, taken.
     fn take(&self, ticket: Self::Ticket, owner: Owner) -> Option<Bytes>;
 
-    /// Removes what has expired; returns how many. `None`: it cannot while it is shared.
+    /// Removes expired entries and returns how many. `None`: it cannot while it is shared.
     fn expire(&self) -> Option<usize>;
 }
 
-/// One whose puts can wait for room.
+/// A peer whose puts can wait.
 pub(crate) trait WaitingPeer: Peer {
     fn put_wait(&self, owner: Owner, payload: Bytes) -> impl Future<Output = Self::Ticket> + Send;
 }
 
-/// What is stored for a ticket.
+/// The stored entry of a ticket.
 pub(crate) struct Entry {
     owner: Owner,
     payload: Bytes,

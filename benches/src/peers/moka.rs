@@ -1,5 +1,5 @@
-//! moka's cache with a weigher and a time to live. When it is full it evicts rather than refuses, and it
-//! keeps its limit eventually: the least that is asked here, and counted in its favour.
+//! moka's cache with a weigher and a time to live. When it is full it evicts instead of refusing, and it
+//! keeps its limit only eventually. Both count in its favour here.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Peer for Moka {
         if self.0.get(&ticket)?.0 != owner {
             return None;
         }
-        // One of two who take at once gets it.
+        // Of two concurrent takes, one gets it.
         self.0.remove(&ticket).map(|(_, payload)| payload)
     }
 

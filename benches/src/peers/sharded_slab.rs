@@ -35,7 +35,7 @@ impl Peer for ShardedSlab {
     }
 
     fn take(&self, (key, secret): Self::Ticket, owner: Owner) -> Option<Bytes> {
-        // The key has the slot's generation, so what is taken is what was looked at, or nothing.
+        // The key has the slot's generation, so the entry that is removed is the one that was checked.
         let good = |held: &(u128, Entry)| held.0 == secret && held.1.owner == owner;
         if !good(&*self.entries.get(key)?) {
             return None;

@@ -1,4 +1,4 @@
-//! T10 and T11: what the library's own test `allocations` measures with an allocator that counts.
+//! T10 and T11: the library's own test `allocations` measures them with an allocator that counts.
 
 use std::process::Command;
 
@@ -23,7 +23,7 @@ pub(super) fn measure(_: Effort) -> Data {
         }
     };
     let figures = text.lines().filter_map(|line| {
-        // The harness may have written something before it.
+        // The harness may have printed something before it.
         let (what, value) = line.split_once(PREFIX)?.1.rsplit_once(": ")?;
         let value = value.parse().ok()?;
         let (what, peer) = (what.to_owned(), "cloakroom".to_owned());

@@ -1,4 +1,4 @@
-//! T15: more threads than cores. A thread that waits for one that is not running waits long.
+//! T15: more threads than cores. Waiting for a thread that is not running takes long.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,9 +12,9 @@ use crate::results::{Data, Latency, histogram};
 use crate::rounds::Effort;
 
 const THREADS: [usize; 3] = [4, 16, 64];
-/// What a thread does between two: nothing, or about two microseconds of its own work. Without it,
-/// most threads are interrupted while they are in an operation, and that is all that the longest show;
-/// with it, it is mostly the wait for others.
+/// The work of a thread between two operations: none, or about two microseconds. Without it, most threads are
+/// interrupted inside an operation, and the longest times show only that. With it, they show mostly the wait
+/// for others.
 const WORK: [(&str, u32); 2] = [("", 0), (", working in between", 1_500)];
 
 pub(super) fn measure(effort: Effort) -> Data {
@@ -52,7 +52,7 @@ fn crowds() -> impl Iterator<Item = Crowd> {
     WORK.iter().flat_map(|work| THREADS.map(|threads| Crowd { threads, work: *work }))
 }
 
-/// What the page calls them.
+/// The names on the page.
 pub(crate) fn scenarios() -> impl Iterator<Item = String> {
     crowds().map(|crowd| crowd.scenario())
 }

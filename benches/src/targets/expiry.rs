@@ -1,4 +1,4 @@
-//! T9: what expiry costs, and whom it holds up.
+//! T9: the cost of expiry, and how long it delays other threads.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +23,7 @@ pub(super) const TIMED: &[Timed] = &[Timed {
     },
 }];
 
-/// It looks for what has expired before it gives up.
+/// It sweeps before it refuses.
 fn refused(held: usize) -> Candidate {
     let make = move || {
         let peer = Cloakroom::new(held as u64 + 1, DAY);
@@ -62,7 +62,7 @@ pub(super) fn measure(effort: Effort) -> Data {
     data
 }
 
-/// So short that what was put has expired soon after.
+/// So short that entries expire soon after their put.
 const SHORT: Duration = Duration::from_millis(1);
 
 fn full_of<P: Peer>(entries: usize, max_bytes: u64, ttl: Duration) -> P {
@@ -86,8 +86,8 @@ fn expire<P: Peer>(round: usize, entries: usize, timings: &mut Vec<Timing>, data
         None => timings.push(Timing { name: P::NAME.to_owned(), x: None, rounds: vec![cost] }),
     }
 
-    // With another thread that puts, for whom it holds up; and the same time without, for what the
-    // machine does to a thread anyway.
+    // With another thread that puts, for the delay; and the same time without, for the delays that the
+    // machine causes anyway.
     let peer = Arc::new(full_of::<P>(entries, ROOMY, SHORT));
     let mut latency = |scenario, meanwhile: &dyn Fn()| {
         let (took, puts) = puts_during(&peer, meanwhile);
@@ -126,7 +126,7 @@ fn puts_during<P: Peer>(peer: &Arc<P>, meanwhile: &dyn Fn()) -> (Duration, Histo
     (took, putting.join().expect("it only puts"))
 }
 
-/// Every put finds room, and some have to make it first.
+/// Every put is admitted, and some have to sweep first.
 fn full_of_expired(round: usize, entries: usize) -> Latency {
     let limit = payload().len() as u64 * entries as u64;
     let peer = full_of::<Cloakroom>(entries, limit, SHORT);

@@ -1,5 +1,5 @@
-//! T14: instructions per operation, counted by callgrind: the same on every run, whatever else the
-//! machine does. From two runs of different length, so that what comes before and after cancels out.
+//! T14: instructions per operation, counted by callgrind: the same on every run, whatever else the machine
+//! does. They are computed from two runs of different length, which cancels out the start and the end.
 
 use std::collections::HashMap;
 use std::fs;
@@ -12,7 +12,7 @@ use super::{saturated, timed};
 use crate::results::{Data, Figure};
 use crate::rounds::Effort;
 
-/// What is counted: its name on the page, the comparison, the candidates.
+/// A count: its name on the page, the comparison, the candidates.
 pub(crate) const COUNTED: [(&str, &str, &[&str]); 4] = [
     (
         "put + take",
@@ -93,7 +93,7 @@ fn is_calibration(name: &str, function: &str) -> bool {
     name == "cloakroom" && ["OnceCell", "clock_gettime"].iter().any(|part| function.contains(part))
 }
 
-/// Instructions by function, without those of what it calls.
+/// Instructions by function, without those of its callees.
 fn count(title: &str, name: &str, operations: u64) -> Option<HashMap<String, u64>> {
     let file = std::env::temp_dir().join(format!("cloakroom-callgrind-{}", std::process::id()));
     let status = Command::new("valgrind")
@@ -108,8 +108,8 @@ fn count(title: &str, name: &str, operations: u64) -> Option<HashMap<String, u64
     counts?
 }
 
-/// Reads the parts of callgrind's format that say which function the following costs are of:
-/// `fn=(7) name` at first and `fn=(7)` from then on; after `calls=` comes the cost of what is called.
+/// Reads the parts of callgrind's format that name the function of the costs that follow: `fn=(7) name` at
+/// first and `fn=(7)` from then on. After `calls=` comes the cost of the callee.
 fn parse(file: &Path) -> Option<HashMap<String, u64>> {
     let text = fs::read_to_string(file).ok()?;
     let mut names: HashMap<&str, &str> = HashMap::new();

@@ -1,5 +1,5 @@
-//! T6 to T8: the budget against semaphores: uncontended, by two threads, a hand-off, joining and leaving
-//! a line.
+//! T6 to T8: the budget against semaphores: uncontended, by two threads, a hand-off, joining and leaving a
+//! queue.
 
 use std::future::Future;
 use std::hint::black_box;
@@ -107,7 +107,7 @@ fn acquire_by_future<S: Semaphore>() -> Candidate {
     })
 }
 
-/// Two requests take turns: one holds all, the other joins, the first releases, the other gets it.
+/// Two requests take turns: one holds all, the other joins, the first releases, the other is granted.
 fn hand_off<S: Semaphore>() -> Candidate {
     Candidate::new(S::NAME, || {
         let semaphore = S::new(UNIT);
@@ -131,7 +131,7 @@ fn hand_off<S: Semaphore>() -> Candidate {
 
 /// A semaphore whose permits are all taken and never released.
 fn full<S: Semaphore>() -> &'static S {
-    // Leaked, so that what waits can be kept next to what it waits for.
+    // Leaked, so that a wait can be stored beside its semaphore.
     let semaphore: &'static S = Box::leak(Box::new(S::new(UNIT)));
     let taken = pin!(semaphore.acquire(UNIT)).poll(&mut Context::from_waker(Waker::noop()));
     assert!(taken.is_ready(), "there is room");
@@ -179,7 +179,7 @@ fn lock_twice(waiters: usize) -> Candidate {
     .at(waiters as u64)
 }
 
-/// Its neighbours in the queue have not been touched for long, so with many of them this waits for memory.
+/// Its neighbours in the queue have long left the caches, so with many of them this waits for memory.
 fn leave_random<S: Semaphore>(waiters: usize) -> Candidate {
     let make = move || {
         let semaphore = full::<S>();

@@ -1,4 +1,4 @@
-//! The targets, by what they measure.
+//! The targets, by the kind of measurement.
 
 mod allocations;
 pub(crate) mod crowded;
@@ -17,11 +17,11 @@ pub(crate) use self::instructions::repeat;
 use crate::results::{Data, Group};
 use crate::rounds::{Candidate, Effort, compare};
 
-/// A comparison of times per operation: what criterion and the rounds have in common.
+/// A comparison of times per operation, for criterion and for the rounds.
 pub(crate) struct Timed {
     pub(crate) target: &'static str,
     pub(crate) title: &'static str,
-    /// Is told whether a short run is wanted.
+    /// Receives whether the run is a short one.
     pub(crate) candidates: fn(bool) -> Vec<Candidate>,
 }
 
@@ -29,7 +29,7 @@ pub(crate) fn timed() -> impl Iterator<Item = &'static Timed> {
     [put_take::TIMED, line::TIMED, expiry::TIMED, scaling::TIMED].into_iter().flatten()
 }
 
-/// Measures what is not a time per operation.
+/// Measures other figures than the time per operation.
 type Scenario = fn(Effort) -> Data;
 
 const SCENARIOS: [(&str, Scenario); 6] = [
@@ -41,7 +41,7 @@ const SCENARIOS: [(&str, Scenario); 6] = [
     ("T15", crowded::measure),
 ];
 
-/// All that can be run. T11 is measured with T10; T13 is the gateway's. S3 is in S1, S5 in T12, S6 in T1, S7 in T7
+/// All targets that can be run. T11 is measured with T10; T13 by the gateway. S3 is in S1, S5 in T12, S6 in T1, S7 in T7
 /// and T8.
 pub(crate) const NAMES: [&str; 18] = [
     "T1", "T2", "T3", "T4", "T5", "T6", "T7", "T8", "T9", "T10", "T12", "T14", "T15", "S1", "S2",
@@ -67,7 +67,7 @@ const DAY: Duration = Duration::from_secs(24 * 3600);
 /// More than is ever held.
 const ROOMY: u64 = 1 << 40;
 
-/// 1 KiB that is shared, so that copying it is not what is measured.
+/// A shared payload of 1 KiB, so that no copy is measured.
 fn payload() -> Bytes {
     static KIB: [u8; 1024] = [7; 1024];
     Bytes::from_static(&KIB)

@@ -1,4 +1,4 @@
-//! T1 to T5: put + take, by one thread and by two, with nothing and with much held.
+//! T1 to T5: put + take, by one thread and by two, with no entries and with many.
 
 use std::hint::black_box;
 use std::rc::Rc;
@@ -101,7 +101,7 @@ pub(super) fn everyone(threads: usize, held: usize) -> Vec<Candidate> {
     ]
 }
 
-/// And ourselves with nothing held, to be compared with in the same run.
+/// This crate with no entries, for comparison in the same run.
 fn with_nothing_held(threads: usize, held: usize) -> Vec<Candidate> {
     let mut candidates = everyone(threads, held);
     let empty = put_take::<Cloakroom>(&Rc::new(Crew::new(threads)), threads, 0);
@@ -146,7 +146,7 @@ fn holding<P: Peer>(crew: &Crew, threads: usize, held: usize) -> Arc<P> {
     peer
 }
 
-/// What is taken has not been touched for long, so every peer waits for memory.
+/// The entry that is taken has long left the caches, so every peer waits for memory.
 fn replace_random<P: Peer>(crew: &Rc<Crew>, held: usize) -> Candidate {
     let crew = Rc::clone(crew);
     let put = move |peer: &P| Some(peer.put(HOLDER, payload()).expect("there is room"));

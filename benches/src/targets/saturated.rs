@@ -1,5 +1,5 @@
-//! T12: the limit is full all the time, 64 producers wait, consumers take. Large requests among small
-//! ones: the order of grants decides whether the large ones are ever granted.
+//! T12: the limit is full all the time, 64 producers wait, consumers take. Large requests among small ones:
+//! the order of grants decides whether the large ones are ever granted.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -18,7 +18,7 @@ use crate::results::{Data, Figure, Latency, histogram};
 use crate::rounds::Effort;
 
 const LIMIT: u64 = 16 << 20;
-/// What producers put, and how many do. A large one is half of the limit.
+/// The sizes of the puts, and the number of producers of each. A large one is half of the limit.
 pub(crate) const CLASSES: [(&str, usize, usize); 3] =
     [("small", 16 << 10, 48), ("medium", 256 << 10, 12), ("large", 8 << 20, 4)];
 const CONSUMERS: usize = 4;
@@ -49,7 +49,7 @@ static ZEROS: LazyLock<&'static [u8]> = LazyLock::new(|| {
     Box::leak(vec![0; largest.unwrap_or(0)].into_boxed_slice())
 });
 
-/// What a producer has seen.
+/// The records of a producer.
 struct Log {
     class: usize,
     begun: Instant,
@@ -158,7 +158,7 @@ async fn produce<P: WaitingPeer>(
     }
 }
 
-/// One ticket each time it is its turn, so that producers fill the stash faster than it is emptied.
+/// Takes one ticket in each turn, so that producers fill the stash faster than it is emptied.
 async fn consume<P: WaitingPeer>(peer: Arc<P>, mut tickets: UnboundedReceiver<P::Ticket>) {
     while let Some(ticket) = tickets.recv().await {
         peer.take(ticket, 1).expect("it is there");

@@ -1,14 +1,14 @@
 // Chromium uses the page: a query, its sums and chart, the jam, expiry, a proxy, JSON rows, a keyboard, a phone.
 //
-// node browser.mjs CHROMIUM ARROW_URL ROWS_URL [SCREENSHOTS]: a gateway started with --small --ttl-secs 15
-// and apache-arrow, one without apache-arrow, and a folder for pictures.
+// node browser.mjs CHROMIUM ARROW_URL ROWS_URL [SCREENSHOTS [SHARED_URL]]: a gateway started with --small --ttl-secs 15
+// and apache-arrow, one without apache-arrow, a folder for pictures (or ""), and one with apache-arrow on a shared stash.
 
 import assert from "node:assert/strict";
 import { join } from "node:path";
 import { chromium } from "playwright-core";
 import { expected } from "./expected.mjs";
 
-const [executablePath, arrowUrl, rowsUrl, screenshots] = process.argv.slice(2);
+const [executablePath, arrowUrl, rowsUrl, screenshots, sharedUrl] = process.argv.slice(2);
 const ARGUMENTS = [
   "--headless",
   "--no-sandbox",
@@ -197,6 +197,30 @@ async function checkPhoneAndDark() {
   console.log("browser: dark, light, and 360 pixels wide");
 }
 
+/** A second viewer on another gateway would see the same numbers; the queries are listed where they wait. */
+async function checkShared() {
+  for (const [name, options] of [
+    ["shared", {}],
+    ["shared-phone-dark", { width: 360, height: 740, scheme: "dark" }],
+  ]) {
+    const page = await open(sharedUrl, options);
+    await askOrders(page, 0, 1_000);
+    await page.click("#jam-run");
+    await page.waitForFunction(() => document.querySelectorAll("#queue [data-bytes]").length === 2);
+    await page.waitForFunction(() => /2 waiting, on all gateways/.test(document.querySelector("#queue").textContent));
+    assert.match(await page.textContent("#free-text"), /the head asks for [1-9]/);
+    const width = await page.evaluate(() => document.documentElement.scrollWidth);
+    assert.ok(width <= (options.width ?? 1_280), `${name}: the page is ${width} pixels wide`);
+    await picture(page, name);
+    await page.waitForSelector("#jam-run:not(:disabled)");
+    const log = await page.textContent("#jam-log");
+    assert.doesNotMatch(log, /asks for 0 bytes/);
+    assert.match(log, /Served: large, then small\.$/);
+    await page.context().close();
+  }
+  console.log("browser: a shared stash shows its head and the queries that wait here");
+}
+
 const page = await open(arrowUrl);
 await checkQuery(page);
 await checkKeyboard(page);
@@ -207,5 +231,6 @@ await checkProxy();
 await checkRows();
 await checkPhoneAndDark();
 await checkExpired(page);
+if (sharedUrl) await checkShared();
 assert.deepEqual(problems, [], "the console of the page");
 await browser.close();

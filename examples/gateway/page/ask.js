@@ -15,7 +15,7 @@ export function setUp(gateway, Arrow) {
   showParameters();
   find("mode").textContent = Arrow
     ? "Arrow streams wait in the stash and are decoded here by apache-arrow."
-    : "Without apache-arrow this page shows JSON rows, which come with the events and not out of the stash.";
+    : "Without apache-arrow this page shows JSON rows, which are sent with the events and never enter the stash.";
   find("leave").disabled = !Arrow;
   find("form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -46,7 +46,7 @@ const valuesOf = (query) =>
     }),
   );
 
-/** One query on its way. */
+/** One query that runs. */
 class Asking {
   constructor(gateway, Arrow, query) {
     Object.assign(this, { gateway, Arrow, query, began: performance.now(), user: gateway.user });
@@ -75,7 +75,7 @@ class Asking {
     this.show(results.fromArrow(this.Arrow, stream, this.query.columns));
   }
 
-  /** Leaves the result where it is until it is fetched, or its time is over. */
+  /** Leaves the result in the stash until it is fetched or expires. */
   offer(id) {
     const button = html("button", { type: "button", class: "small" }, "Fetch it");
     button.addEventListener("click", () => {
@@ -89,7 +89,7 @@ class Asking {
   note({ name, data }) {
     if (name === "warehouse_status") {
       const waits = data.state === "PENDING";
-      this.line(name, waits ? "wait" : "", waits ? "PENDING: waits for room in the stash" : data.state);
+      this.line(name, waits ? "wait" : "", waits ? "PENDING: waits in the queue of the stash" : data.state);
     } else if (name === "result") {
       this.line(name, "good", `${number(data.rows.length)} rows of JSON`);
     } else if (name === "arrow") {
@@ -116,7 +116,7 @@ class Asking {
 
   fail(error) {
     find("run").disabled = false;
-    // What was refused inside the stream has its line already.
+    // A refusal inside the stream has been shown already.
     if (!find("events").querySelector(".bad")) this.line("refused", "bad", error.message);
     announce(error.message);
   }

@@ -38,7 +38,7 @@ export const seconds = (millis) => `${(millis / 1_000).toFixed(millis < 10_000 ?
 /** The width for a picture in `element`. */
 export const widthOf = (element) => Math.min(Math.max(element.clientWidth, 260), 640);
 
-/** Says it to those who do not see the page. */
+/** Announces a text to screen readers. */
 export function announce(text) {
   find("status").textContent = text;
 }

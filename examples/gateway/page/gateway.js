@@ -1,4 +1,4 @@
-// The gateway's own interface: who asks, queries, results, event streams.
+// The gateway's interface: users, queries, results, event streams.
 
 /** A refusal, in a response or in an event stream. */
 export class Refusal extends Error {
@@ -108,6 +108,6 @@ function parse(block) {
     if (line.startsWith("event:")) name = line.slice(6).trim();
     if (line.startsWith("data:")) data += line.slice(5);
   }
-  // A comment says only that the stream is alive.
+  // A comment only shows that the stream is alive.
   return data ? { name, data: JSON.parse(data) } : undefined;
 }

@@ -12,18 +12,18 @@ const LARGE = 0.19;
 const SMALL = 0.06;
 /** How long the jam lasts. */
 const HOLD_MS = 4_000;
-/** Between the large one's answer and its download, so that one sees who is the head then. */
+/** Between the large one's answer and its download, so that the head can be seen. */
 const PAUSE_MS = 1_000;
 const MOST_HOLDERS = 12;
 const MOST_ROWS = 90_000;
-/** About; what an order takes is measured with the first holder. */
+/** About; the first holder's result gives the exact size. */
 const BYTES_PER_ORDER = 64;
 
 /** Why this gateway cannot be jammed from a page, if it cannot. */
 function obstacle({ userCanBeChosen, maxBytes, waitMs, ttlMs, orders }) {
-  if (!userCanBeChosen) return "A jam takes several users, and here the proxy says who you are.";
+  if (!userCanBeChosen) return "A jam takes several users, and here the proxy names the user.";
   if (maxBytes > 32e6 || maxBytes < 400_000 || waitMs < 8_000 || ttlMs < 15_000 || orders < 50_000) {
-    return "With these settings nothing would be seen. Start the gateway with: serve --small";
+    return "With these settings there would be nothing to watch. Start the gateway with: serve --small";
   }
   return "";
 }
@@ -39,7 +39,7 @@ export function setUp(gateway, panel, Arrow) {
     try {
       await jam.run();
     } catch (error) {
-      jam.log("bad", `The jam did not come about: ${error.message}`);
+      jam.log("bad", `The jam failed: ${error.message}`);
     } finally {
       await jam.release().catch((error) => jam.log("bad", error.message));
       jam.lanes.stop();
@@ -51,7 +51,7 @@ export function setUp(gateway, panel, Arrow) {
 class Jam {
   constructor(gateway, panel, Arrow) {
     Object.assign(this, { gateway, panel, Arrow });
-    /** Users of its own, so that no limit of the person at the page is in the way. */
+    /** Users of its own, so that the limit of the user at the page does not interfere. */
     this.name = `jam-${Math.random().toString(36).slice(2, 8)}`;
     this.bytesPerOrder = BYTES_PER_ORDER;
     this.holders = [];
@@ -68,9 +68,9 @@ class Jam {
     this.log("", `The stash is full but for ${bytes(maxBytes - usedBytes)}.`);
     const large = await this.join("large", LARGE);
     const small = await this.join("small", SMALL);
-    this.log("", "The small one would fit. Nobody overtakes.");
+    this.log("", "The small one would fit. It does not overtake.");
     await sleep(HOLD_MS);
-    this.log("", "One of those who fill the stash fetches its result.");
+    this.log("", "A client that fills the stash fetches its result.");
     await this.fetchHolder();
     await large.served;
     await sleep(PAUSE_MS);
@@ -121,7 +121,7 @@ class Jam {
       this.lanes.served(one);
       this.log("good", `${name}: served after ${seconds(one.servedAt - one.askedAt)}.`);
     });
-    // What was refused is said by the one who waits for it.
+    // A refusal is reported where the promise is awaited.
     one.served.catch(() => {});
     this.asked.push(one);
     const refused = one.served.then(() => Promise.reject(new Error(`the ${name} one did not have to wait`)));
@@ -155,7 +155,7 @@ class Jam {
 
   async release() {
     while (this.holders.length > 0) await this.fetchHolder();
-    // Left only by a jam that was broken off.
+    // Only a jam that was interrupted leaves any.
     await Promise.allSettled(this.asked.map((one) => one.served.then(() => this.fetch(one))));
   }
 

@@ -13,10 +13,10 @@ function about({ maxBytes, waitMs, ttlMs, stash }) {
   const name = stash === "cloakroom" ? "stash" : `stash (${stash})`;
   find("about").textContent =
     `Results wait in a ${name} of ${bytes(maxBytes)} for at most ${number(ttlMs / 1_000)} s. ` +
-    `Queries wait for room for at most ${number(waitMs / 1_000)} s.`;
+    `Queries wait in the queue for at most ${number(waitMs / 1_000)} s.`;
 }
 
-/** On this machine a user can be chosen; behind a proxy the proxy says who it is. */
+/** On this machine a user can be chosen; behind a proxy the proxy names the user. */
 function showUser(gateway, onChange) {
   const { user, userCanBeChosen } = gateway.session;
   if (!userCanBeChosen) {
@@ -47,6 +47,6 @@ try {
   jam.setUp(gateway, panel, Arrow);
   document.body.dataset.ready = Arrow ? "arrow" : "rows";
 } catch (error) {
-  find("about").textContent = `The page could not begin: ${error.message}`;
+  find("about").textContent = `The page could not start: ${error.message}`;
   announce(error.message);
 }

@@ -5,7 +5,7 @@ import { html, number, svg } from "./dom.js";
 const ROWS_SHOWN = 200;
 const MOST_BARS = 12;
 
-/** Loads the `apache-arrow` package that the gateway serves, if it does. */
+/** Loads the `apache-arrow` package, if the gateway serves it. */
 export async function loadArrow(url) {
   if (!url) return null;
   const loaded = new Promise((done) => {
@@ -17,7 +17,7 @@ export async function loadArrow(url) {
   return (await loaded) ? (globalThis.Arrow ?? null) : null;
 }
 
-/** A result out of an Arrow stream. */
+/** A result from an Arrow stream. */
 export function fromArrow(Arrow, stream, columns) {
   const table = Arrow.tableFromIPC(stream);
   const names = table.schema.fields.map((field) => field.name);
@@ -25,7 +25,7 @@ export function fromArrow(Arrow, stream, columns) {
   return new Result(names, columns, table.numRows, (row, column) => vectors[column].get(row));
 }
 
-/** A result out of JSON rows. */
+/** A result from JSON rows. */
 export function fromRows(rows, names, columns) {
   return new Result(names, columns, rows.length, (row, column) => rows[row][column]);
 }

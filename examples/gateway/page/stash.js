@@ -45,7 +45,7 @@ export class StashPanel {
       try {
         for await (const state of this.gateway.watch(this.abort.signal)) this.take(state);
       } catch {
-        // Said by the badge.
+        // The badge shows it.
       }
       this.connected(false);
       await sleep(this.abort.signal.aborted ? 0 : RECONNECT_MS);
@@ -86,18 +86,18 @@ export class StashPanel {
     for (const check of [...this.watchers]) check();
   }
 
-  showRoom({ usedBytes, maxBytes, peakBytes, entries, queue }) {
+  showRoom({ usedBytes, maxBytes, peakBytes, entries, queue, shared, headBytes }) {
     const share = (value) => `${Math.min((100 * value) / maxBytes, 100)}%`;
     find("used").style.width = share(usedBytes);
-    const head = queue[0];
-    find("wanted").classList.toggle("shown", Boolean(head));
+    const head = (shared ? headBytes : queue[0]?.bytes) ?? 0;
+    find("wanted").classList.toggle("shown", head > 0);
     find("wanted").style.left = share(usedBytes);
-    find("wanted").style.width = head ? share(head.bytes) : "0";
+    find("wanted").style.width = share(head);
     const used = `${bytes(usedBytes)} of ${bytes(maxBytes)}`;
     find("used-text").textContent = used;
     const held = `${number(entries)} ${entries === 1 ? "result" : "results"} held`;
     const free = `${bytes(Math.max(maxBytes - usedBytes, 0))} free`;
-    const wanted = head ? `, and the head asks for ${bytes(head.bytes)}` : `, peak ${bytes(peakBytes)}`;
+    const wanted = head ? `, and the head asks for ${bytes(head)}` : `, peak ${bytes(peakBytes)}`;
     find("free-text").textContent = `${held}, ${free}${wanted}`;
     const meter = find("meter");
     meter.setAttribute("aria-valuemax", maxBytes);
@@ -105,24 +105,23 @@ export class StashPanel {
     meter.setAttribute("aria-valuetext", `${used}, ${held}`);
   }
 
-  showQueue({ queue, waiting, maxBytes, now }) {
+  showQueue({ queue, waiting, maxBytes, now, shared }) {
     const items = queue.map((waiter, index) => {
       const size = html("span", { class: "size" });
       size.style.width = `${Math.min((100 * waiter.bytes) / maxBytes, 100)}%`;
       return html(
         "li",
-        { class: index === 0 ? "head" : "", "data-bytes": waiter.bytes },
+        { class: index === 0 && !shared ? "head" : "", "data-bytes": waiter.bytes },
         size,
-        html("span", { class: "rank" }, index === 0 ? "head" : `${index + 1}`),
+        html("span", { class: "rank" }, shared ? "here" : index === 0 ? "head" : `${index + 1}`),
         html("span", { class: "grow" }, `asks for ${bytes(waiter.bytes)}${waiter.mine ? ", yours" : ""}`),
         html("time", {}, seconds(Math.max(now - waiter.since, 0))),
       );
     });
     const hidden = waiting - queue.length;
-    // A shared stash tells how many wait, and not in which order.
-    const more = queue.length > 0 ? `and ${number(hidden)} more` : `${number(hidden)} waiting, on all gateways`;
-    if (hidden > 0) items.push(html("li", {}, more));
-    if (items.length === 0) items.push(html("li", { class: "empty quiet" }, "Nobody waits."));
+    if (shared && waiting > 0) items.push(html("li", { class: "all" }, `${number(waiting)} waiting, on all gateways`));
+    else if (hidden > 0) items.push(html("li", {}, `and ${number(hidden)} more`));
+    if (items.length === 0) items.push(html("li", { class: "empty quiet" }, "No query waits."));
     find("queue").replaceChildren(...items);
     this.queueShown = { at: performance.now() - now, queue };
     if (queue.length > 0) this.keepTime();
@@ -149,7 +148,7 @@ export class StashPanel {
     for (const event of events) this.happened.unshift(event);
     this.happened.length = Math.min(this.happened.length, EVENTS_SHOWN);
     const items = this.happened.map((event) => this.eventItem(event));
-    if (items.length === 0) items.push(html("li", { class: "quiet" }, "Nothing since this page is open."));
+    if (items.length === 0) items.push(html("li", { class: "quiet" }, "No events since this page was opened."));
     find("happened").replaceChildren(...items);
     const granted = events.filter(({ what }) => what === "granted" || what === "expired");
     if (granted.length > 0) {

@@ -32,7 +32,7 @@ pub struct App {
     apache_arrow: Option<Bytes>,
     /// Ends the accepting of connections, and event streams that have no end of their own.
     stop: CancellationToken,
-    /// Database and result files. Last, so that it is deleted after whoever uses it.
+    /// Database and result files. Last, so that they are deleted after their users are dropped.
     workspace: TempDir,
 }
 
@@ -89,19 +89,19 @@ impl App {
         self.apache_arrow.as_ref()
     }
 
-    /// The database, for those who want to check the gateway's results against it.
+    /// Returns the database, to check the gateway's results against it.
     pub fn database(&self) -> PathBuf {
         database_in(self.workspace.path())
     }
 
-    /// Where results go that do not go out inline, if the warehouse has such a place.
+    /// Returns the store for results that are sent as files, if the warehouse has external links.
     pub fn external(&self) -> Result<&Arc<ExternalResults>, ApiError> {
         self.external.as_ref().ok_or_else(|| {
             ApiError::new(Code::NotImplemented, "this warehouse does not implement EXTERNAL_LINKS")
         })
     }
 
-    /// What Prometheus is told.
+    /// Writes the metrics for Prometheus.
     pub fn describe(&self) -> String {
         let mut page = Page::default();
         self.metrics.describe(&mut page);
@@ -111,13 +111,13 @@ impl App {
         page.into_text()
     }
 
-    /// Cancelled when the gateway accepts no connection any more: event streams without an end end.
+    /// Cancelled when the gateway stops accepting connections. Event streams without an end then end.
     pub fn stop(&self) -> &CancellationToken {
         &self.stop
     }
 
-    /// Accepts no query any more, and answers those that wait for room. Results that are stored can
-    /// still be fetched, and queries that run can store theirs.
+    /// Stops accepting queries, and refuses those that wait. Stored results can still be fetched, and running
+    /// queries can store theirs.
     pub fn close(&self) {
         self.inline.close();
     }

@@ -1,4 +1,4 @@
-//! Checks a fetched result against the database, by another way than the one it came.
+//! Checks a fetched result against the database, by another query than the one that produced it.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use rusqlite::params;
 
 use crate::warehouse::open_read_only;
 
-/// What orders add up to.
+/// The sums over some orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Totals {
     pub rows: i64,
@@ -41,7 +41,7 @@ impl Totals {
         Ok(())
     }
 
-    /// Lets the database add up the `rows` orders from `first` on.
+    /// Has the database add up the `rows` orders from `first` on.
     pub fn of_database(database: &Path, first: u32, rows: u32) -> anyhow::Result<Self> {
         let totals = open_read_only(database)?.query_row(
             "SELECT count(*), ifnull(sum(id), 0), ifnull(sum(quantity), 0), \

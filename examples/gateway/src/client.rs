@@ -55,7 +55,7 @@ impl Refusal {
     }
 }
 
-/// An event, as it is told apart by its `type`.
+/// An event, identified by its `type`.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", rename_all_fields = "camelCase")]
 enum Message {
@@ -127,8 +127,8 @@ impl Client {
         }
     }
 
-    /// Sends a query and waits for its result to be kept: its id, or why there is none. Any other answer is an
-    /// error.
+    /// Sends a query and waits until its result is stored. Returns its id, or the reason why it was refused.
+    /// Any other answer is an error.
     pub async fn query_inline(
         &self,
         key: &str,
@@ -150,16 +150,18 @@ impl Client {
         self.get(&format!("/api/analytics/arrow-result/{id}")).await
     }
 
-    /// Begins to fetch a result: the holder of the response reads what follows, or never does.
+    /// Begins to fetch a result. The caller reads the rest of the response, or drops it.
     pub async fn begin_to_fetch(&self, id: &str) -> anyhow::Result<reqwest::Response> {
         let url = format!("{}/api/analytics/arrow-result/{id}", self.base);
         Ok(self.http.get(url).header(USER_HEADER, &self.user).send().await?.error_for_status()?)
     }
 
-    /// Fetches a result until `bytes` of the response have come, and hangs up. Answers with how many did.
+    /// Fetches a result until `bytes` of the response have arrived, then disconnects. Returns how many
+    /// arrived.
     pub async fn break_off(&self, id: &str, bytes: usize) -> anyhow::Result<usize> {
         let socket = TcpSocket::new_v4()?;
-        // Fixed, or the system would take far more than is read, and the server count it as sent.
+        // A fixed buffer. Otherwise the system would receive far more than is read, and the server would
+        // count it as sent.
         socket.set_recv_buffer_size(64 << 10)?;
         let mut connection = socket.connect(self.gateway).await?;
         let (gateway, user) = (self.gateway, &self.user);

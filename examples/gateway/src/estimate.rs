@@ -1,7 +1,7 @@
 //! How large a result will probably be, before the query has run.
 //!
-//! A planner's guess, from how many rows there are and how long a text usually is. It is rounded up, but
-//! it is no bound: what to do with a result that has outgrown its estimate is decided where it is stored.
+//! It is computed as a planner would, from the number of rows and the usual length of a text. It is rounded
+//! up, but it is not a bound: the store decides about a result that exceeds its estimate.
 
 use rusqlite::types::Value as SqlValue;
 

@@ -24,7 +24,7 @@ pub struct ExternalLink {
     pub expires: UnixSeconds,
 }
 
-/// A result on its way out.
+/// A result that is being sent.
 #[derive(Debug)]
 pub struct ExternalFile {
     pub file: File,
@@ -42,7 +42,7 @@ pub enum OpenError {
 struct Entry {
     owner: Owner,
     expires: UnixSeconds,
-    /// Deletes the file when the entry goes.
+    /// Deletes the file when the entry is removed.
     file: TempPath,
 }
 
@@ -75,8 +75,7 @@ impl ExternalResults {
         results
     }
 
-    /// Writes `payload` to a file that `owner` may fetch as `id`. When the future is dropped, no file
-    /// is left behind.
+    /// Writes `payload` to a file that `owner` may fetch as `id`. Dropping the future leaves no file behind.
     pub async fn publish(
         &self,
         id: Uuid,

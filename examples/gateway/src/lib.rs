@@ -1,9 +1,9 @@
 //! An analytics gateway: a query answers with a statement id, a second request brings the id and takes
 //! the Arrow result.
 //!
-//! Between the two requests the result waits in a [`cloakroom::Stash`]: bounded in bytes, handed out
-//! once and to its owner only, freed when its time is over. A query takes room before it runs. When there
-//! is none, it waits its turn for a short while; then its result goes another way, or it is refused
+//! Between the two requests the result waits in a [`cloakroom::Stash`]: bounded in bytes, delivered once and
+//! to its owner only, removed when it expires. A query reserves its bytes before it runs. When the stash is
+//! full, it waits in the queue for a short time. Then its result is sent as a file, or the query is refused
 //! without having run.
 //!
 //! [`server`] binds and stops, [`app`] holds what the requests share, [`routes`] is the HTTP surface.

@@ -37,7 +37,7 @@ pub enum LinkError {
     Expired,
 }
 
-/// Makes links, and tells its own from others.
+/// Makes links, and verifies them.
 pub struct LinkSigner {
     key: [u8; 32],
 }
@@ -60,7 +60,8 @@ impl LinkSigner {
         format!("{PATH}/{id}?expires={expires}&signature={signature}")
     }
 
-    /// Checks the signature before the time, so that only a genuine link is told that it expired.
+    /// Checks the signature before the time, so that only the holder of a genuine link learns that it
+    /// expired.
     pub fn check(&self, id: Uuid, query: &LinkQuery, now: UnixSeconds) -> Result<(), LinkError> {
         let signature = hex::decode(&query.signature).map_err(|_| LinkError::Tampered)?;
         self.mac(id, query.expires).verify_slice(&signature).map_err(|_| LinkError::Tampered)?;

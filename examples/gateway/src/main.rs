@@ -35,15 +35,15 @@ struct ServeArgs {
     /// Port to listen on; 0 picks a free one.
     #[arg(long, default_value_t = 8080)]
     port: u16,
-    /// Settings with which a person can watch the stash on the page: 4 MiB of room, 20 s of waiting for it,
+    /// Settings with which a person can watch the stash on the page: 4 MiB, waits of 20 s,
     /// and results that expire after 60 s. Each can still be set.
     #[arg(long)]
     small: bool,
     /// What the warehouse does with results that do not go out inline.
     #[arg(long, value_enum, default_value = "classic")]
     warehouse: Behaviour,
-    /// What keeps inline results: cloakroom; or redis://HOST:PORT, a stash that all gateways on that Redis or
-    /// Valkey share; or glue, which is there to compare with and has no limits per owner or of the line.
+    /// Where inline results are kept: cloakroom; or redis://HOST:PORT, a stash that all gateways on that Redis or
+    /// Valkey share; or glue, for comparison, which has no limits for owners or the queue.
     #[arg(long, value_name = "KIND", default_value = "cloakroom", value_parser = stash)]
     stash: StashChoice,
     /// Hard limit of the stash, in bytes.
@@ -52,13 +52,13 @@ struct ServeArgs {
     /// How many of them one owner may hold [default: a quarter].
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     max_bytes_per_owner: Option<u64>,
-    /// How many queries may wait for room at the same time.
+    /// How many queries may wait at the same time.
     #[arg(long, default_value_t = 1_000)]
     max_waiting: usize,
     /// How long a stashed result may wait to be fetched, in seconds.
     #[arg(long, default_value_t = Config::default().ttl.as_secs(), default_value_if("small", "true", "60"), value_parser = clap::value_parser!(u64).range(1..))]
     ttl_secs: u64,
-    /// How long a query may wait for room in the stash, in milliseconds; 0: not at all.
+    /// How long a query may wait for its bytes in the stash, in milliseconds; 0: not at all.
     #[arg(long, default_value_t = 500, default_value_if("small", "true", "20000"))]
     wait_ms: u64,
     /// How long an external link is good for, in seconds.
@@ -91,7 +91,7 @@ struct ServeArgs {
     grace_secs: u64,
 }
 
-/// What `--stash` says.
+/// The value of `--stash`.
 #[derive(Debug, Clone)]
 struct StashChoice {
     kind: StashKind,
@@ -140,7 +140,7 @@ impl From<&ServeArgs> for Config {
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     let command = Cli::parse().command;
-    // Demo and load say themselves what happens; results that are lost are lost on purpose there.
+    // Demo and load print what happens. They lose results on purpose.
     let level = if matches!(command, Command::Serve(_)) { "info" } else { "error" };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
@@ -151,9 +151,9 @@ async fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Succeeds when every request in flight came to its end.
+/// Succeeds if every request in flight has ended.
 async fn serve(args: &ServeArgs) -> anyhow::Result<ExitCode> {
-    // Listened for before anything is said, so that a signal is never the one that kills.
+    // Installed before anything is printed, so that a signal never kills the process.
     let stop = signals::Stop::listen()?;
     let server = Server::start(args.into(), args.port).await?;
     println!("serving on http://{0}, and a page to watch it at http://{0}/", server.address());

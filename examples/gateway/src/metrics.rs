@@ -1,4 +1,4 @@
-//! What the gateway counts about itself.
+//! The gateway's counters.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -9,7 +9,7 @@ use hdrhistogram::Histogram;
 use crate::inline::Reason;
 use crate::prometheus::Page;
 
-/// A number that only goes up.
+/// A counter.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
@@ -32,39 +32,39 @@ impl Counter {
 /// The counters of one gateway.
 #[derive(Debug)]
 pub struct Metrics {
-    /// Queries answered with an event stream, whatever became of them.
+    /// Queries answered with an event stream, with any outcome.
     pub queries: Counter,
-    /// Queries that got room at once.
+    /// Queries that were granted immediately.
     pub room_at_once: Counter,
-    /// Queries that got room after waiting in line.
+    /// Queries that were granted after a wait.
     pub room_after_wait: Counter,
-    /// Queries that found no room where none may wait.
+    /// Queries refused as full where none may wait.
     pub full: Counter,
-    /// Queries that waited for room as long as they may, in vain.
+    /// Queries whose wait timed out.
     pub timed_out: Counter,
-    /// Results that would not fit into an empty stash, or exceed what their owner may hold.
+    /// Results that exceed the limit of the stash or of their owner.
     pub too_large: Counter,
     /// Queries of an owner that held too much already.
     pub owner_full: Counter,
-    /// Queries that would have had to wait when too many did.
+    /// Queries refused because the wait queue was full.
     pub queue_full: Counter,
     /// Requests for room that the engine of a shared stash did not answer.
     pub unreachable: Counter,
-    /// Queries whose client went away while they stood in line.
+    /// Queries whose client disconnected while they waited.
     pub left_the_line: Counter,
-    /// Results that turned out larger than the room that was taken for them.
+    /// Results that exceeded their reservation.
     pub outgrown: Counter,
-    /// Queries that came, or waited, when the stash was closed for a shutdown.
+    /// Queries refused because the stash was closed for a shutdown.
     pub closed: Counter,
     /// Results stored.
     pub stored: Counter,
-    /// Results that went out as a file because the stash had no room.
+    /// Results sent as a file because the stash had refused them.
     pub fallbacks: Counter,
-    /// Queries that were refused because the stash had no room and there is no other way out.
+    /// Queries refused because the stash was full and files are not allowed.
     pub refusals: Counter,
     /// Downloads from the stash that began. A request for the head alone is none.
     pub downloads: Counter,
-    /// Microseconds in line, of those that stood in line to an end: given room or given up.
+    /// Microseconds in the wait queue, of the waits that were granted or timed out.
     waits: Mutex<Histogram<u64>>,
 }
 

@@ -23,15 +23,14 @@ pub struct Server {
 /// How a shutdown went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shutdown {
-    /// Every request in flight came to its end within the grace period.
+    /// Whether every request in flight ended within the grace period.
     pub complete: bool,
-    /// Results that nobody fetched in time, and that are lost now.
+    /// Results that no client fetched in time. They are lost.
     pub lost: usize,
 }
 
 impl Server {
-    /// Serves on the loopback interface only: who the user is, is what the proxy in front says. Port 0
-    /// picks a free one.
+    /// Serves on the loopback interface only: the proxy in front names the user. Port 0 picks a free one.
     pub async fn start(config: Config, port: u16) -> anyhow::Result<Self> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
             .await
@@ -54,9 +53,9 @@ impl Server {
         &self.app
     }
 
-    /// Refuses queries and answers those who wait for room; lets what has been stored be fetched, for at
-    /// most the drain period; then stops accepting, and lets what is in flight end for at most the grace
-    /// period. What is still there then is lost, and said to be.
+    /// Refuses new and waiting queries. Stored results can be fetched for at most the drain period. Then it
+    /// stops accepting, and requests in flight may take the grace period to end. Results that are left are
+    /// lost, and counted in the outcome.
     pub async fn shutdown(self) -> anyhow::Result<Shutdown> {
         let (inline, config) = (self.app.inline(), self.app.config());
         self.app.close();

@@ -1,4 +1,4 @@
-//! What a query's event stream says, in order: that the warehouse is at work, then one answer.
+//! The event stream of a query: first that the warehouse is at work, then one answer.
 
 use axum::response::sse::Event;
 use serde_json::{Value, json};

@@ -1,6 +1,6 @@
 //! The warehouse: runs statements on SQLite, on threads that may block.
 //!
-//! It keeps count of what it ran, so that anyone can check that no query was ever run twice.
+//! It counts what it ran, so that a test can check that no query ran twice.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -29,7 +29,7 @@ impl Statement {
     }
 }
 
-/// Why a statement failed. For the log: clients are told nothing of it.
+/// Why a statement failed. It is logged, and not sent to clients.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecutionError {
     #[error("database: {0}")]
@@ -129,7 +129,7 @@ pub fn open_read_only(path: &Path) -> rusqlite::Result<Connection> {
     )
 }
 
-/// A connection on loan. Goes back when dropped, also when the statement panics.
+/// Lends a connection. Returns it when dropped, also when the statement panics.
 struct Lease {
     shared: Arc<Shared>,
     connection: Option<Connection>,

@@ -66,7 +66,7 @@ async fn a_result_on_its_way_is_not_gone_but_busy() {
     assert_eq!(busy.status, StatusCode::CONFLICT);
     assert_eq!(busy.headers["retry-after"], "1");
     assert_eq!(busy.refusal().unwrap().code, "RESULT_BUSY");
-    // That it is on its way is told to its owner only, and takes others no time.
+    // Only the owner learns that it is being downloaded. Others are answered immediately.
     assert_eq!(bob.fetch(&id).await.unwrap().status, StatusCode::GONE);
     assert!(response.bytes().await.unwrap().len() > 20_000_000);
     eventually("it has left", || server.app().inline().usage().used_bytes == 0).await;

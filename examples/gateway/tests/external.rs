@@ -29,7 +29,7 @@ async fn published(client: &Client) -> (String, String) {
     (id, link)
 }
 
-/// Follows a link as whoever came to have it.
+/// Follows a link as any holder of it can.
 async fn follow(server: &Server, link: &str) -> reqwest::Response {
     reqwest::get(format!("http://{}{link}", server.address())).await.unwrap()
 }

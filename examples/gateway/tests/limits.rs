@@ -1,4 +1,4 @@
-//! What one owner may hold, and how many may stand in line.
+//! The limits for one owner and for the wait queue.
 
 mod common;
 

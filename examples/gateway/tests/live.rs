@@ -16,7 +16,7 @@ use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A viewer of one gateway's stash, and all events that it was told.
+/// A viewer of one gateway's stash, and all events that it received.
 struct Viewer {
     states: BoxStream<'static, Value>,
     happened: Vec<Value>,
@@ -146,7 +146,7 @@ async fn names_and_tickets_are_not_shown() {
     }
 }
 
-/// While a client does not read, nothing piles up for it, and it is told how much it missed.
+/// While a client does not read, no events are buffered for it, and it learns how many it missed.
 #[tokio::test]
 async fn a_slow_viewer_gets_the_latest_state_and_not_all_of_them() {
     let server = gateway(|_| {}).await;

@@ -29,7 +29,7 @@ async fn expect(client: &Client, values: &[(&str, f64)]) {
     }
 }
 
-/// "Queries answered with an event stream": of five queries two are, and one of these waits in vain.
+/// "Queries answered with an event stream": of five queries two are, and the wait of one of these times out.
 #[tokio::test]
 async fn a_refused_query_is_not_counted_as_answered() {
     let (server, _) = full(|config| config.max_bytes_per_owner = Some(150_000)).await;

@@ -91,7 +91,7 @@ async fn who_hangs_up_while_the_query_runs_gives_its_room_back() {
     let server = gateway(|config| config.connections = 1).await;
     let running = run(&client(&server, "ann"), 0, BIG).await;
     drop(running);
-    // Run or not, told or not: at most one result nobody knows of, and no room that nobody uses.
+    // Run or not, answered or not: at most one result without a known ticket, and no unused reservation.
     eventually("the room is a result, or free", || {
         let usage = server.app().inline().usage();
         (usage.entries == 0) == (usage.used_bytes == 0)

@@ -95,7 +95,7 @@ async fn the_page_is_told_every_query_and_a_client_can_ask_it() {
     let queries = session["queries"].as_array().unwrap();
     assert_eq!(queries.len(), gateway::catalog::Query::all().len());
     for query in queries {
-        // Built from nothing but what the page is told.
+        // Built from what the page receives alone.
         let parameters = query["parameters"].as_array().unwrap().iter().map(|parameter| {
             let value = match parameter["type"].as_str().unwrap() {
                 "integer" => parameter["min"].clone(),

@@ -117,7 +117,7 @@ async fn a_gateway_that_stops_answers_who_waits_and_leaves_what_others_can_hand_
     let shutdown = shutdown.unwrap();
     assert!(shutdown.complete && shutdown.lost == 0, "{shutdown:?}");
     assert_eq!(client(&two, "holder").fetch(&held).await.unwrap().status, StatusCode::OK);
-    // Delivered by the one that stops just now: nobody else may get it after that.
+    // Delivered by the one that stops now: no other may deliver it after that.
     let held = inline_id(common::answer(&client(&two, "holder"), 0, BIG).await);
     let three = on(&engine, |_| {}).await;
     assert_eq!(client(&three, "holder").fetch(&held).await.unwrap().status, StatusCode::OK);

@@ -71,7 +71,7 @@ async fn a_shutdown_waits_for_what_is_still_to_be_fetched_and_no_longer() {
     let app = Arc::clone(server.app());
     let fetch = async {
         eventually("the gateway closes", || app.is_closing()).await;
-        // Still open for those who have a ticket, while nothing new is let in.
+        // Tickets are still accepted, and new queries are not.
         let ann = Client::new(address, "ann");
         assert_eq!(common::refusal(&ann, "orders", &orders(0, 1)).await.code, "SHUTTING_DOWN");
         Client::new(address, "holder").fetch(&held).await.unwrap()
@@ -123,7 +123,7 @@ async fn a_shutdown_under_load_answers_everybody_and_loses_nothing() {
     };
     let clients = async {
         let fetched = join_all(clients).await;
-        // The gateway has stayed up for this one, and so could tell all others what is going on.
+        // The gateway has stayed up for this one, and so could answer all others.
         assert_eq!(last.fetch(&last_id).await.unwrap().status, StatusCode::OK);
         fetched.iter().sum::<u64>() + 1
     };

@@ -1,22 +1,23 @@
 //! actix-web: `POST /results` runs a query and answers with a ticket, `GET /results/{ticket}` fetches the result once.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::net::TcpListener;
 use std::time::Duration;
 
 use actix_web::body::SizedStream;
+use actix_web::error::{ErrorBadRequest, ErrorNotFound, ErrorUnauthorized, InternalError};
 use actix_web::http::StatusCode;
 use actix_web::rt::{spawn, time};
-use actix_web::web::{self, Data};
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer};
+use actix_web::web::{self, Data, Path};
+use actix_web::{App, Error, HttpRequest, HttpResponse, HttpServer};
 use bytes::Bytes;
 use cloakroom::{AcquireError, Stash, Ticket};
 use futures_util::StreamExt;
 
 /// Results, of users. Make it with `Stash::builder().max_bytes(..).ttl(..).build()`.
 pub type Results = Stash<Bytes, String>;
+type Answer = Result<HttpResponse, Error>;
 
 /// Serves until `signal` completes, then for at most `patience` until the results have been fetched.
 pub async fn serve(
@@ -38,51 +39,39 @@ pub async fn serve(
     let handle = server.handle();
     spawn(async move {
         signal.await;
-        stash.close(); // no new results; those that are there can still be fetched
-        let _ = time::timeout(patience, stash.drained()).await;
-        stash.clear();
+        stash.shut_down(time::sleep(patience)).await;
         handle.stop(true).await;
     });
     server.await
 }
 
-async fn run_query(stash: Data<Results>, request: HttpRequest, rows: String) -> HttpResponse {
-    let (Some(user), Ok(rows)) = (user(&request), rows.parse()) else {
-        return HttpResponse::BadRequest().finish();
-    };
+async fn run_query(stash: Data<Results>, request: HttpRequest, rows: String) -> Answer {
+    let (user, rows) = (user(&request)?, rows.parse().map_err(ErrorBadRequest)?);
     // Room first: while it waits, a request holds no memory. A client that disconnects leaves the queue.
-    let patience = time::sleep(Duration::from_secs(5));
-    let room = match stash.reserve_for(&user, rows).timeout(patience).await {
-        Ok(room) => room,
-        Err(refused) => return refusal(&refused),
-    };
-    match room.put(user, query(rows).await) {
-        Ok(ticket) => HttpResponse::Created().body(ticket.to_string()),
-        Err(refused) => refusal(refused.details()),
-    }
+    let bound = time::sleep(Duration::from_secs(5));
+    let room = stash.reserve_for(&user, rows).timeout(bound).await.map_err(refusal)?;
+    let ticket = room.put(user, query(rows).await).map_err(refusal)?;
+    Ok(HttpResponse::Created().body(ticket.to_string()))
 }
 
-async fn fetch(
-    stash: Data<Results>,
-    request: HttpRequest,
-    ticket: web::Path<String>,
-) -> HttpResponse {
-    let claim = || stash.claim(&ticket.parse::<Ticket>().ok()?, &user(&request)?);
-    let Some(claim) = claim() else { return HttpResponse::NotFound().finish() };
+async fn fetch(stash: Data<Results>, request: HttpRequest, ticket: Path<Ticket>) -> Answer {
+    let claim = stash.claim(&ticket, &user(&request)?).ok_or_else(|| ErrorNotFound("none"))?;
     // As a stream the result stays charged until it has been sent, and goes back if the client disconnects.
     let bytes = claim.len() as u64;
-    let stream = claim.into_stream().map(Ok::<_, Infallible>);
-    HttpResponse::Ok().body(SizedStream::new(bytes, stream))
+    let stream = claim.into_stream().map(Ok::<_, io::Error>);
+    Ok(HttpResponse::Ok().body(SizedStream::new(bytes, stream)))
+}
+
+fn refusal(refused: impl Into<AcquireError>) -> Error {
+    let refused = refused.into();
+    let status = StatusCode::from_u16(refused.http_status()).expect("a status");
+    InternalError::new(refused.reason(), status).into()
 }
 
 /// In place of your authentication.
-fn user(request: &HttpRequest) -> Option<String> {
-    Some(request.headers().get("x-user")?.to_str().ok()?.to_owned())
-}
-
-fn refusal(refused: &AcquireError) -> HttpResponse {
-    let status = StatusCode::from_u16(refused.http_status()).expect("a status");
-    HttpResponse::build(status).body(refused.to_string())
+fn user(request: &HttpRequest) -> Result<String, Error> {
+    let user = request.headers().get("x-user").and_then(|it| it.to_str().ok());
+    Ok(user.ok_or_else(|| ErrorUnauthorized("no x-user"))?.to_owned())
 }
 
 /// In place of your query.

@@ -6,17 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_array::{ArrayRef, Int64Array, RecordBatch};
+use arrow_flight::error::FlightError;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::utils::batches_to_flight_data;
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightEndpoint, FlightInfo,
     HandshakeRequest, HandshakeResponse, PollInfo, PutResult, SchemaResult, Ticket,
 };
-use cloakroom::{AcquireError, Refusal, Stash};
+use cloakroom::{AcquireError, Stash};
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Server, server::TcpIncoming};
 use tonic::{Request, Response, Status, Streaming, async_trait};
@@ -25,6 +26,7 @@ use tonic::{Request, Response, Status, Streaming, async_trait};
 pub type Results = Stash<Vec<FlightData>, String>;
 type Answer<T> = Result<Response<T>, Status>;
 type Messages<T> = BoxStream<'static, Result<T, Status>>;
+type Upload<T> = Request<Streaming<T>>;
 
 /// Makes a stash for `max_bytes` of encoded results.
 pub fn results(max_bytes: u64, ttl: Duration) -> Results {
@@ -47,9 +49,7 @@ pub async fn serve(
     let service = FlightServiceServer::new(Flight(stash.clone()));
     let shutdown = async move {
         signal.await;
-        stash.close(); // no new results; those that are there can still be fetched
-        let _ = timeout(patience, stash.drained()).await;
-        stash.clear();
+        stash.shut_down(sleep(patience)).await;
     };
     let incoming = TcpIncoming::from(listener);
     Server::builder().add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
@@ -63,12 +63,9 @@ fn user(metadata: &MetadataMap) -> Result<String, Status> {
     Ok(user.ok_or_else(|| Status::unauthenticated("no x-user"))?.to_owned())
 }
 
-fn refusal(refused: AcquireError) -> Status {
-    match refused.reason() {
-        Refusal::TooLarge => Status::out_of_range(refused.to_string()),
-        Refusal::Closed => Status::unavailable(refused.to_string()),
-        _ => Status::resource_exhausted(refused.to_string()),
-    }
+fn refusal(refused: impl Into<AcquireError>) -> Status {
+    let refused = refused.into();
+    Status::new(refused.grpc_code().into(), refused.to_string())
 }
 
 /// In place of your query.
@@ -81,26 +78,23 @@ async fn query(rows: i64) -> RecordBatch {
 impl FlightService for Flight {
     async fn get_flight_info(&self, request: Request<FlightDescriptor>) -> Answer<FlightInfo> {
         let user = user(request.metadata())?;
-        let rows: u32 = str::from_utf8(&request.get_ref().cmd)
-            .ok()
-            .and_then(|it| it.parse().ok())
-            .ok_or_else(|| Status::invalid_argument("the command is a number of rows"))?;
+        let rows = str::from_utf8(&request.get_ref().cmd).ok().and_then(|it| it.parse().ok());
+        let rows: u32 = rows.ok_or_else(|| Status::invalid_argument("not a number of rows"))?;
         // Room first: while it waits, a request holds no memory. What is not needed is given back.
         let estimate = 4_096 + 8 * u64::from(rows);
         let bound = sleep(Duration::from_secs(5));
         let room = self.0.reserve_for(&user, estimate).timeout(bound).await.map_err(refusal)?;
         let batch = query(rows.into()).await;
         let schema = batch.schema();
-        let messages = batches_to_flight_data(&schema, [&batch])
-            .map_err(|error| Status::internal(error.to_string()))?;
-        let ticket = room.put(user, messages).map_err(|it| refusal(*it.details()))?;
+        let messages = batches_to_flight_data(&schema, [&batch]).map_err(FlightError::from)?;
+        let ticket = room.put(user, messages).map_err(refusal)?;
         let endpoint = FlightEndpoint::new().with_ticket(Ticket::new(ticket.to_bytes().to_vec()));
         let info = FlightInfo::new()
             .with_descriptor(request.into_inner()) // which C++ and Python clients insist on
             .with_endpoint(endpoint)
             .with_total_records(rows.into())
             .try_with_schema(&schema);
-        Ok(Response::new(info.map_err(|error| Status::internal(error.to_string()))?))
+        Ok(Response::new(info.map_err(FlightError::from)?))
     }
 
     type DoGetStream = Messages<FlightData>;
@@ -113,12 +107,9 @@ impl FlightService for Flight {
         Ok(Response::new(claim.into_items().map(Ok).boxed()))
     }
 
-    // What this server does not offer.
+    // The rest of the trait, which this server does not offer.
     type HandshakeStream = Messages<HandshakeResponse>;
-    async fn handshake(
-        &self,
-        _: Request<Streaming<HandshakeRequest>>,
-    ) -> Answer<Self::HandshakeStream> {
+    async fn handshake(&self, _: Upload<HandshakeRequest>) -> Answer<Self::HandshakeStream> {
         Err(Status::unimplemented("handshake"))
     }
     type ListFlightsStream = Messages<FlightInfo>;
@@ -132,7 +123,7 @@ impl FlightService for Flight {
         Err(Status::unimplemented("get_schema"))
     }
     type DoPutStream = Messages<PutResult>;
-    async fn do_put(&self, _: Request<Streaming<FlightData>>) -> Answer<Self::DoPutStream> {
+    async fn do_put(&self, _: Upload<FlightData>) -> Answer<Self::DoPutStream> {
         Err(Status::unimplemented("do_put"))
     }
     type DoActionStream = Messages<arrow_flight::Result>;
@@ -144,10 +135,7 @@ impl FlightService for Flight {
         Err(Status::unimplemented("list_actions"))
     }
     type DoExchangeStream = Messages<FlightData>;
-    async fn do_exchange(
-        &self,
-        _: Request<Streaming<FlightData>>,
-    ) -> Answer<Self::DoExchangeStream> {
+    async fn do_exchange(&self, _: Upload<FlightData>) -> Answer<Self::DoExchangeStream> {
         Err(Status::unimplemented("do_exchange"))
     }
 }

@@ -5,15 +5,14 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use cloakroom::{AcquireError, Stash, Ticket};
+use cloakroom::{ClaimBody, Stash, Ticket};
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 /// Results, of users. Make it with `Stash::builder().max_bytes(..).ttl(..).build()`.
 pub type Results = Stash<Bytes, String>;
@@ -30,51 +29,41 @@ pub async fn serve(
         .route("/results", post(run_query))
         .route("/results/{ticket}", get(fetch))
         .with_state(stash.clone());
+    // The server accepts connections until this completes: the clients need them to fetch their results.
     let shutdown = async move {
         signal.await;
-        stash.close(); // no new results; those that are there can still be fetched
-        let _ = timeout(patience, stash.drained()).await;
-        stash.clear();
+        stash.shut_down(sleep(patience)).await;
     };
-    // The server accepts connections until `shutdown` completes: the clients need them to fetch their results.
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
 }
 
-async fn run_query(State(stash): State<Results>, headers: HeaderMap, rows: String) -> Response {
-    let (Some(user), Ok(rows)) = (user(&headers), rows.parse()) else {
-        return StatusCode::BAD_REQUEST.into_response();
-    };
+async fn run_query(
+    State(stash): State<Results>,
+    headers: HeaderMap,
+    rows: String,
+) -> Result<(StatusCode, String), Response> {
+    let user = user(&headers).map_err(IntoResponse::into_response)?;
+    let rows = rows.parse().map_err(|_| StatusCode::BAD_REQUEST.into_response())?;
     // Room first: while it waits, a request holds no memory. A client that disconnects leaves the queue.
-    let room = match stash.reserve_for(&user, rows).timeout(sleep(Duration::from_secs(5))).await {
-        Ok(room) => room,
-        Err(refused) => return refusal(&refused),
-    };
-    match room.put(user, query(rows).await) {
-        Ok(ticket) => (StatusCode::CREATED, ticket.to_string()).into_response(),
-        Err(refused) => refusal(refused.details()),
-    }
+    let room = stash.reserve_for(&user, rows).timeout(sleep(Duration::from_secs(5))).await?;
+    let ticket = room.put(user, query(rows).await)?;
+    Ok((StatusCode::CREATED, ticket.to_string()))
 }
 
 async fn fetch(
     State(stash): State<Results>,
     headers: HeaderMap,
-    Path(ticket): Path<String>,
-) -> Response {
-    let claim = || stash.claim(&ticket.parse::<Ticket>().ok()?, &user(&headers)?);
+    Path(ticket): Path<Ticket>,
+) -> Result<Response<ClaimBody>, StatusCode> {
+    let claim = stash.claim(&ticket, &user(&headers)?).ok_or(StatusCode::NOT_FOUND)?;
     // As a body the result stays charged until it has been sent, and goes back if the client disconnects.
-    claim().map_or(StatusCode::NOT_FOUND.into_response(), |it| {
-        Body::new(it.into_body()).into_response()
-    })
+    Ok(Response::new(claim.into_body()))
 }
 
 /// In place of your authentication.
-fn user(headers: &HeaderMap) -> Option<String> {
-    Some(headers.get("x-user")?.to_str().ok()?.to_owned())
-}
-
-fn refusal(refused: &AcquireError) -> Response {
-    let status = StatusCode::from_u16(refused.http_status()).expect("a status");
-    (status, refused.to_string()).into_response()
+fn user(headers: &HeaderMap) -> Result<String, StatusCode> {
+    let user = headers.get("x-user").and_then(|it| it.to_str().ok());
+    Ok(user.ok_or(StatusCode::UNAUTHORIZED)?.to_owned())
 }
 
 /// In place of your query.

@@ -2,22 +2,22 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom::{AcquireError, ClaimBody, Stash, Ticket};
-use http_body_util::{BodyExt, Either, Full, Limited};
+use cloakroom::{ClaimBody, Stash, Ticket};
+use http_body_util::{BodyExt, Either, Limited};
 use hyper::body::Incoming;
-use hyper::{Method, Request, Response, StatusCode, server::conn::http1, service::service_fn};
+use hyper::{Method, Request, Response, server::conn::http1, service::service_fn};
+use hyper_util::server::graceful::GracefulShutdown;
+use smol::Timer;
 use smol::future::{Future, or};
-use smol::net::{TcpListener, TcpStream};
-use smol::{Timer, channel};
+use smol::net::TcpListener;
 use smol_hyper::rt::FuturesIo;
 
 /// Results, of users. Make it with `Stash::builder().max_bytes(..).ttl(..).build()`.
 pub type Results = Stash<Bytes, String>;
-type Answer = Response<Either<Full<Bytes>, ClaimBody>>;
+type Answer = Response<Either<String, ClaimBody>>;
 
 /// Serves until `signal` completes, then for at most `patience` until the results have been fetched.
 pub async fn serve(
@@ -26,80 +26,54 @@ pub async fn serve(
     signal: impl Future<Output = ()>,
     patience: Duration,
 ) -> io::Result<()> {
-    smol::spawn(stash.reaper().run(|nap| async move { _ = Timer::after(nap).await })).detach();
-    let shutdown = async {
-        signal.await;
-        stash.close(); // no new results; those that are there can still be fetched
-        or(stash.drained(), async { _ = Timer::after(patience).await }).await;
-        stash.clear();
-        io::Result::Ok(())
-    };
-    // Connections end when `running` is dropped, and are gone when all clones of `open` are.
-    let (running, stop) = channel::bounded::<Infallible>(1);
-    let (open, gone) = channel::bounded::<Infallible>(1);
+    smol::spawn(stash.reaper().run(Timer::after)).detach(); // ends with the stash
+    let connections = GracefulShutdown::new();
     let accept = async {
         loop {
             let (socket, _) = listener.accept().await?;
-            smol::spawn(connection(socket, stash.clone(), stop.clone(), open.clone())).detach();
+            let stash = stash.clone();
+            let service = service_fn(move |request| respond(stash.clone(), request));
+            let connection =
+                http1::Builder::new().serve_connection(FuturesIo::new(socket), service);
+            smol::spawn(connections.watch(connection)).detach();
         }
     };
+    // The server accepts connections until this completes: the clients need them to fetch their results.
+    let shutdown = async {
+        signal.await;
+        stash.shut_down(Timer::after(patience)).await;
+        io::Result::Ok(())
+    };
     or(shutdown, accept).await?;
-    drop((running, open));
-    let _ = gone.recv().await;
+    connections.shutdown().await; // what is being sent is sent
     Ok(())
 }
 
-async fn connection(
-    socket: TcpStream,
-    stash: Results,
-    stop: channel::Receiver<Infallible>,
-    _open: channel::Sender<Infallible>,
-) {
-    let service =
-        service_fn(|request| async { Ok::<_, Infallible>(answer(&stash, request).await) });
-    let mut connection =
-        pin!(http1::Builder::new().serve_connection(FuturesIo::new(socket), service));
-    let stopped = async { stop.recv().await.is_err() };
-    let ended = async {
-        let _ = connection.as_mut().await;
-        false
-    };
-    if or(stopped, ended).await {
-        connection.as_mut().graceful_shutdown();
-        let _ = connection.await;
-    }
+async fn respond(stash: Results, request: Request<Incoming>) -> Result<Answer, Infallible> {
+    Ok(answer(stash, request).await.unwrap_or_else(|refused| refused.map(Either::Left)))
 }
 
-async fn answer(stash: &Results, request: Request<Incoming>) -> Answer {
+async fn answer(stash: Results, request: Request<Incoming>) -> Result<Answer, Response<String>> {
     // In place of your authentication.
-    let user = request.headers().get("x-user").and_then(|it| Some(it.to_str().ok()?.to_owned()));
-    let Some(user) = user else { return text(StatusCode::UNAUTHORIZED, "who are you?") };
+    let user = request.headers().get("x-user").and_then(|it| it.to_str().ok());
+    let user = user.ok_or_else(|| text(401, "who are you?"))?.to_owned();
     if request.method() == Method::POST {
-        let rows = Limited::new(request.into_body(), 100).collect().await.ok();
-        let rows = rows.and_then(|it| String::from_utf8(it.to_bytes().into()).ok()?.parse().ok());
-        let Some(rows) = rows else { return text(StatusCode::BAD_REQUEST, "how many rows?") };
-        return match run_query(stash, user, rows).await {
-            Ok(ticket) => text(StatusCode::CREATED, ticket.to_string()),
-            Err(refused) => {
-                text(StatusCode::from_u16(refused.http_status()).unwrap(), refused.to_string())
-            }
-        };
+        let body = Limited::new(request.into_body(), 100).collect().await.ok();
+        let rows = body.and_then(|it| str::from_utf8(&it.to_bytes()).ok()?.parse::<u64>().ok());
+        let rows = rows.ok_or_else(|| text(400, "how many rows?"))?;
+        // Room first: while it waits, a request holds no memory. A client that disconnects leaves the queue.
+        let patience = Timer::after(Duration::from_secs(5));
+        let room = stash.reserve_for(&user, rows).timeout(patience).await?;
+        let ticket = room.put(user, (0..rows).map(|row| row as u8).collect())?;
+        return Ok(text(201, &ticket.to_string()).map(Either::Left));
     }
-    let claim = || stash.claim(&request.uri().path()[1..].parse::<Ticket>().ok()?, &user);
+    let ticket = request.uri().path()[1..].parse::<Ticket>().ok();
+    let claim = ticket.and_then(|ticket| stash.claim(&ticket, &user));
     // As a body the result stays charged until it has been sent, and goes back if the client disconnects.
-    claim().map_or(text(StatusCode::NOT_FOUND, "none"), |it| {
-        Response::new(Either::Right(it.into_body()))
-    })
+    let body = claim.ok_or_else(|| text(404, "none"))?.into_body();
+    Ok(Response::new(Either::Right(body)))
 }
 
-async fn run_query(stash: &Results, user: String, rows: u64) -> Result<Ticket, AcquireError> {
-    // Room first: while it waits, a request holds no memory. A client that disconnects leaves the queue.
-    let room = stash.reserve_for(&user, rows).timeout(Timer::after(Duration::from_secs(5))).await?;
-    Ok(room.put(user, (0..rows).map(|row| row as u8).collect())?)
-}
-
-fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Either::Left(Full::new(text.into())));
-    *answer.status_mut() = status;
-    answer
+fn text(status: u16, text: &str) -> Response<String> {
+    Response::builder().status(status).body(text.to_owned()).expect("a status")
 }

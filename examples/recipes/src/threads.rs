@@ -27,12 +27,9 @@ pub fn serve(
     thread::scope(|scope| {
         scope.spawn(move || {
             let _ = signal.recv();
-            stash.close(); // no new results; those that are there can still be fetched
-            stash.drained_timeout(patience);
-            stash.clear();
+            stash.shut_down_timeout(patience);
             stop.store(true, Ordering::Relaxed);
-            // Wakes the loop below.
-            let _ = TcpStream::connect(address);
+            let _ = TcpStream::connect(address); // wakes the loop below
         });
         for socket in listener.incoming() {
             if stop.load(Ordering::Relaxed) {

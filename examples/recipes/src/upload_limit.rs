@@ -8,15 +8,14 @@ use std::io;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use cloakroom::{Budget, RequestBytesLayer, Stash, Ticket};
+use cloakroom::{Budget, ClaimBody, RequestBytesLayer, Stash, Ticket};
 use tokio::net::TcpListener;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 /// Uploads, of users. Make it with `Stash::builder().max_bytes(..).ttl(..).build()`.
 pub type Uploads = Stash<Bytes, String>;
@@ -31,10 +30,8 @@ pub async fn serve(
 ) -> io::Result<()> {
     tokio::spawn(stash.reaper().run(sleep)); // ends with the stash
     // Waits for its bytes before the body is read. The permit is held until the response has been sent.
-    let bytes_in_flight = RequestBytesLayer::new(in_flight.clone(), |refused, status| {
-        (status, refused.to_string()).into_response()
-    })
-    .timeout(|| sleep(Duration::from_secs(5)));
+    let bytes_in_flight = RequestBytesLayer::new(in_flight.clone(), |refused, _| refused.into())
+        .timeout(|| sleep(Duration::from_secs(5)));
     let routes = Router::new()
         .route("/uploads", post(upload))
         .route("/uploads/{ticket}", get(fetch))
@@ -44,42 +41,35 @@ pub async fn serve(
         .with_state(stash.clone());
     let shutdown = async move {
         signal.await;
+        let end = Instant::now() + patience;
         in_flight.close(); // no new uploads; requests without a body still pass
-        let drain = async {
-            in_flight.drained().await; // those that had begun are stored
-            stash.close();
-            stash.drained().await;
-        };
-        let _ = timeout(patience, drain).await;
-        stash.close(); // if the time was over before
-        stash.clear();
+        let _ = timeout_at(end, in_flight.drained()).await; // those that had begun are stored
+        stash.shut_down(sleep_until(end)).await;
     };
     axum::serve(listener, routes).with_graceful_shutdown(shutdown).await
 }
 
-async fn upload(State(stash): State<Uploads>, headers: HeaderMap, body: Bytes) -> Response {
-    let Some(user) = user(&headers) else { return StatusCode::UNAUTHORIZED.into_response() };
-    match stash.put(user, body).timeout(sleep(Duration::from_secs(5))).await {
-        Ok(ticket) => (StatusCode::CREATED, ticket.to_string()).into_response(),
-        Err(refused) => {
-            let status = StatusCode::from_u16(refused.details().http_status()).expect("a status");
-            (status, refused.to_string()).into_response()
-        }
-    }
+async fn upload(
+    State(stash): State<Uploads>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(StatusCode, String), Response> {
+    let user = user(&headers).map_err(IntoResponse::into_response)?;
+    let ticket = stash.put(user, body).timeout(sleep(Duration::from_secs(5))).await?;
+    Ok((StatusCode::CREATED, ticket.to_string()))
 }
 
 async fn fetch(
     State(stash): State<Uploads>,
     headers: HeaderMap,
-    Path(ticket): Path<String>,
-) -> Response {
-    let claim = || stash.claim(&ticket.parse::<Ticket>().ok()?, &user(&headers)?);
-    claim().map_or(StatusCode::NOT_FOUND.into_response(), |it| {
-        Body::new(it.into_body()).into_response()
-    })
+    Path(ticket): Path<Ticket>,
+) -> Result<Response<ClaimBody>, StatusCode> {
+    let claim = stash.claim(&ticket, &user(&headers)?).ok_or(StatusCode::NOT_FOUND)?;
+    Ok(Response::new(claim.into_body()))
 }
 
 /// In place of your authentication.
-fn user(headers: &HeaderMap) -> Option<String> {
-    Some(headers.get("x-user")?.to_str().ok()?.to_owned())
+fn user(headers: &HeaderMap) -> Result<String, StatusCode> {
+    let user = headers.get("x-user").and_then(|it| it.to_str().ok());
+    Ok(user.ok_or(StatusCode::UNAUTHORIZED)?.to_owned())
 }

@@ -79,7 +79,7 @@ async fn converses() {
     let (mut alice, mut bob) = (server.client("alice").await, server.client("bob").await);
     let ticket = run(&mut alice, 100_000).await.unwrap();
     assert!((800_000..810_000).contains(&server.stash.used_bytes()), "rows and messages");
-    assert_eq!(code(fetch(&mut bob, &ticket).await), Code::NotFound, "not his");
+    assert_eq!(code(fetch(&mut bob, &ticket).await), Code::NotFound, "another user's");
     assert_eq!(fetch(&mut alice, &ticket).await.unwrap(), 100_000 * 99_999 / 2);
     assert_eq!(code(fetch(&mut alice, &ticket).await), Code::NotFound, "once");
     assert_eq!(code(fetch(&mut alice, &Ticket::new("nonsense")).await), Code::NotFound);
@@ -129,7 +129,7 @@ async fn pyarrow_fetches_after_the_signal() {
         .stdin(std::process::Stdio::piped())
         .spawn()
         .unwrap();
-    // It has its tickets when all three results are held; then the server is told to stop.
+    // It has its tickets when all three results are held; then the server is stopped.
     eventually("three results are held", || stash.len() == 3).await;
     signal.send(()).unwrap();
     eventually("the signal has arrived", || stash.is_closed()).await;

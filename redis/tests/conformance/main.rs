@@ -10,6 +10,7 @@ mod world;
 
 mod beyond;
 mod delivery;
+mod replicas;
 mod scenarios;
 
 use std::future::Future;

@@ -1,10 +1,10 @@
-//! An act: a small scene that shows one thing, and checks that it is so.
+//! An act: a small scene that shows one thing, and checks it.
 
 use std::time::Instant;
 
 use super::report::line;
 
-/// What an act has said and found so far.
+/// The output and the findings of an act so far.
 pub(super) struct Act {
     name: &'static str,
     started: Instant,
@@ -27,7 +27,7 @@ impl Act {
         }
     }
 
-    /// Prints it, and answers with the number of findings.
+    /// Prints it, and returns the number of findings.
     pub(super) fn end(self) -> usize {
         println!("act: {}, {:.1} s", self.name, self.started.elapsed().as_secs_f64());
         for (what, text) in self.said {

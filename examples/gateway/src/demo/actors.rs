@@ -1,4 +1,4 @@
-//! The clients: how they ask, how they fetch, and how they check what they got.
+//! The clients: how they ask, fetch, and check their results.
 
 use std::time::Duration;
 
@@ -27,11 +27,11 @@ impl Order {
 const FEWEST_ROWS: u32 = 500;
 const MOST_ROWS: u32 = 3_500;
 
-/// Every so many queries of a reader ask for rows instead of Arrow.
+/// One in so many queries of a reader asks for rows instead of Arrow.
 const ROWS_EVERY: u32 = 8;
-/// Every so many results a stranger tries to take first.
+/// A stranger tries to take one in so many results first.
 const STRANGER_EVERY: u32 = 5;
-/// How often a reader comes back after a refusal before it counts its result as lost.
+/// How often a reader retries after a refusal before it counts its result as lost.
 const ATTEMPTS: u32 = 60;
 
 /// A client that wants all its results, and is a little slow to fetch them.
@@ -94,7 +94,7 @@ pub(super) async fn ask(stage: &Stage, client: &Client, order: Order) -> anyhow:
     Ok(answer)
 }
 
-/// Sends a query and hangs up after `patience`, unless it was answered before.
+/// Sends a query and disconnects after `patience`, unless it was answered before.
 pub(super) async fn ask_and_hang_up(
     stage: &Stage,
     client: &Client,
@@ -111,7 +111,7 @@ pub(super) async fn ask_and_hang_up(
     Ok(())
 }
 
-/// Asks until there is a result, however often the gateway says to come back later.
+/// Asks until there is a result, retrying whenever the gateway suggests it.
 async fn read_arrow(
     stage: &Stage,
     client: &Client,
@@ -130,7 +130,7 @@ async fn read_arrow(
             Answer::External { id, .. } => return fetch(stage, client, &id, order).await,
             Answer::Refused(refusal) => match refusal.retry_after() {
                 Some(delay) => tokio::time::sleep(delay).await,
-                // Told that it will never fit: that is an answer.
+                // A refusal that says that it never fits is an answer.
                 None => return Ok(()),
             },
             Answer::Rows { .. } => anyhow::bail!("rows where Arrow was asked for"),
@@ -187,7 +187,7 @@ async fn compare(stage: &Stage, totals: Totals, order: Order) -> anyhow::Result<
     Ok(())
 }
 
-/// A stranger tries to take the result behind `id`, and must not even learn that it is there.
+/// Tries to take the result behind `id` as a stranger, who must not learn that it is there.
 async fn intrude(stage: &Stage, id: &str) -> anyhow::Result<()> {
     let taken = Client::new(stage.address, "stranger").fetch(id).await?;
     anyhow::ensure!(

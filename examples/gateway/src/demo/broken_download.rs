@@ -1,4 +1,4 @@
-//! A client whose downloads break off, and that gets every byte all the same.
+//! A client whose downloads break off, and that receives every byte in the end.
 
 use anyhow::bail;
 use gateway::client::{Answer, Client};
@@ -10,10 +10,10 @@ use serde_json::json;
 use super::act::Act;
 
 const ROWS: u32 = 60_000;
-/// Makes a result that is far larger than what socket buffers swallow: else the server would count it as
-/// sent before the client has hung up.
+/// Makes a result that is far larger than socket buffers. Otherwise the server would count it as sent before
+/// the client disconnects.
 const WIDTH: u32 = 400;
-/// How much of the result the client reads before it hangs up, in percent, one time after the other.
+/// How much of the result the client reads before it disconnects, in percent, one attempt after the other.
 const BREAKS: [usize; 3] = [0, 10, 30];
 
 pub(super) async fn run() -> anyhow::Result<usize> {

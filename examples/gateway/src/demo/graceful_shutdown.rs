@@ -15,17 +15,17 @@ use reqwest::StatusCode;
 use super::act::Act;
 use super::actors::Order;
 
-/// Room for seven results.
+/// Enough for seven results.
 const STASH_BYTES: u64 = 1 << 20;
 const ORDER: Order = Order { first: 0, rows: 2_000 };
 const CLIENTS: u32 = 24;
-/// Clients that take a ticket and never come.
+/// Clients that take a ticket and never fetch.
 const NO_SHOWS: usize = 2;
 /// How many results are fetched before the shutdown.
 const WARM_UP: u64 = 60;
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// The clients' books.
+/// The clients' records.
 #[derive(Default)]
 struct Books {
     tickets: Counter,
@@ -52,7 +52,7 @@ pub(super) async fn run() -> anyhow::Result<usize> {
     for number in 0..NO_SHOWS {
         let client = Client::new(address, &format!("no-show-{number}"));
         let asked = ask(&client, &books).await?;
-        act.expect(asked.is_ok(), format!("a client that never comes was told {asked:?}"));
+        act.expect(asked.is_ok(), format!("a client that never fetches received {asked:?}"));
     }
     let clients = (0..CLIENTS).map(|number| {
         let client = Client::new(address, &format!("client-{number}"));
@@ -70,7 +70,7 @@ pub(super) async fn run() -> anyhow::Result<usize> {
     tokio::time::timeout(PATIENCE, warm).await.context("the load never got going")?;
     let usage = app.inline().usage();
     let in_line = usage.waiting;
-    act.say("before", format!("{} results held, {in_line} queries in line", usage.entries));
+    act.say("before", format!("{} results held, {in_line} queries waiting", usage.entries));
     let (shutdown, clients) = tokio::join!(server.shutdown(), join_all(clients));
     let shutdown = shutdown?;
     for client in clients {
@@ -86,7 +86,7 @@ pub(super) async fn run() -> anyhow::Result<usize> {
     );
     act.expect(shutdown.complete, "requests were still in flight in the end");
     act.expect(books.fetched_while_closing.get() > 0, "nothing was fetched during the shutdown");
-    act.expect(books.refused_in_line.get() > 0, "nobody stood in line when it began");
+    act.expect(books.refused_in_line.get() > 0, "no query waited when it began");
     let executions = app.warehouse().executions().total;
     act.expect(executions == tickets, format!("{executions} executions for {tickets} tickets"));
     let left = app.inline().usage();
@@ -102,7 +102,7 @@ pub(super) async fn run() -> anyhow::Result<usize> {
     act.say(
         "refused",
         format!(
-            "503 SHUTTING_DOWN to {} in line and {} at the door, none of them executed",
+            "503 SHUTTING_DOWN to {} waiting and {} new queries, none of them executed",
             books.refused_in_line.get(),
             books.refused_at_the_door.get()
         ),
@@ -110,7 +110,7 @@ pub(super) async fn run() -> anyhow::Result<usize> {
     Ok(act.end())
 }
 
-/// Asks and fetches until the gateway says that it is shutting down. Everything else is a problem.
+/// Asks and fetches until the gateway answers that it is shutting down. Any other refusal is a problem.
 async fn work(client: Client, number: u32, app: Arc<App>, books: Arc<Books>) -> anyhow::Result<()> {
     let slowness = Duration::from_millis(5 + u64::from(number % 8) * 10);
     loop {

@@ -1,7 +1,7 @@
 //! The jam: clients that ask and do not fetch, until the stash is full and others have given up.
 //!
-//! Nothing here goes by the clock alone. The jam lasts until it has shown what it is for, so that it
-//! shows the same on a fast machine and on a slow one.
+//! Nothing here depends on the clock alone. The jam lasts until it has shown its point, so that it shows the
+//! same on a fast machine and on a slow one.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const LEAVERS: u32 = 6;
 /// About a fifth of the stash.
 const ORDER: Order = Order { first: 10_000, rows: 3_000 };
 
-/// How many results must have waited in vain before the jam may end.
+/// How many waits must have timed out before the jam may end.
 const GIVE_UPS: u64 = 8;
 /// How long the jam waits for that before the run counts as one that showed nothing.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ pub(super) async fn run(stage: &Stage) {
     join_all(hoards.into_iter().map(|hoard| release(stage, hoard))).await;
 }
 
-/// Asks and keeps, until there is no room for more.
+/// Asks and keeps the results, until the stash is full.
 async fn hoard(stage: &Stage, number: u32) -> Hoard {
     let client = Client::new(stage.address, &format!("hoarder-{number}"));
     let mut ids = Vec::new();
@@ -75,8 +75,8 @@ async fn release(stage: &Stage, hoard: Hoard) {
     }
 }
 
-/// Hangs up while it waits; again, and later, as long as the gateway has not noticed as many as there
-/// are leavers. A client that hangs up before its result queues does not leave the queue.
+/// Disconnects while it waits, again and later, until the gateway has noticed as many departures as there are
+/// leavers. A client that disconnects before its query waits does not leave the queue.
 async fn leave(stage: &Stage, number: u32) {
     let client = Client::new(stage.address, &format!("leaver-{number}"));
     for patience in LEAVE_AFTER {

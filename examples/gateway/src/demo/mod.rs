@@ -1,5 +1,4 @@
-//! The demo: a burst of clients against a stash that is too small for them, and a check of everything
-//! that came out.
+//! The demo: a burst of clients against a stash that is too small for them, and a check of all their results.
 
 mod act;
 mod actors;
@@ -25,14 +24,14 @@ use gateway::server::Server;
 
 use self::stage::Stage;
 
-/// Clients that fetch what they asked for.
+/// Clients that fetch their results.
 const READERS: u32 = 32;
 /// Queries of each reader.
 const QUERIES: u32 = 8;
 /// Queries for a result that is larger than the whole stash.
 const OVERSIZED: u32 = 2;
 
-/// Room for a handful of results.
+/// Enough for a handful of results.
 const STASH_BYTES: u64 = 1 << 20;
 const SAMPLE_ROWS: u32 = 100_000;
 
@@ -51,8 +50,8 @@ fn config(behaviour: Behaviour) -> Config {
     }
 }
 
-/// Runs the burst on both behaviours, then the acts, which show one thing each. Fails when anything was lost, wrong, run twice, left over or
-/// over the limit, and when a run did not show what it is there to show.
+/// Runs the burst on both behaviours, then the acts, which show one thing each. Fails if anything was lost,
+/// wrong, run twice, left over or over the limit, or if a run did not show its point.
 pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     let mut failures = 0;
     for behaviour in [Behaviour::Classic, Behaviour::InlineOnly] {
@@ -78,7 +77,7 @@ pub(crate) async fn run() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The findings of one run. That it did not come to its end is one, too, and keeps no other from being shown.
+/// Collects the findings of one run. A run that did not end is a finding too, and hides no other.
 async fn within_limit(name: &str, run: impl Future<Output = anyhow::Result<usize>>) -> usize {
     let problem = match tokio::time::timeout(RUN_LIMIT, run).await {
         Ok(Ok(findings)) => return findings,

@@ -13,13 +13,13 @@ use super::act::Act;
 use super::actors::Order;
 
 const STASH_BYTES: u64 = 2 << 20;
-/// One owner can take a quarter; what the others hold at the same time fits into the rest.
+/// One owner can take a quarter. The results that the others hold at the same time fit into the rest.
 const OWNER_BYTES: u64 = STASH_BYTES / 4;
 const ORDER: Order = Order { first: 0, rows: 1_500 };
 
 const OTHERS: u32 = 8;
 const QUERIES: u32 = 10;
-/// How often the noisy one asks again after it was told to stop.
+/// How often the noisy owner asks again after it was refused.
 const INSISTS: u32 = 100;
 
 pub(super) async fn run() -> anyhow::Result<usize> {
@@ -45,7 +45,7 @@ pub(super) async fn run() -> anyhow::Result<usize> {
         }
     };
     let told = (refusal.status, refusal.code.as_str()) == (429, "INLINE_ARROW_OWNER_FULL");
-    act.expect(told, format!("the noisy one was told {refusal:?}"));
+    act.expect(told, format!("the noisy owner received {refusal:?}"));
     let (kept, held) = (hoard.len(), server.app().inline().usage().used_bytes);
     act.say(
         "noisy",
@@ -90,7 +90,7 @@ pub(super) async fn run() -> anyhow::Result<usize> {
         format!("{} results to {OTHERS} others, {waited} of them waited", metrics.downloads.get()),
     );
 
-    // Room for one more, as soon as one is fetched.
+    // One more fits as soon as one is fetched.
     if let Some(id) = hoard.pop() {
         let fetched = noisy.fetch(&id).await?.status;
         act.expect(fetched == StatusCode::OK, format!("its own result: {fetched}"));
@@ -107,7 +107,7 @@ pub(super) async fn run() -> anyhow::Result<usize> {
     Ok(act.end())
 }
 
-/// The id of a result, or why there is none.
+/// The id of a result, or the reason of its refusal.
 async fn ask(client: &Client) -> anyhow::Result<Result<String, Refusal>> {
     client.query_inline("orders", &ORDER.request("ARROW_STREAM")).await
 }

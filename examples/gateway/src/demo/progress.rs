@@ -4,7 +4,7 @@ use std::io::{IsTerminal, stderr};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-/// Without a terminal, a line for every such part of the run.
+/// Without a terminal, a line is printed for each such part of the run.
 const LINES: u64 = 4;
 
 pub(super) struct Progress {
@@ -40,7 +40,7 @@ impl Progress {
         }
     }
 
-    /// Queries that came to their end.
+    /// Counts queries that have ended.
     pub(super) fn done(&self) -> u64 {
         self.bar.position()
     }

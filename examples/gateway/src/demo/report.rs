@@ -1,4 +1,4 @@
-//! What a run came to, for people to read.
+//! Reports the outcome of a run, for people to read.
 
 use std::time::Duration;
 
@@ -22,10 +22,7 @@ pub(super) fn print(stage: &Stage, behaviour: Behaviour, took: Duration, finding
     let (at_once, after_wait) = (metrics.room_at_once.get(), metrics.room_after_wait.get());
     line(
         "inline",
-        format!(
-            "{}; room at once {at_once}, after waiting in line {after_wait}",
-            tally.inline.get()
-        ),
+        format!("{}; granted at once {at_once}, after a wait {after_wait}", tally.inline.get()),
     );
     line("rows", format!("{} results with the events, past the stash", tally.rows.get()));
     line("waited", waits(stage));
@@ -33,7 +30,11 @@ pub(super) fn print(stage: &Stage, behaviour: Behaviour, took: Duration, finding
     line("refusals", reasons(stage, metrics.refusals.get()));
     line(
         "hung up",
-        format!("{}; {} of them in line", tally.hung_up.get(), metrics.left_the_line.get()),
+        format!(
+            "{}; {} of them while they waited",
+            tally.hung_up.get(),
+            metrics.left_the_line.get()
+        ),
     );
     line("strangers", format!("{} refused", tally.intrusions.get()));
     let (peak, limit) = (stage.peak_bytes(), stage.app.config().max_bytes);
@@ -42,7 +43,7 @@ pub(super) fn print(stage: &Stage, behaviour: Behaviour, took: Duration, finding
     line(
         "in the end",
         format!(
-            "{} bytes, {} results, {} in line; {} expired unclaimed",
+            "{} bytes, {} results, {} waiting; {} expired unclaimed",
             usage.used_bytes,
             usage.entries,
             usage.waiting,
@@ -59,12 +60,15 @@ pub(super) fn print(stage: &Stage, behaviour: Behaviour, took: Duration, finding
     println!();
 }
 
-/// A behaviour has one way out for all that find no room, so the other count is zero.
+/// A behaviour has one answer to all that are refused for lack of bytes, so the other count is zero.
 fn reasons(stage: &Stage, count: u64) -> String {
     let too_large = stage.app.metrics().too_large.get();
     match count {
         0 => "0".to_owned(),
-        _ => format!("{count}; for want of room {}, for size {too_large}", count - too_large),
+        _ => format!(
+            "{count}; because the stash was full {}, for size {too_large}",
+            count - too_large
+        ),
     }
 }
 

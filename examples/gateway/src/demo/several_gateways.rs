@@ -22,22 +22,22 @@ use super::act::Act;
 use super::actors::Order;
 
 const GATEWAYS: usize = 3;
-/// Room for six results.
+/// Enough for six results.
 const STASH_BYTES: u64 = 1 << 20;
 const ORDER: Order = Order { first: 0, rows: 2_000 };
 const CLIENTS: u32 = 24;
 /// How many results are fetched before one gateway is killed, and how many after.
 const BEFORE: u64 = 150;
 const AFTER: u64 = 150;
-/// What nobody was told of, because the gateway died first, goes after this time.
+/// Results whose tickets were never sent, because the gateway died first, expire after this time.
 const TTL: Duration = Duration::from_secs(6);
-/// How long a client goes on asking for a result whose download broke.
+/// How long a client retries for a result whose download broke.
 const PATIENCE: Duration = Duration::from_secs(20);
 const PAUSE: Duration = Duration::from_millis(20);
-/// A delivery that ended so shortly before the kill may be unknown to the engine, and be put back.
+/// A delivery that ended shortly before the kill may be unknown to the engine, and be put back.
 const UNHEARD: Duration = Duration::from_millis(100);
 
-/// The gateways and the clients' books.
+/// The gateways and the clients' records.
 struct Scene {
     gateways: Vec<SocketAddr>,
     alive: [AtomicBool; GATEWAYS],
@@ -50,7 +50,7 @@ struct Scene {
     doubled: Counter,
     broken_queries: Counter,
     broken_downloads: Counter,
-    /// Tickets that clients hold and have not begun to fetch.
+    /// Tickets that clients hold and have not used yet.
     held: AtomicU64,
     most_held: AtomicU64,
     delivered: Mutex<HashMap<String, Delivered>>,
@@ -85,7 +85,7 @@ pub(super) async fn run() -> anyhow::Result<usize> {
         (0..CLIENTS).map(|number| tokio::spawn(work(Arc::clone(&scene), number))).collect();
     scene.until("the load never got going", |scene| scene.fetched.get() >= BEFORE).await?;
     let victim = rand::random_range(0..GATEWAYS);
-    // Only afterwards do clients avoid it: they find out as clients do.
+    // Clients avoid it only afterwards: they notice as clients do.
     *lock(&scene.killed) = Some(Instant::now());
     processes[victim].kill().await;
     scene.alive[victim].store(false, Ordering::Relaxed);
@@ -152,7 +152,7 @@ fn report(act: &mut Act, scene: &Scene, victim: usize, next: Duration, put_back:
     act.expect(queries + downloads > 0, "the kill broke nothing, so it showed nothing");
 }
 
-/// The engine's books, in the end, against those of the clients.
+/// Compares the engine's counters, in the end, with the clients' records.
 async fn compare_books(act: &mut Act, scene: &Scene, monitor: &Client) -> anyhow::Result<()> {
     let (left, leftovers) = wait_until_empty(monitor).await?;
     act.say("in the end", format!("{left} bytes, after {leftovers} results had expired unclaimed"));
@@ -166,7 +166,7 @@ async fn compare_books(act: &mut Act, scene: &Scene, monitor: &Client) -> anyhow
         monitor.metric(&format!("cloakroom_results_total{{outcome=\"{outcome}\"}}")).await
     };
     let (stored, delivered) = (total("stored").await?, total("delivered").await?);
-    // The first was fetched to know what all must be.
+    // The first was fetched, to compare all others with it.
     let fetched = (scene.fetched.get() + 1) as f64;
     act.say("engine", format!("{stored} stored, {delivered} delivered, {leftovers} expired"));
     act.expect(stored == delivered + leftovers, "the engine's books do not balance");
@@ -252,7 +252,7 @@ impl Scene {
     }
 }
 
-/// Asks at one gateway and fetches at another, until it is enough.
+/// Asks at one gateway and fetches at another, until there are enough.
 async fn work(scene: Arc<Scene>, number: u32) -> anyhow::Result<()> {
     let user = format!("client-{number}");
     // One for each gateway, so that connections are kept.
@@ -276,7 +276,7 @@ async fn work(scene: Arc<Scene>, number: u32) -> anyhow::Result<()> {
         tokio::time::sleep(Duration::from_millis(u64::from(number % 8) * 5)).await;
         scene.held.fetch_sub(1, Ordering::Relaxed);
         fetch(&scene, &clients, &user, &id, maker).await?;
-        // Spent now, and at every gateway.
+        // Used now, and at every gateway.
         match clients[scene.any(None)].fetch(&id).await {
             Ok(again) => scene.doubled.add_if(again.status != StatusCode::GONE),
             Err(_) => anyhow::ensure!(lock(&scene.killed).is_some(), "before the kill"),
@@ -285,8 +285,8 @@ async fn work(scene: Arc<Scene>, number: u32) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fetches at another gateway than `maker`. A download that the kill breaks is asked for again: the result
-/// comes back as soon as the engine has noticed that its gateway is dead, and is not there until then.
+/// Fetches at another gateway than `maker`. If the kill breaks the download, asks again: the engine puts the
+/// result back as soon as it has noticed that its gateway is dead.
 async fn fetch(
     scene: &Scene,
     clients: &[Client],
@@ -327,8 +327,8 @@ async fn fetch(
     }
 }
 
-/// Asks again for every result that the killed gateway delivered, now that its claims have been put back. Answers
-/// with the number that were, of those that it delivered so late that the engine has not heard of it.
+/// Asks again for every result that the killed gateway delivered, now that its claims have been put back.
+/// Returns how many were there, of those that it delivered too late for the engine to learn of it.
 async fn fetch_again_from(scene: &Scene, survivor: usize, victim: usize) -> anyhow::Result<u64> {
     let delivered = std::mem::take(&mut *lock(&scene.delivered));
     let mut put_back = 0;
@@ -345,7 +345,7 @@ async fn fetch_again_from(scene: &Scene, survivor: usize, victim: usize) -> anyh
     Ok(put_back)
 }
 
-/// Waits until nothing is charged. Answers with the bytes left, and the results that expired.
+/// Waits until nothing is charged. Returns the bytes left, and the results that expired.
 async fn wait_until_empty(monitor: &Client) -> anyhow::Result<(f64, f64)> {
     let began = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! What the actors of a run share, and what they note down.
+//! The state that the actors of a run share, and their records.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -14,10 +14,10 @@ use gateway::server::Server;
 
 use super::progress::Progress;
 
-/// How long the gateway may take to notice that everybody is gone.
+/// How long the gateway may take to notice that all clients have left.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// What the clients saw: their side of the books.
+/// The clients' records.
 #[derive(Debug, Default)]
 pub(super) struct Tally {
     /// Queries sent.
@@ -29,11 +29,11 @@ pub(super) struct Tally {
     pub(super) too_large: Counter,
     /// Queries that were refused before there was an event stream, and so a statement.
     pub(super) at_the_door: Counter,
-    /// Queries whose client hung up before the answer.
+    /// Queries whose client disconnected before the answer.
     pub(super) hung_up: Counter,
     /// Results that were fetched, decoded and compared with the database.
     pub(super) checked: Counter,
-    /// Attempts to take someone else's result that were refused as they should be.
+    /// Attempts to take another owner's result that were refused as they should be.
     pub(super) intrusions: Counter,
     pub(super) lost: Counter,
     pub(super) wrong: Counter,
@@ -46,7 +46,7 @@ impl Tally {
         self.statements.lock().unwrap_or_else(PoisonError::into_inner).insert(id.to_owned());
     }
 
-    /// How many different statements the clients were told of.
+    /// How many different statement ids the clients received.
     pub(super) fn statements(&self) -> u64 {
         self.statements.lock().unwrap_or_else(PoisonError::into_inner).len() as u64
     }
@@ -60,7 +60,7 @@ impl Tally {
     }
 }
 
-/// One run: the gateway, and the books of its clients.
+/// One run: the gateway, and the records of its clients.
 pub(super) struct Stage {
     pub(super) app: Arc<App>,
     pub(super) address: SocketAddr,
@@ -68,7 +68,7 @@ pub(super) struct Stage {
     pub(super) tally: Tally,
     pub(super) progress: Progress,
     longest_line: AtomicUsize,
-    /// What was left in the stash when the last actor was done, before it expired.
+    /// The entries that were left when the last actor ended, before they expired.
     orphans: AtomicUsize,
 }
 
@@ -85,7 +85,7 @@ impl Stage {
         }
     }
 
-    /// Looks at the stash, and remembers the longest line that was ever seen.
+    /// Reads the stash, and records the longest wait queue that was seen.
     pub(super) fn look(&self) -> Usage {
         let usage = self.app.inline().usage();
         self.longest_line.fetch_max(usage.waiting, Ordering::Relaxed);
@@ -106,8 +106,8 @@ impl Stage {
         tokio::time::timeout(patience, holds).await.is_ok()
     }
 
-    /// A client that hung up at the wrong moment may have left a result that it was never told of. It
-    /// must go by itself when its time is over.
+    /// A client that disconnected at the wrong moment may have left a result whose ticket it never received.
+    /// It must expire by itself.
     pub(super) async fn wait_until_empty(&self) {
         let left = self.look();
         self.orphans.store(left.entries, Ordering::Relaxed);

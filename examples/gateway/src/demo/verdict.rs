@@ -1,11 +1,11 @@
-//! Whether a run was good: the clients' books against the gateway's.
+//! Judges a run: the clients' records against the gateway's counters.
 
 use gateway::config::Behaviour;
 use gateway::server::Shutdown;
 
 use super::stage::Stage;
 
-/// Everything that is wrong with a run, in words. Empty: nothing.
+/// Returns everything that is wrong with a run, in words.
 pub(super) fn findings(stage: &Stage, behaviour: Behaviour, shutdown: Shutdown) -> Vec<String> {
     let mut findings = stage.tally.problems().clone();
     let mut expect = |holds: bool, otherwise: String| {
@@ -22,7 +22,7 @@ pub(super) fn findings(stage: &Stage, behaviour: Behaviour, shutdown: Shutdown) 
 
 type Expect<'a> = dyn FnMut(bool, String) + 'a;
 
-/// Nothing lost, nothing wrong, and the two sides agree on what happened.
+/// Nothing lost, nothing wrong, and the clients' and the gateway's counts agree.
 fn delivered(stage: &Stage, expect: &mut Expect<'_>) {
     let (tally, metrics) = (&stage.tally, stage.app.metrics());
     expect(tally.lost.get() == 0, format!("{} results were lost", tally.lost.get()));
@@ -40,7 +40,7 @@ fn delivered(stage: &Stage, expect: &mut Expect<'_>) {
         taken == tally.inline.get(),
         format!("{} inline results, but {taken} were taken", tally.inline.get()),
     );
-    // A client that hung up may have fallen back or been refused without ever knowing.
+    // The query of a client that disconnected may have been sent as a file or refused.
     let spare = tally.hung_up.get();
     for (what, gateway, clients) in [
         ("fallbacks", metrics.fallbacks.get(), tally.links.get()),
@@ -51,7 +51,7 @@ fn delivered(stage: &Stage, expect: &mut Expect<'_>) {
     }
 }
 
-/// No query ran twice, none that was answered did not run, and none ran for nothing.
+/// No query ran twice, every query that was answered ran, and none ran in vain.
 fn ran_once(stage: &Stage, expect: &mut Expect<'_>) {
     let (tally, executions) = (&stage.tally, stage.app.warehouse().executions());
     let (requests, accepted) = (tally.requests.get(), stage.app.metrics().queries.get());
@@ -60,7 +60,7 @@ fn ran_once(stage: &Stage, expect: &mut Expect<'_>) {
     let statements = tally.statements();
     expect(statements == submitted, format!("{submitted} submitted, but {statements} statements"));
     expect(executions.most == 1, format!("a statement was executed {} times", executions.most));
-    // The query of a client that hangs up in the queue does not run; that of one that hangs up later does.
+    // The query of a client that leaves the queue does not run. If it leaves later, the query runs.
     let results = tally.inline.get() + tally.links.get() + tally.rows.get();
     let once = (results..=results + tally.hung_up.get()).contains(&executions.total)
         && executions.statements == executions.total;
@@ -74,7 +74,7 @@ fn bounded(stage: &Stage, shutdown: Shutdown, expect: &mut Expect<'_>) {
     let usage = stage.look();
     expect(usage.used_bytes == 0, format!("{} bytes are left over", usage.used_bytes));
     expect(usage.entries == 0, format!("{} results are left over", usage.entries));
-    expect(usage.waiting == 0, format!("{} still stand in line", usage.waiting));
+    expect(usage.waiting == 0, format!("{} still wait", usage.waiting));
     let (orphans, hung_up) = (stage.orphans(), stage.tally.hung_up.get());
     expect(
         orphans as u64 <= hung_up,
@@ -83,24 +83,24 @@ fn bounded(stage: &Stage, shutdown: Shutdown, expect: &mut Expect<'_>) {
     expect(shutdown.complete, "the gateway did not shut down in time".to_owned());
 }
 
-/// A run that did not show the thing is no proof of the thing.
+/// A run that did not show its point proves nothing.
 fn shown(stage: &Stage, behaviour: Behaviour, expect: &mut Expect<'_>) {
     let (tally, metrics) = (&stage.tally, stage.app.metrics());
     let wait = stage.app.config().wait;
     expect(
         u128::from(metrics.waits().max()) >= wait.as_micros(),
-        format!("nobody waited for {} ms, and yet some gave up", wait.as_millis()),
+        format!("no query waited for {} ms, and yet some timed out", wait.as_millis()),
     );
     let mut show = |count: u64, what: &str| expect(count > 0, format!("the run showed no {what}"));
-    show(metrics.room_after_wait.get(), "query that waited and was given room");
+    show(metrics.room_after_wait.get(), "query that was granted after a wait");
     show(metrics.timed_out.get(), "query that waited in vain");
-    show(metrics.left_the_line.get(), "client that left the line");
+    show(metrics.left_the_line.get(), "client that left the queue");
     show(metrics.too_large.get(), "result that was too large");
     show(tally.intrusions.get(), "stranger being refused");
     match behaviour {
         Behaviour::Classic => show(tally.links.get(), "fallback"),
         Behaviour::InlineOnly => {
-            show(tally.exhausted.get(), "refusal for want of room");
+            show(tally.exhausted.get(), "refusal because the stash was full");
             show(tally.too_large.get(), "refusal for size");
         }
     }

@@ -132,6 +132,7 @@ pub(super) fn usage(stats: &Stats) -> Usage {
         peak_bytes: stats.peak_bytes,
         max_bytes: stats.max_bytes,
         waiting: stats.waiting,
+        head_bytes: stats.head_bytes,
     }
 }
 
@@ -176,7 +177,7 @@ pub(super) fn describe(stats: &Stats, page: &mut Page) {
     let refused = stats.refused;
     page.counters(
         "cloakroom_refused_total",
-        "Requests for room that were refused.",
+        "Requests that the stash refused.",
         "reason",
         [
             ("full", refused.full),
@@ -233,14 +234,14 @@ fn refused(error: PutError<Bytes>) -> Refused {
 }
 
 fn reason(refusal: &AcquireError) -> Reason {
-    tracing::debug!(%refusal, "the stash has no room");
+    tracing::debug!(%refusal, "the stash refused a request");
     refused_for(refusal.reason(), refusal.requested(), refusal.limit())
 }
 
 pub(super) fn refused_for(refusal: Refusal, requested: u64, limit: u64) -> Reason {
     match refusal {
         Refusal::TooLarge => Reason::TooLarge,
-        // More than its owner may ever hold: to come back later does not help.
+        // It exceeds what the owner may ever hold, so a retry does not help.
         Refusal::OwnerFull if requested > limit => Reason::TooLarge,
         Refusal::OwnerFull => Reason::OwnerFull,
         Refusal::QueueFull => Reason::QueueFull,
@@ -262,21 +263,21 @@ mod tests {
         CloakroomStore::start(&config)
     }
 
-    /// Every refusal must hand back the very bytes: they are what goes out another way.
+    /// Every refusal must return the same bytes: they are then sent as a file.
     #[tokio::test]
     async fn a_result_that_outgrew_its_room_is_handed_back_as_the_same_allocation() {
         let store = store(|_| {}).expect("a valid configuration");
         let ann = Owner::new("ann").expect("a name");
-        let _held = store.reserve(&ann, 2_000, SHORT).await.expect("there is room");
+        let _held = store.reserve(&ann, 2_000, SHORT).await.expect("it fits");
         for (bytes, wait, reason) in [
             (3_000, Duration::ZERO, Reason::Full),
             (3_000, SHORT, Reason::TimedOut),
             (9_000, SHORT, Reason::TooLarge),
         ] {
-            let room = store.reserve(&ann, 100, SHORT).await.expect("there is room");
+            let room = store.reserve(&ann, 100, SHORT).await.expect("it fits");
             let payload = Bytes::from(vec![2; bytes]);
             let address = payload.as_ptr();
-            let refused = room.put(payload, wait).await.expect_err("there is no room");
+            let refused = room.put(payload, wait).await.expect_err("it is full");
             assert_eq!((refused.reason, refused.payload.as_ptr()), (reason, address));
         }
     }
@@ -285,7 +286,7 @@ mod tests {
     async fn what_is_reserved_can_be_used_after_closing() {
         let store = store(|_| {}).expect("a valid configuration");
         let ann = Owner::new("ann").expect("a name");
-        let room = store.reserve(&ann, 100, SHORT).await.expect("there is room");
+        let room = store.reserve(&ann, 100, SHORT).await.expect("it fits");
         store.close();
         assert_eq!(store.reserve(&ann, 100, SHORT).await.expect_err("closed"), Reason::Closed);
         let ticket = room.put(Bytes::from_static(b"late"), SHORT).await.expect("it is reserved");
@@ -293,26 +294,27 @@ mod tests {
         assert!(matches!(store.open(&ticket, &ann).await, Opened::Delivery(_)));
     }
 
-    /// Two whose results outgrew what they hold, in a store that has no room for both: if they kept it
-    /// while they wait, neither would ever end.
+    /// Two results exceed what they have reserved, and the store has room for one. If both kept their
+    /// reservation while they wait for more, neither would end.
     #[tokio::test]
     async fn two_who_need_more_do_not_wait_for_each_other() {
         let store = store(|_| {}).expect("a valid configuration");
         let ann = Owner::new("ann").expect("a name");
         let hour = Duration::from_secs(3_600);
-        let one = store.reserve(&ann, 1_800, hour).await.expect("there is room");
-        let two = store.reserve(&ann, 1_800, hour).await.expect("there is room");
+        let one = store.reserve(&ann, 1_800, hour).await.expect("it fits");
+        let two = store.reserve(&ann, 1_800, hour).await.expect("it fits");
         let mut one = one.put(Bytes::from(vec![1; 3_000]), hour);
         assert!((&mut one).now_or_never().is_none());
         let mut two = two.put(Bytes::from(vec![2; 3_000]), hour);
         assert!((&mut two).now_or_never().is_none());
         let patience = Duration::from_secs(20);
-        let one = tokio::time::timeout(patience, one).await.expect("nobody keeps what it needs");
-        let ticket = one.expect("it is the first in line");
+        let one =
+            tokio::time::timeout(patience, one).await.expect("the other has released its bytes");
+        let ticket = one.expect("it is the head");
         assert!(matches!(store.open(&ticket, &ann).await, Opened::Delivery(_)));
         store.end().await;
         let two = tokio::time::timeout(patience, two).await.expect("it is its turn");
-        two.expect("there is room");
+        two.expect("it fits");
     }
 
     #[tokio::test]
@@ -320,7 +322,7 @@ mod tests {
         let store = store(|config| config.max_bytes_per_owner = Some(1_000)).expect("valid");
         let ann = Owner::new("ann").expect("a name");
         assert_eq!(store.reserve(&ann, 2_000, SHORT).await.expect_err("never"), Reason::TooLarge);
-        let _held = store.reserve(&ann, 700, SHORT).await.expect("there is room");
+        let _held = store.reserve(&ann, 700, SHORT).await.expect("it fits");
         assert_eq!(store.reserve(&ann, 700, SHORT).await.expect_err("now"), Reason::OwnerFull);
     }
 

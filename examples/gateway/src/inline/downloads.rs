@@ -1,7 +1,7 @@
-//! Which results are on their way to their owners.
+//! The downloads that run now.
 //!
-//! A client whose download broke asks again at once, perhaps before the server has noticed. It must not be
-//! told that its result is gone: it is about to come back.
+//! A client whose download broke asks again at once, perhaps before the server has noticed. Its result is
+//! about to be put back, so the answer must not be that it is gone.
 
 use std::collections::HashSet;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ use crate::owner::Owner;
 
 type Key = (String, Owner);
 
-/// The downloads that run now.
+/// The set of downloads that run now.
 #[derive(Debug, Default)]
 pub(super) struct Downloads {
     running: Mutex<HashSet<Key>>,
@@ -26,10 +26,10 @@ pub(super) struct Downloads {
 }
 
 impl Downloads {
-    /// Opens a result of `store`; its body is known as a download until it is dropped.
+    /// Opens a result of `store`, and lists it as a download until its body is dropped.
     ///
-    /// A result is in the set before the store is asked for it, and comes back to the store before it leaves the
-    /// set. So a result that is missing and was not in the set is gone.
+    /// A result is listed before the store is asked for it, and is put back before it is removed from the
+    /// list. So a result that is neither in the store nor in the list is gone.
     pub(super) async fn open(
         self: &Arc<Self>,
         store: &dyn InlineStore,
@@ -46,8 +46,8 @@ impl Downloads {
         }
     }
 
-    /// Looks at a result of `store`. It is in the set meanwhile, so that a store may take the result for a
-    /// moment without anyone missing it.
+    /// Checks for a result of `store`. It is listed meanwhile, so that a store may claim the result for the
+    /// check.
     pub(super) async fn peek(
         self: &Arc<Self>,
         store: &dyn InlineStore,
@@ -58,19 +58,19 @@ impl Downloads {
         store.peek(ticket, owner).await
     }
 
-    /// Puts a result into the set, unless it is there.
+    /// Lists a result, unless it is listed.
     fn begin(self: &Arc<Self>, ticket: &str, owner: &Owner) -> Option<Download> {
         let key = (ticket.to_owned(), owner.clone());
         let begins = self.running().insert(key.clone());
         begins.then(|| Download { all: Arc::clone(self), key })
     }
 
-    /// Whether `owner` is downloading the result of that ticket now.
+    /// Returns whether `owner` is downloading the result of that ticket now.
     fn runs(&self, ticket: &str, owner: &Owner) -> bool {
         self.running().contains(&(ticket.to_owned(), owner.clone()))
     }
 
-    /// Waits until it is not, for at most `patience`. Answers whether that is so.
+    /// Waits until the download has ended, for at most `patience`. Returns whether it has.
     pub(super) async fn ended(&self, ticket: &str, owner: &Owner, patience: Duration) -> bool {
         let ended = async {
             loop {
@@ -102,8 +102,8 @@ impl Drop for Download {
     }
 }
 
-/// A body as it was. The fields are dropped in this order: what the body puts back is there again when the
-/// download is said to have ended.
+/// Wraps a body. The fields are dropped in this order: the body puts its result back before the download is
+/// removed from the list.
 struct Followed {
     body: Body,
     _download: Download,
@@ -138,7 +138,7 @@ mod tests {
     use super::*;
     use crate::prometheus::Page;
 
-    /// One result, which is missing while `peek` looks at it.
+    /// Holds one result, which is missing while `peek` checks for it.
     #[derive(Debug)]
     struct TakesToLook {
         there: Mutex<bool>,
@@ -188,7 +188,14 @@ mod tests {
         }
 
         fn usage(&self) -> Usage {
-            Usage { entries: 1, used_bytes: 0, peak_bytes: 0, max_bytes: 0, waiting: 0 }
+            Usage {
+                entries: 1,
+                used_bytes: 0,
+                peak_bytes: 0,
+                max_bytes: 0,
+                waiting: 0,
+                head_bytes: None,
+            }
         }
 
         fn describe(&self, _: &mut Page) {}

@@ -1,9 +1,9 @@
-//! The inline store as it is put together without the crate: a concurrent map, a semaphore that counts
-//! bytes, a task that sweeps. To compare with; see the load run.
+//! The inline store without the crate: a concurrent map, a semaphore that counts bytes, a task that sweeps.
+//! The load run compares it with the crate.
 //!
-//! It does the same work: unguessable tickets, owners and deadlines checked, bytes counted until the last
-//! has left, a fair line. What it does not have, because it takes more than glue: results that come back
-//! when a download breaks, limits per owner and of the line, and expiry that frees bytes on time.
+//! It has unguessable tickets, checks owners and deadlines, counts bytes until the last has been sent, and
+//! has a fair queue. It does not put results back when a download breaks, has no limits for owners or the
+//! queue, and does not release expired bytes on time: that takes more than glue.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::config::Config;
 use crate::owner::Owner;
 use crate::prometheus::Page;
 
-/// How often results whose time is over are looked for.
+/// How often the sweeper removes expired results.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 const DRAIN_INTERVAL: Duration = Duration::from_millis(10);
-/// What an entry takes besides its payload, about.
+/// Roughly what an entry takes besides its payload.
 const ENTRY_BYTES: u64 = 128;
 
 /// Results in a map, and a semaphore with a permit for each byte.
@@ -109,7 +109,7 @@ impl Shared {
         self.max_bytes - (self.room.available_permits() as u64).min(self.max_bytes)
     }
 
-    /// A permit for `bytes`, in the semaphore's own fair line for at most `wait`.
+    /// Acquires a permit for `bytes`, in the semaphore's own fair queue, for at most `wait`.
     async fn acquire(&self, bytes: u64, wait: Duration) -> Result<OwnedSemaphorePermit, Reason> {
         let charge = bytes.saturating_add(ENTRY_BYTES);
         if charge > self.max_bytes {
@@ -118,7 +118,7 @@ impl Shared {
         if self.is_closed() {
             return Err(Reason::Closed);
         }
-        // All that one acquisition can ask for is 32 bits.
+        // One acquisition of the semaphore is limited to 32 bits.
         let charge = u32::try_from(charge).map_err(|_| Reason::TooLarge)?;
         let room = Arc::clone(&self.room);
         let permit = match Arc::clone(&room).try_acquire_many_owned(charge) {
@@ -140,7 +140,7 @@ impl Shared {
         tokio::select! {
             biased;
             permit = room.acquire_many_owned(charge) => permit.map_err(|_| Reason::Closed),
-            // A closed semaphore would refuse those who hold permits to be used, too: so there are two.
+            // A closed semaphore would refuse the use of permits that were granted before. So there are two.
             _ = self.closed.acquire() => Err(Reason::Closed),
             () = tokio::time::sleep(wait) => Err(Reason::TimedOut),
         }
@@ -238,6 +238,7 @@ impl InlineStore for GlueStore {
             peak_bytes: self.shared.peak_bytes.load(Ordering::Relaxed),
             max_bytes: self.shared.max_bytes,
             waiting: self.shared.waiting.load(Ordering::Relaxed),
+            head_bytes: None,
         }
     }
 
@@ -246,11 +247,11 @@ impl InlineStore for GlueStore {
         page.gauge("glue_used_bytes", "Bytes held now.", usage.used_bytes);
         page.gauge("glue_max_bytes", "The limit.", usage.max_bytes);
         page.gauge("glue_entries", "Results held.", usage.entries);
-        page.gauge("glue_waiting", "Requests in line.", usage.waiting);
+        page.gauge("glue_waiting", "Requests that wait.", usage.waiting);
     }
 }
 
-/// Permits, and whose they are.
+/// Permits, and their owner.
 #[derive(Debug)]
 struct Held {
     shared: Arc<Shared>,
@@ -287,7 +288,7 @@ impl Reserved for Held {
     }
 }
 
-/// Counts one who waits, for as long as it does.
+/// Counts a waiter until it is dropped.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl<'a> Waiting<'a> {

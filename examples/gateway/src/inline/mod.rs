@@ -1,7 +1,7 @@
 //! Results that wait inside the gateway to be fetched.
 //!
-//! [`InlineStore`] is what the gateway needs of a stash, and no more; [`InlineResults`] puts ids and
-//! counting around any of them.
+//! [`InlineStore`] is the part of a stash that the gateway needs. [`InlineResults`] adds ids and counters to
+//! any store.
 
 mod cloakroom;
 mod downloads;
@@ -30,18 +30,18 @@ use crate::prometheus::Page;
 /// What an inline result's statement id begins with; its ticket follows.
 pub const ID_PREFIX: &str = "inline-";
 
-/// Why there is no room for a result.
+/// Why a result was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// No room, and the query may not wait.
+    /// It is full, and the query may not wait.
     Full,
-    /// No room came in time.
+    /// The wait timed out.
     TimedOut,
-    /// It would not fit into an empty store either, or exceeds what one owner may hold.
+    /// It exceeds the limit of the store, or of its owner.
     TooLarge,
     /// Its owner holds too much already.
     OwnerFull,
-    /// It would have to wait, and too many wait.
+    /// It would have to wait, and the wait queue is full.
     QueueFull,
     /// The store is closed.
     Closed,
@@ -56,31 +56,31 @@ pub struct Refused {
     pub payload: Bytes,
 }
 
-/// A result on its way to its owner.
+/// A result that is being delivered.
 #[derive(Debug)]
 pub struct Delivery {
     pub bytes: u64,
     pub body: Body,
 }
 
-/// What a ticket leads to.
+/// The answer to a ticket.
 #[derive(Debug)]
 pub enum Opened {
     Delivery(Delivery),
-    /// It is on its way to this owner already.
+    /// A download by this owner has it now.
     Busy,
-    /// Nothing for this owner: fetched before, expired, someone else's, or never there.
+    /// Nothing for this owner: delivered, expired, another owner's, or unknown.
     Gone,
-    /// This was never a ticket.
+    /// Not a ticket.
     Malformed,
     /// The engine of a shared store did not answer: the result may still be there.
     Unreachable,
 }
 
-/// What a request for the head of a download is told.
+/// The answer to a request for the head of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Peeked {
-    /// The result is there; so many bytes.
+    /// The result is there, and has this many bytes.
     There(u64),
     Busy,
     Gone,
@@ -106,12 +106,14 @@ pub struct Usage {
     pub peak_bytes: u64,
     pub max_bytes: u64,
     pub waiting: usize,
+    /// The bytes that the head of the wait queue asks for, if the store knows.
+    pub head_bytes: Option<u64>,
 }
 
-/// A place for results, bounded in bytes, that hands each out once and to its owner only.
+/// A store for results, bounded in bytes, that delivers each once and to its owner only.
 pub trait InlineStore: Debug + Send + Sync {
-    /// Takes room for a result of `bytes`, before there is one. Waits for it for at most `wait`; dropping
-    /// the future gives up the place in line.
+    /// Reserves `bytes` for a result, waiting in the queue for at most `wait`. Dropping the future leaves the
+    /// queue.
     fn reserve(
         &self,
         owner: &Owner,
@@ -119,68 +121,67 @@ pub trait InlineStore: Debug + Send + Sync {
         wait: Duration,
     ) -> BoxFuture<'static, Result<Box<dyn Reserved>, Reason>>;
 
-    /// Begins the delivery of what the ticket stands for, if it is there and belongs to `owner`. Its bytes
-    /// count until the last of them has left.
+    /// Begins to deliver the result of the ticket, if it is there and belongs to `owner`. It stays charged
+    /// until its last byte has been sent.
     fn open<'a>(&'a self, ticket: &'a str, owner: &'a Owner) -> BoxFuture<'a, Opened>;
 
-    /// Says whether [`open`](Self::open) would begin a delivery, and of how many bytes. Changes nothing,
-    /// but the result can be missing meanwhile.
+    /// Returns whether [`open`](Self::open) would begin a delivery, and of how many bytes. It changes
+    /// nothing, but the result can be missing meanwhile.
     fn peek<'a>(&'a self, ticket: &'a str, owner: &'a Owner) -> BoxFuture<'a, Peeked>;
 
-    /// Takes no reservation any more, and refuses those who wait. What is reserved can still be used, what
-    /// is stored be fetched.
+    /// Refuses new and waiting reservations. Reservations that were granted can be used, and stored results
+    /// be fetched.
     fn close(&self);
 
     fn is_closed(&self) -> bool;
 
-    /// Completes when the store is closed and nothing in it depends on this gateway any more: all is fetched
-    /// or expired, nothing is reserved. What other gateways can hand out does not depend on this one.
+    /// Completes when the store is closed and nothing in it depends on this gateway: all is fetched or
+    /// expired, and nothing is reserved. Results that other gateways can deliver do not depend on this one.
     fn drained(&self) -> BoxFuture<'_, ()>;
 
-    /// Drops the results that no other gateway can hand out, and says how many that was. Comes last: what has
-    /// been delivered is then known to be.
+    /// Drops the results that no other gateway can deliver, and returns how many. It is the last call:
+    /// deliveries have been recorded by the time it returns.
     fn end(&self) -> BoxFuture<'_, usize>;
 
     fn usage(&self) -> Usage;
 
-    /// How long an answer takes at most that needs no wait in line. Zero: the first poll has it.
+    /// The longest time for an answer that does not wait in the queue. Zero: the first poll has it.
     fn prompt(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// What the store cannot tell of itself now, in one line.
+    /// A note about numbers that the store cannot read now.
     fn note(&self) -> Option<&'static str> {
         None
     }
 
-    /// Whether all that wait in line wait in this gateway.
+    /// Whether all waiters wait in this gateway.
     fn is_alone(&self) -> bool {
         true
     }
 
-    /// Totals, if the store keeps them.
+    /// Returns the totals, if the store keeps them.
     fn totals(&self) -> Option<Totals> {
         None
     }
 
-    /// Tells what happens from now on, if the store can.
+    /// Returns the events from now on, if the store has events.
     fn watch(&self) -> Option<Watch> {
         None
     }
 
-    /// Says on `page` how it is doing.
+    /// Writes its metrics to `page`.
     fn describe(&self, page: &mut Page);
 }
 
-/// Room that is taken. Dropping it gives it back.
+/// A reservation. Dropping it releases its bytes.
 pub trait Reserved: Debug + Send {
-    /// The largest result it is sure to take.
+    /// The largest result that is certain to fit.
     fn bytes(&self) -> u64;
 
-    /// Stores `payload` and answers with its ticket; room that it does not need goes to the next in line.
-    ///
-    /// A payload that is larger goes to the end of the line, for at most `wait`, and *without* the room it
-    /// had: two who keep what they have and wait for more would wait for each other.
+    /// Stores `payload` and returns its ticket. Bytes that it does not need are released. A larger payload
+    /// joins the end of the queue, for at most `wait`, and *without* its reservation: two that kept theirs
+    /// while they wait for more would wait for each other.
     fn put(
         self: Box<Self>,
         payload: Bytes,

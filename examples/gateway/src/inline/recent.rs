@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 use cloakroom::{Event, Observer, Refusal};
 
-/// How many events are remembered. A watcher that falls further behind is told how many it missed.
+/// How many events are kept. A watcher that falls further behind learns how many it missed.
 const KEPT: usize = 64;
 
 /// An event of the stash.
 #[derive(Debug, Clone, Copy)]
 pub struct Happened {
-    /// Counts the events that were remembered, from 0.
+    /// Counts the events that were kept, from 0.
     pub number: u64,
     pub at: Instant,
     pub what: &'static str,
@@ -23,7 +23,7 @@ pub struct Happened {
     pub wait: Option<Duration>,
 }
 
-/// The latest events. Nothing is remembered while no client watches.
+/// The latest events. None is kept while no client watches.
 #[derive(Debug, Default)]
 pub struct Recent {
     watchers: AtomicUsize,
@@ -36,15 +36,15 @@ struct Ring {
     events: VecDeque<Happened>,
 }
 
-/// Events are remembered until the last watch is dropped.
+/// Events are kept until the last watch is dropped.
 #[derive(Debug)]
 pub struct Watch {
     recent: Arc<Recent>,
-    /// The number of the first event that it has not told.
+    /// The number of the first event that it has not returned.
     next: u64,
 }
 
-/// What a watch tells.
+/// The events of a watch since its last call.
 #[derive(Debug)]
 pub struct News {
     pub events: Vec<Happened>,
@@ -53,7 +53,7 @@ pub struct News {
 }
 
 impl Recent {
-    /// Tells of what happens from now on.
+    /// Watches the events from now on.
     pub fn watch(self: &Arc<Self>) -> Watch {
         self.watchers.fetch_add(1, Ordering::Relaxed);
         Watch { recent: Arc::clone(self), next: self.ring().next }
@@ -75,7 +75,7 @@ impl Recent {
 }
 
 impl Watch {
-    /// What happened since the last call.
+    /// Returns the events since the last call.
     pub fn news(&mut self) -> News {
         let ring = self.recent.ring();
         let first = ring.next - ring.events.len() as u64;

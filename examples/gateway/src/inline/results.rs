@@ -23,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(100);
 /// A body is dropped a moment before the frames that were made of it.
 const FRAMES_GO: Duration = Duration::from_millis(5);
 
-/// Room on its way.
+/// A reservation that waits.
 pub type Reserving = BoxFuture<'static, Result<Room, Reason>>;
 
 /// The gateway's inline results.
@@ -36,7 +36,7 @@ pub struct InlineResults {
     metrics: Arc<Metrics>,
 }
 
-/// Room for a result that is yet to be made.
+/// A reservation for a result that is not produced yet.
 #[derive(Debug)]
 pub struct Room {
     reserved: Box<dyn Reserved>,
@@ -51,8 +51,8 @@ impl InlineResults {
         InlineResults { store, wait, downloads: Arc::default(), waiters: Arc::default(), metrics }
     }
 
-    /// Takes room for a result of `bytes`, waiting in line if there is none. Dropping the future gives up
-    /// the place.
+    /// Reserves `bytes` for a result, waiting in the queue when the store is full. Dropping the future leaves
+    /// the queue.
     pub fn reserve(&self, owner: &Owner, bytes: u64) -> Reserving {
         let mut reserving = self.store.reserve(owner, bytes, self.wait);
         let (wait, owner) = (self.wait, owner.clone());
@@ -103,27 +103,27 @@ impl InlineResults {
         opened
     }
 
-    /// Says what [`open`](Self::open) would answer. Changes nothing.
+    /// Returns what [`open`](Self::open) would answer. Changes nothing.
     pub async fn peek(&self, ticket: &str, owner: &Owner) -> Peeked {
         let peek = || self.downloads.peek(&*self.store, ticket, owner);
         match peek().await {
-            // Perhaps only looked at by another request.
+            // Perhaps another request is only checking for it.
             Peeked::Busy if self.downloads.ended(ticket, owner, LOOK).await => peek().await,
             peeked => peeked,
         }
     }
 
-    /// How long an answer takes at most that needs no wait in line. Zero: the first poll has it.
+    /// The longest time for an answer that does not wait in the queue. Zero: the first poll has it.
     pub fn prompt(&self) -> Duration {
         self.store.prompt()
     }
 
-    /// What the store cannot tell of itself now, in one line.
+    /// A note about numbers that the store cannot read now.
     pub fn note(&self) -> Option<&'static str> {
         self.store.note()
     }
 
-    /// How long a query waits at most, and so when it makes sense to try again.
+    /// The longest wait of a query, and so the time after which a retry makes sense.
     pub fn wait(&self) -> Duration {
         self.wait
     }
@@ -141,7 +141,7 @@ impl InlineResults {
         self.store.drained().await;
     }
 
-    /// Drops the results that no other gateway can hand out, and says how many that was.
+    /// Drops the results that no other gateway can deliver, and returns how many.
     pub async fn end(&self) -> usize {
         self.store.end().await
     }
@@ -154,16 +154,19 @@ impl InlineResults {
         self.store.totals()
     }
 
-    /// The queries that wait, the head first, `most` of them at most. None if others wait elsewhere: this
-    /// gateway does not know the order.
+    /// Returns the queries that wait in this gateway, in order, `most` of them at most.
     pub fn waiters(&self, most: usize) -> Vec<Waiter> {
-        if !self.store.is_alone() {
-            return Vec::new();
-        }
-        self.waiters.last(self.store.usage().waiting, most)
+        // Others wait elsewhere, and this gateway does not know which of its own were granted just now.
+        let waiting = if self.is_alone() { self.store.usage().waiting } else { usize::MAX };
+        self.waiters.last(waiting, most)
     }
 
-    /// Tells what happens in the store from now on, if the store can.
+    /// Returns whether all waiters wait in this gateway.
+    pub fn is_alone(&self) -> bool {
+        self.store.is_alone()
+    }
+
+    /// Returns the events of the store from now on, if it has events.
     pub fn watch(&self) -> Option<Watch> {
         self.store.watch()
     }
@@ -174,7 +177,7 @@ impl InlineResults {
 }
 
 impl Room {
-    /// Stores `payload` and answers with its statement id.
+    /// Stores `payload` and returns its statement id.
     pub async fn put(self, payload: Bytes) -> Result<String, Refused> {
         let Room { reserved, owner, wait, waiters, metrics } = self;
         let bytes = payload.len() as u64;
@@ -197,7 +200,7 @@ impl Room {
     }
 }
 
-/// What `request` comes to within `prompt`, which is not waited for if it is zero.
+/// Returns the output of `request` if it completes within `prompt`. If that is zero, polls it once.
 async fn within<F: Future + Unpin>(prompt: Duration, request: &mut F) -> Option<F::Output> {
     if prompt.is_zero() {
         return None;
@@ -205,7 +208,7 @@ async fn within<F: Future + Unpin>(prompt: Duration, request: &mut F) -> Option<
     tokio::time::timeout(prompt, request).await.ok()
 }
 
-/// A query that stands in line. Notices when its client goes away: then nothing but a drop happens.
+/// A query in the wait queue. When its client disconnects, it is dropped and records that.
 struct PlaceInLine<'a> {
     metrics: &'a Metrics,
     since: Instant,

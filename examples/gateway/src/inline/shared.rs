@@ -1,7 +1,7 @@
 //! The inline store on a [`cloakroom_redis::SharedStash`]: several gateways, one stash.
 //!
-//! What is asked of the stash goes over a network, so each answer can also be that there is none. Numbers for
-//! the page and the metrics are read from time to time, and shown as they were read last.
+//! Requests to the stash go over a network, so each of them can fail. Numbers for the page and the metrics
+//! are read at intervals. The latest ones are shown.
 
 use std::io;
 use std::pin::Pin;
@@ -34,15 +34,15 @@ use crate::prometheus::Page;
 const NAME: &str = "gateway";
 /// How often the numbers are read.
 const READ_INTERVAL: Duration = Duration::from_millis(200);
-/// How long an answer of the engine takes at most, as a rule.
+/// The usual bound on an answer of the engine.
 const PROMPT: Duration = Duration::from_millis(50);
 /// How much of a result is handed to the server at a time.
 const FRAME: usize = 64 << 10;
 
-const NOTE: &str = "Shared stash: the numbers are of all gateways, the events of this one only, and the order \
-                    of the queue is not known here.";
+const NOTE: &str = "Shared stash: the numbers count all gateways, the events and the listed queries are those \
+                    of this one.";
 const UNREACHABLE: &str =
-    "Shared stash: the engine does not answer, so these numbers are of when it last did.";
+    "Shared stash: the engine does not answer, so these are the last numbers it gave.";
 
 type Shared = SharedStash<Bytes, Arc<str>>;
 
@@ -52,12 +52,12 @@ pub struct SharedStore {
     stash: Shared,
     recent: Arc<Recent>,
     latest: Arc<Latest>,
-    /// Cancelled when this gateway accepts nothing any more. The stash stays open for the others.
+    /// Cancelled when this gateway stops accepting. The stash stays open for the others.
     closed: CancellationToken,
     _reading: DropGuard,
 }
 
-/// The numbers as they were read last.
+/// The numbers that were read last.
 #[derive(Debug)]
 struct Latest {
     stats: Mutex<Stats>,
@@ -65,7 +65,7 @@ struct Latest {
 }
 
 impl SharedStore {
-    /// Opens the stash, or makes it if this is the first gateway. Must be called inside a tokio runtime.
+    /// Opens the stash, or creates it if this is the first gateway. Must be called inside a tokio runtime.
     pub async fn open(config: &Config) -> anyhow::Result<Self> {
         let engine = config.engine.as_ref().context("a shared stash needs an engine")?;
         let recent = Arc::new(Recent::default());
@@ -183,14 +183,14 @@ impl InlineStore for SharedStore {
         self.closed.is_cancelled()
     }
 
-    /// The other gateways hand out what is stored, so nothing waits for this one.
+    /// The other gateways can deliver the stored results, so none depends on this gateway.
     fn drained(&self) -> BoxFuture<'_, ()> {
         self.closed.cancelled().boxed()
     }
 
     fn end(&self) -> BoxFuture<'_, usize> {
         async {
-            // Tells the engine what has been delivered. If that fails, the end of the session puts it back.
+            // Reports deliveries to the engine. If that fails, the end of the session puts the results back.
             let _ = self.stash.stats().await;
             0
         }
@@ -229,7 +229,7 @@ impl InlineStore for SharedStore {
     }
 }
 
-/// Room in the stash, and whose it is.
+/// A reservation, and its owner.
 #[derive(Debug)]
 struct Held {
     room: Reservation<Bytes, Arc<str>>,
@@ -275,9 +275,9 @@ fn refused(refusal: Rejected<Bytes>) -> Refused {
 }
 
 fn reason(failure: Failure, numbers: Numbers) -> Reason {
-    tracing::debug!(%failure, "the shared stash has no room");
+    tracing::debug!(%failure, "the shared stash refused a request");
     match failure {
-        // The only thing that ends a wait here is its time, or the end of this gateway.
+        // A wait here ends only at its timeout or with this gateway.
         Failure::Refused(Refusal::Cancelled) => Reason::TimedOut,
         Failure::Refused(refusal) => refused_for(refusal, numbers.requested, numbers.limit),
         Failure::OutOfMemory => Reason::Full,
@@ -285,7 +285,8 @@ fn reason(failure: Failure, numbers: Numbers) -> Reason {
     }
 }
 
-/// A claim as a body: delivered when all of it was handed to the server and has left it, and else put back.
+/// A claim as a body: delivered when the server has been handed all of it and has dropped it, otherwise put
+/// back.
 #[derive(Debug)]
 struct Sending {
     claim: Arc<Sent>,

@@ -1,6 +1,6 @@
-//! Which queries wait for room, in the order of the stash's wait queue.
+//! Lists the queries that wait, in the order of the stash's wait queue.
 //!
-//! The stash says how many wait and what the head asks for; a page that shows the queue needs each of them.
+//! The stash has the number of waiters and the size of the head. The page shows each waiter.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
@@ -12,11 +12,11 @@ use futures_util::FutureExt;
 
 use crate::owner::Owner;
 
-/// A query that waits for room.
+/// A query that waits.
 #[derive(Debug, Clone)]
 pub struct Waiter {
     pub owner: Owner,
-    /// The size of the result that it asks room for.
+    /// The bytes that it asks for.
     pub bytes: u64,
     pub since: Instant,
 }

@@ -1,7 +1,7 @@
 //! The load run: the same gateway with two stashes, many clients, side by side.
 //!
-//! The stashes take turns, round by round, so that whatever else the machine does falls on both. Figures
-//! are medians over the rounds; a ratio is the median of the rounds' own ratios.
+//! The stashes take turns, round by round, so that other load on the machine affects both. Figures are
+//! medians over the rounds; a ratio is the median of the rounds' own ratios.
 
 mod round;
 mod summary;
@@ -28,7 +28,7 @@ pub(crate) struct LoadArgs {
     /// How long a round is measured, in milliseconds.
     #[arg(long, default_value_t = 4_000, value_parser = clap::value_parser!(u64).range(100..))]
     round_ms: u64,
-    /// A look, not a measurement: three short rounds.
+    /// Three short rounds: a check, not a measurement.
     #[arg(long)]
     quick: bool,
     /// Also write the figures to this file, as JSON.
@@ -40,20 +40,20 @@ pub(crate) struct LoadArgs {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
-    /// In words, for the reader of the table.
+    /// A description for the table.
     pub(crate) what: &'static str,
     /// One result in so many is never fetched; 0: all are.
     pub(crate) abandon_every: u32,
     pub(crate) ttl: Duration,
     pub(crate) max_bytes: u64,
-    /// How long a query may wait for room.
+    /// How long a query may wait.
     pub(crate) wait: Duration,
 }
 
 const SCENARIOS: [Scenario; 2] = [
     Scenario {
         name: "all fetch",
-        what: "every result is fetched; the stash is full, so queries wait in line",
+        what: "every result is fetched; the stash is full, so queries wait in the queue",
         abandon_every: 0,
         ttl: Duration::from_secs(60),
         max_bytes: 1 << 20,
@@ -69,8 +69,8 @@ const SCENARIOS: [Scenario; 2] = [
     },
 ];
 
-/// Fails when a client got something else than a result or a clear refusal, or was refused before it had
-/// waited for as long as it was willing to.
+/// Fails if a client received anything but a result or a clear refusal, or was refused before its wait had
+/// timed out.
 pub(crate) async fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
     let (rounds, length) = if args.quick { (3, 1_000) } else { (args.rounds, args.round_ms) };
     let length = Duration::from_millis(length);
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: &LoadArgs) -> anyhow::Result<ExitCode> {
         let (mut cloakroom, mut glue) = (Vec::new(), Vec::new());
         for number in 1..=rounds {
             eprintln!("{}: round {number} of {rounds}", scenario.name);
-            // The candidate that goes first changes from round to round, too.
+            // The order of the candidates changes from round to round, too.
             let mut turns = [(StashKind::Cloakroom, &mut cloakroom), (StashKind::Glue, &mut glue)];
             if number % 2 == 0 {
                 turns.reverse();

@@ -18,7 +18,7 @@ const SAMPLE_ROWS: u32 = 20_000;
 const SMALL: u32 = 100;
 const LARGE: u32 = 3_000;
 const LARGE_EVERY: u32 = 10;
-/// From the ticket to the fetch: the browser's way there and back.
+/// The time between ticket and fetch: a browser's round trip.
 const WAY: Duration = Duration::from_millis(5);
 /// Connections are made and caches filled before anything is measured.
 const WARM_UP: Duration = Duration::from_millis(300);
@@ -26,22 +26,22 @@ const WARM_UP: Duration = Duration::from_millis(300);
 /// The end of every Arrow stream.
 const END_OF_STREAM: [u8; 8] = [0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0];
 
-/// What came of a round.
+/// The figures of a round.
 #[derive(Debug)]
 pub(super) struct Round {
     /// Results that were fetched, each second.
     pub(super) throughput: f64,
-    /// Microseconds from the query to the last byte of its result, without the way between.
+    /// Microseconds from the query to the last byte of its result, without the round trip between.
     pub(super) latency: Histogram<u64>,
     /// The same of the large results alone.
     pub(super) large: Histogram<u64>,
-    /// Queries that waited in vain.
+    /// Queries whose wait timed out.
     pub(super) refused: u64,
-    /// Of these, queries that were not let wait for as long as they were willing to.
+    /// Of these, queries that were refused before their own timeout.
     pub(super) refused_early: u64,
 }
 
-/// What one client saw.
+/// The records of one client.
 struct Seen {
     latency: Histogram<u64>,
     large: Histogram<u64>,
@@ -113,7 +113,7 @@ impl Round {
     }
 }
 
-/// Asks and fetches until the time is over. What ends inside the window counts.
+/// Asks and fetches until the end. Results that end inside the window are counted.
 async fn work(
     client: Client,
     number: u32,
@@ -121,7 +121,7 @@ async fn work(
     window: &Window,
 ) -> anyhow::Result<Seen> {
     let mut seen = Seen { latency: histogram(), large: histogram(), refused: 0, refused_early: 0 };
-    // Everybody begins somewhere else, so that large results do not come all at once.
+    // Each client begins at another step, so that large results do not arrive together.
     let mut turn = number * 7;
     while Instant::now() < window.to {
         turn += 1;
@@ -145,7 +145,8 @@ async fn work(
         let started = Instant::now();
         let fetched = client.fetch(&id).await?;
         took += started.elapsed();
-        // Half a second is plenty for a way of five milliseconds; but a result may have expired on it.
+        // Half a second is ample for a round trip of five milliseconds; but a result may have expired
+        // meanwhile.
         if fetched.status == StatusCode::GONE && started.elapsed() + WAY < scenario.ttl {
             bail!("a good ticket was answered with {}", fetched.status);
         }

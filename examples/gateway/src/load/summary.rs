@@ -67,7 +67,7 @@ impl Summary {
         }
     }
 
-    /// Refusals that need not have been, on either stash.
+    /// Refusals that could have been avoided, on either stash.
     pub(super) fn refused_early(&self) -> u64 {
         self.cloakroom.iter().chain(&self.glue).map(|round| round.refused_early).sum()
     }
@@ -77,7 +77,7 @@ impl Summary {
         (of(&self.cloakroom), of(&self.glue))
     }
 
-    /// None where there is nothing to divide by.
+    /// `None` where the divisor is zero.
     fn ratio(&self, figure: &Figure) -> Option<f64> {
         let pairs = self.cloakroom.iter().zip(&self.glue);
         let ratios: Vec<_> =
@@ -113,7 +113,7 @@ impl Summary {
     }
 }
 
-/// All scenarios, for a page that includes them.
+/// All scenarios as JSON, for a page that includes them.
 pub(super) fn to_json(summaries: &[Summary], clients: u32, length: Duration) -> Value {
     json!({
         "command": "cargo run --release -p gateway -- load --json FILE",

@@ -1,5 +1,5 @@
-//! `GET /stash/events`: the state of the stash as an event stream, for the page. Like the metrics it names
-//! no user and no ticket, so it asks for no user; a user that is named is told which waiters are theirs.
+//! `GET /stash/events`: the state of the stash as an event stream, for the page. It names no user and no
+//! ticket, so it needs no user. If a user is named, their waiters are marked.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -19,9 +19,9 @@ use crate::app::App;
 use crate::inline::{Totals, Watch};
 use crate::owner::Owner;
 
-/// How often the stash is looked at.
+/// How often the stash is read.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// What is sent again although nothing has changed, so that it is known to be alive.
+/// How often an unchanged state is sent again, to show that the stream is alive.
 const ALIVE: Duration = Duration::from_secs(5);
 /// How many waiters are listed.
 const MOST_WAITERS: usize = 32;
@@ -35,15 +35,18 @@ struct Snapshot {
     peak_bytes: u64,
     entries: usize,
     waiting: usize,
-    /// The first of those that wait, the head first.
+    head_bytes: Option<u64>,
+    /// The first of those that wait in this gateway, in order.
     queue: Vec<Waiting>,
+    /// Whether queries wait in other gateways, too: then the first here need not be the head.
+    shared: bool,
     totals: Option<Totals>,
-    /// What the numbers cannot say, in one line.
+    /// A note about numbers that cannot be read now.
     note: Option<&'static str>,
     closing: bool,
-    /// What happened since the snapshot before.
+    /// The events since the snapshot before.
     events: Vec<Happening>,
-    /// How much of it was forgotten, because this client is slow.
+    /// How many events were dropped, because this client is slow.
     missed: u64,
 }
 
@@ -66,7 +69,7 @@ struct Happening {
     wait_ms: Option<u128>,
 }
 
-/// A client that looks on.
+/// A client that watches.
 struct Viewer {
     app: Arc<App>,
     user: Option<Owner>,
@@ -89,8 +92,8 @@ pub(super) async fn events(State(app): State<Arc<App>>, headers: HeaderMap) -> R
         stop: app.stop().clone(),
         app,
     };
-    // The server asks for the next event when the last has left, and it is made only then. So a slow client
-    // sees fewer and later states, never old ones, and nothing piles up for it.
+    // The server asks for the next event when the last has been sent, and it is made only then. So a slow
+    // client sees fewer and later states, never old ones, and no states are buffered for it.
     let events = stream::unfold(viewer, async |mut viewer| {
         let event = viewer.next().await?;
         Some((Ok::<_, Infallible>(event), viewer))
@@ -155,7 +158,9 @@ impl Viewer {
             peak_bytes: usage.peak_bytes,
             entries: usage.entries,
             waiting: usage.waiting,
+            head_bytes: usage.head_bytes,
             queue: queue.collect(),
+            shared: !inline.is_alone(),
             totals: inline.totals(),
             note: inline.note(),
             closing: self.app.is_closing(),
@@ -164,7 +169,7 @@ impl Viewer {
         }
     }
 
-    /// Negative for what was before the stream.
+    /// Negative for times before the stream began.
     fn millis(&self, at: Instant) -> i64 {
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX);
         match at.checked_duration_since(self.began) {

@@ -24,7 +24,7 @@ const MAX_REQUEST_BYTES: usize = 64 << 10;
 
 /// All routes over `app`.
 pub fn router(app: Arc<App>) -> Router {
-    // A GET route answers HEAD too unless told otherwise, and would take the result to show its head.
+    // A GET route answers HEAD too by default, and would claim the result to answer with its head.
     let arrow_result = get(result::arrow_result).head(result::head_of_arrow_result);
     Router::new()
         .route("/api/analytics/query/{key}", post(query::run))

@@ -1,4 +1,4 @@
-//! The page at `/`: its files, which are part of the program, and what it has to know to begin.
+//! The page at `/`: its files, which are part of the program, and the settings that it begins with.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::owner::{Owner, USER_HEADER};
 const ARROW_FILE: &str = "Arrow.es2015.min.js";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
-/// Where the page is, what it is, and what of it.
+/// Path, content type and text of a file.
 const FILES: [(&str, &str, &str); 9] = [
     ("page.css", "text/css; charset=utf-8", include_str!("../../page/page.css")),
     ("icon.svg", "image/svg+xml", include_str!("../../page/icon.svg")),
@@ -33,14 +33,14 @@ const FILES: [(&str, &str, &str); 9] = [
     ("jam.js", SCRIPT, include_str!("../../page/jam.js")),
 ];
 
-/// The page runs its own scripts and talks to its own gateway, and to nothing else.
+/// The page runs its own scripts and connects to its own gateway only.
 const ONLY_ITSELF: (HeaderName, &str) = (
     header::CONTENT_SECURITY_POLICY,
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// Headers that a proxy leaves.
+/// Headers that a proxy sets.
 const OF_A_PROXY: [&str; 3] = ["forwarded", "x-forwarded-for", "via"];
 
 pub(super) async fn index() -> Response {
@@ -89,7 +89,7 @@ pub(super) async fn session(State(app): State<Arc<App>>, headers: HeaderMap) -> 
 fn file(media_type: &'static str, content: impl IntoResponse) -> Response {
     let headers = [
         (header::CONTENT_TYPE, media_type),
-        // Asked for again each time, so that a page never runs with the scripts of an older program.
+        // Revalidated each time, so that a page never runs with the scripts of an older program.
         (header::CACHE_CONTROL, "no-cache"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),

@@ -1,4 +1,4 @@
-//! `POST /api/analytics/query/{key}`: runs a query and tells over an event stream where its result is.
+//! `POST /api/analytics/query/{key}`: runs a query, and sends the location of its result in an event stream.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -31,11 +31,11 @@ enum Wanted {
     Link(Arc<ExternalResults>),
 }
 
-/// Where a statement's result is to go.
+/// Where to send the result of a statement.
 enum Destination {
     /// Into the event stream, as rows.
     Events,
-    /// Into the stash, where room is being made.
+    /// Into the stash, which is being asked for its bytes.
     Stash(Reserving),
     /// Into a file, because the client asked for one.
     Link(Arc<ExternalResults>),
@@ -75,8 +75,8 @@ pub(super) async fn run(
     app.metrics().queries.add_one();
     let keep_alive = KeepAlive::new().interval(app.config().keep_alive);
     let status = warehouse_status(statement.id, app.config().behaviour, waits);
-    // The stream owns the whole work: when the client goes away, the server drops the stream, and
-    // with it the place in line.
+    // The stream owns all of the work. When the client disconnects, the server drops the stream, which leaves
+    // the queue.
     let answer = async move {
         let answer = answer(&app, &owner, &statement, destination).await;
         answer.unwrap_or_else(Answer::Refused).to_event()
@@ -99,8 +99,8 @@ fn wanted(app: &App, request: &QueryRequest) -> Result<Wanted, ApiError> {
     }
 }
 
-/// Takes room for the result before the statement runs, so that none runs whose result has no place. What
-/// is refused at once is refused with a status line; who has to wait, does so in the event stream.
+/// Reserves the bytes of the result before the statement runs, so that no statement runs in vain. An
+/// immediate refusal has an HTTP status of its own. A query that has to wait does so in the event stream.
 async fn reserve(
     app: &App,
     owner: &Owner,
@@ -126,7 +126,7 @@ async fn reserve(
     }
 }
 
-/// Runs the statement, at most once, and finds a way out for its result.
+/// Runs the statement, at most once, and delivers its result.
 async fn answer(
     app: &App,
     owner: &Owner,
@@ -156,8 +156,8 @@ async fn execute<T: Send + 'static>(
     executed.map_err(|error| ApiError::internal(&error))
 }
 
-/// Waits for room, runs the statement and stores its result. Without room the result goes another way if
-/// there is one, and else nothing is run.
+/// Waits for the reservation, runs the statement and stores its result. If the wait fails, the result is sent
+/// as a file where that is allowed. Otherwise the statement does not run.
 async fn stash(
     app: &App,
     owner: &Owner,
@@ -172,13 +172,14 @@ async fn stash(
             return fall_back(app, external, owner, statement, payload).await;
         }
     };
-    // The thread that makes the result has the room meanwhile: when the client goes away, it is given back
+    // The producing thread owns the reservation meanwhile. When the client disconnects, it is released
     // together with the bytes, and not before.
     let encode = |columns, rows: Rows<'_>| Ok((arrow::encode(columns, rows)?, room));
     let (payload, room) = execute(app, statement, encode).await?;
     match room.put(payload).await {
         Ok(id) => Ok(Answer::Inline { id }),
-        // It outgrew its room, and there was no more. The same bytes go on; nothing runs again.
+        // The result exceeds its reservation, and the stash is full. The same bytes are sent as a file; the
+        // statement does not run again.
         Err(Refused { reason, payload }) => {
             fall_back(app, another_way(app, reason)?, owner, statement, payload).await
         }
@@ -208,8 +209,8 @@ async fn publish(
     Ok(Answer::External { statement: statement.id, link })
 }
 
-/// Where a result goes for which there is no room. An owner who holds too much is not to get around that by
-/// link; and when the line is full, less is to be done, not more.
+/// Where a result is sent that the stash has refused. An owner that holds too much must not avoid its limit
+/// by links. When the queue is full, a file would add to the load.
 fn another_way(app: &App, reason: Reason) -> Result<&ExternalResults, ApiError> {
     let later = app.inline().wait();
     let error = match reason {

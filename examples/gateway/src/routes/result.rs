@@ -1,4 +1,4 @@
-//! `GET /api/analytics/arrow-result/{id}` and the links it may lead to.
+//! `GET /api/analytics/arrow-result/{id}`, and the links that it redirects to.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::inline::{Delivery, ID_PREFIX, Opened, Peeked};
 use crate::links::{LinkError, LinkQuery};
 use crate::owner::Owner;
 
-/// When a download that was refused because another runs may be tried again.
+/// The delay after which a download that was refused because another runs may be tried again.
 const BUSY_RETRY: Duration = Duration::from_secs(1);
 
-/// Hands out a stashed result, whose stay ends with the last byte, or shows the way to an external one.
+/// Sends a stashed result, which is delivered with its last byte, or redirects to an external one.
 pub(super) async fn arrow_result(
     State(app): State<Arc<App>>,
     owner: Owner,
@@ -35,7 +35,7 @@ pub(super) async fn arrow_result(
     }
 }
 
-/// Answers as [`arrow_result`] would, without the result and without taking it.
+/// Answers as [`arrow_result`] does, without the result and without claiming it for delivery.
 pub(super) async fn head_of_arrow_result(
     State(app): State<Arc<App>>,
     owner: Owner,
@@ -73,7 +73,7 @@ fn redirect_to_link(app: &App, id: &str, owner: &Owner) -> Result<Response, ApiE
     Ok(([(header::CACHE_CONTROL, "no-store")], Redirect::temporary(&link.url)).into_response())
 }
 
-/// Serves the file behind a link. The signature stands for the right to have it.
+/// Serves the file behind a link. The signature is the permission.
 pub(super) async fn external_result(
     State(app): State<Arc<App>>,
     id: Result<Path<Uuid>, PathRejection>,
@@ -98,7 +98,7 @@ fn arrow_stream(delivery: Delivery) -> Response {
         (header::CONTENT_TYPE, arrow::MEDIA_TYPE.to_owned()),
         (header::CONTENT_LENGTH, delivery.bytes.to_string()),
         (header::CACHE_CONTROL, "no-store".to_owned()),
-        // A part of a result cannot be asked for: what has been sent is gone.
+        // Ranges are not supported: bytes that have been sent are not kept.
         (header::ACCEPT_RANGES, "none".to_owned()),
     ];
     (headers, delivery.body).into_response()

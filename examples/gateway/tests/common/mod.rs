@@ -15,7 +15,7 @@ pub const SMALL_STASH: u64 = 200_000;
 
 /// Long enough that no test ever sees it pass.
 pub const FOREVER: Duration = Duration::from_secs(3_600);
-/// For those who are to wait in vain.
+/// For waits that time out.
 pub const BRIEF: Duration = Duration::from_millis(20);
 
 /// A gateway that is its usual self but for what `adjust` changes.

@@ -30,7 +30,7 @@ pub(crate) async fn eventually(what: &str, holds: impl Fn() -> bool) {
     }
 }
 
-/// A future that is to end by itself.
+/// Awaits a future that must end by itself.
 pub(crate) async fn ends<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(LONG, future).await.expect("it does not end")
 }
