@@ -27,6 +27,8 @@ mod integrations;
 mod others_bugs;
 mod owners;
 mod panics;
+#[cfg(not(target_family = "wasm"))]
+mod platforms;
 mod properties;
 mod queue;
 mod reentrancy;
