@@ -486,7 +486,7 @@ fn l21_a_tier_is_exact() {
     });
 }
 
-/// Lending begins while the room is taken: what is left then is not enough for it.
+/// Lending begins while the room is taken: the remaining room is not enough for it.
 #[test]
 fn l21_overflow_is_never_lent() {
     model(|| {
