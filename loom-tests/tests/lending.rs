@@ -1,6 +1,6 @@
 //! Room that is lent to shares: models L21. Two shares; batches of one and two.
 //!
-//! Every model ends with `settled`, which recalls what is lent: all bytes are back and nobody waits.
+//! Every model ends with `settled`, which recalls what is lent: all bytes are released and no request waits.
 #![cfg(cloakroom_loom)]
 
 use std::sync::Arc;
