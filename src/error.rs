@@ -180,7 +180,7 @@ impl AcquireError {
     /// Returns the limit in bytes, the overflow included.
     ///
     /// For [`OwnerFull`](Refusal::OwnerFull), it is the owner's. For a payload that is too large for its
-    /// reservation, it is what was reserved.
+    /// reservation, it is the reservation's size.
     #[must_use]
     pub fn limit(&self) -> u64 {
         self.limit

@@ -390,7 +390,7 @@ impl OneShare {
         self.0.release(bytes, most) == Returned::Kept
     }
 
-    /// Adds bytes, and returns what it had.
+    /// Adds bytes, and returns the room before.
     pub fn deposit(&self, bytes: u64) -> u64 {
         self.0.deposit(bytes)
     }

@@ -126,7 +126,7 @@ impl<P, O> fmt::Debug for Weigher<P, O> {
     }
 }
 
-/// Weighs what is put. It always runs user code, so the caller must hold nothing.
+/// Weighs an entry. It always runs user code, so the caller must hold nothing.
 pub(crate) enum Scales<P, O> {
     /// By the payload's size. A pointer, so that only `build` needs to know that it has one.
     Size(fn(&P) -> usize),

@@ -43,7 +43,7 @@ fn tickets_of_a_child(issue: impl FnOnce() -> Vec<Ticket>) -> Vec<String> {
     drop(to_parent);
     let mut text = String::new();
     from_child.read_to_string(&mut text).unwrap();
-    // SAFETY: our child, which nobody else waits for.
+    // SAFETY: our child, which no other code waits for.
     assert_eq!(unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) }, child);
     let tickets: Vec<String> =
         text.as_bytes().chunks(TICKET_BYTES).map(|t| String::from_utf8_lossy(t).into()).collect();

@@ -231,7 +231,7 @@ pub fn put(stash: &Stash<Payload, ()>, payload: Payload) -> Boxed<Putting> {
     Box::pin(async move { stash.put((), payload).await })
 }
 
-/// Asserts that all bytes are back and nobody waits.
+/// Asserts that all bytes are released and no request waits.
 ///
 /// # Panics
 ///

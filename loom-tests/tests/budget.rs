@@ -1,6 +1,6 @@
 //! The budget and its wait queue: models L1 to L14. L16 and L17 are in `close_and_limit.rs`, L18 in `ordering.rs`.
 //!
-//! Every model ends with `settled`: whatever the interleaving, all bytes are back and nobody waits.
+//! Every model ends with `settled`: whatever the interleaving, all bytes are released and no request waits.
 #![cfg(cloakroom_loom)]
 
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};

@@ -1,6 +1,6 @@
 //! Room that is lent to shares: models L21. Two shares; batches of one and two.
 //!
-//! Every model ends with `settled`, which recalls what is lent: all bytes are back and nobody waits.
+//! Every model ends with `settled`, which recalls what is lent: all bytes are released and no request waits.
 #![cfg(cloakroom_loom)]
 
 use std::sync::Arc;
@@ -486,7 +486,7 @@ fn l21_a_tier_is_exact() {
     });
 }
 
-/// Lending begins while the room is taken: what is left then is not enough for it.
+/// Lending begins while the room is taken: the remaining room is not enough for it.
 #[test]
 fn l21_overflow_is_never_lent() {
     model(|| {

@@ -61,7 +61,7 @@ fn l19_a_refused_joiner_leaves_no_queue() {
     });
 }
 
-/// Nobody waits, and 1 of 2 bytes is free: a request for 2 that may not wait is refused, and a request for 1
+/// No request waits, and 1 of 2 bytes is free: a request for 2 that may not wait is refused, and a request for 1
 /// is granted whatever the other is doing.
 #[test]
 fn w20_a_request_refused_by_a_full_queue_refuses_no_other() {

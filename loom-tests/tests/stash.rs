@@ -147,7 +147,7 @@ fn s7_bytes_are_free_before_payloads_are_dropped() {
     });
 }
 
-/// Two late takes of one entry: it goes, delivered to nobody, and its bytes to the waiter.
+/// Two late takes of one entry: it is removed undelivered, and its bytes go to the waiter.
 #[test]
 fn s7_a_late_take_frees_the_bytes() {
     model(|| {

@@ -1,4 +1,4 @@
-//! The future that waits in the queue.
+//! Defines the future that acquires bytes, and waits in the queue if it has to.
 
 use std::fmt;
 use std::future::Future;
@@ -16,15 +16,15 @@ use crate::maybe_owned::MaybeOwned;
 use crate::sync::Arc;
 
 pin_project! {
-    /// A request for bytes, made by [`Budget::acquire`](super::Budget::acquire) and
+    /// Requests bytes; made by [`Budget::acquire`](super::Budget::acquire) and
     /// [`acquire_owned`](super::Budget::acquire_owned).
     ///
-    /// Joins the wait queue at its first poll, unless the bytes are available immediately. `U` is what bounds
-    /// the wait: [`Never`], or what [`until`](Self::until) and [`timeout`](Self::timeout) add.
+    /// Joins the wait queue at its first poll, unless the bytes are available immediately. `U` bounds the wait: it is
+    /// [`Never`], or the futures that [`until`](Self::until) and [`timeout`](Self::timeout) add.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the queue, or releases the bytes if they had been granted. Either way the
+    /// Dropping the future removes it from the queue, or releases the bytes if they were granted. Either way the
     /// next waiter is granted if it fits.
     ///
     /// # Memory ordering
@@ -33,7 +33,7 @@ pin_project! {
     /// what is done with its result.
     #[must_use = "a request does nothing until it is polled"]
     pub struct Acquire<'a, U = Never> {
-        // Dropped first: the queue is left before user code is dropped.
+        // Dropped first: the waiter is removed from the queue before user code is dropped.
         #[pin]
         waiter: Waiter<'a>,
         #[pin]
@@ -42,7 +42,7 @@ pin_project! {
 }
 
 pin_project! {
-    /// A request and its place in the wait queue. Leaves the queue when it is dropped.
+    /// Holds a request and its node of the wait queue. Removes the node when it is dropped.
     struct Waiter<'a> {
         semaphore: MaybeOwned<'a, Arc<Semaphore>>,
         phase: Phase,
@@ -85,8 +85,9 @@ impl<'a> Acquire<'a> {
 }
 
 impl<'a, U> Acquire<'a, U> {
-    /// Gives up, as [`Cancelled`](Refusal::Cancelled), when `until` completes: a cancellation token, a client
-    /// that disconnected, any future.
+    /// Gives up, as [`Cancelled`](Refusal::Cancelled), when `until` completes.
+    ///
+    /// `until` is any future, such as a cancellation token or a client's disconnection.
     ///
     /// If the grant and `until` are ready together, the grant wins. An `until` that is complete at the first
     /// poll refuses without joining the queue, unless the bytes are available immediately. Expired entries
@@ -96,9 +97,9 @@ impl<'a, U> Acquire<'a, U> {
         self.bounded(until, Refusal::Cancelled)
     }
 
-    /// Gives up, as [`TimedOut`](Refusal::TimedOut), when `sleep` completes: a timer of any runtime.
+    /// Gives up, as [`TimedOut`](Refusal::TimedOut), when `sleep` completes.
     ///
-    /// Otherwise as [`until`](Self::until).
+    /// `sleep` is a timer of any runtime. Otherwise as [`until`](Self::until).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -122,24 +123,24 @@ impl<'a, U> Acquire<'a, U> {
         Acquire { waiter, until: Until::new(until, future, reason) }
     }
 
-    /// Says when it joins the queue, on the clock of the caller.
+    /// Records the time of the enqueue, on the caller's clock.
     pub(crate) fn set_since(&self, since: u64) {
         self.waiter.node.set_since(since);
     }
 
-    /// When it joined the queue, or tried to.
+    /// Returns the time at which the request joined the queue, or tried to.
     pub(crate) fn since(&self) -> Option<u64> {
         self.waiter.node.since()
     }
 
-    /// Skips the attempt of the first poll: the caller's has just been refused for lack of room.
+    /// Skips the attempt of the first poll: the caller's own was just refused as `Full`.
     pub(crate) fn skip_attempt(&mut self) {
         self.waiter.attempted = true;
     }
 }
 
 impl Waiter<'_> {
-    /// First poll: the bytes immediately, or the queue.
+    /// Polls for the first time: acquires immediately or enqueues.
     fn poll_fresh(
         self: Pin<&mut Self>,
         until: Pin<&mut impl GiveUp>,
@@ -154,7 +155,7 @@ impl Waiter<'_> {
             }
         }
         if let Poll::Ready(reason) = until.poll_give_up(cx) {
-            // Not enqueued, so nothing has decided yet whether the request could ever be granted.
+            // Decided once more: the request was not enqueued, so it may be too large, or may fit now.
             return Poll::Ready(match this.semaphore.acquire_again(bytes) {
                 Err(Refusal::Full) => Err(reason),
                 decided => decided,
@@ -173,7 +174,7 @@ impl Waiter<'_> {
         }
     }
 
-    /// Later polls: an outcome that has come, then `until`, then go on waiting.
+    /// Polls again: checks the outcome, then `until`, then updates the waker.
     fn poll_queued(
         self: Pin<&mut Self>,
         until: Pin<&mut impl GiveUp>,
@@ -198,7 +199,7 @@ impl Waiter<'_> {
     }
 }
 
-/// The result of a wait; `None` while it goes on, or if its owner ended it.
+/// Returns the result of a wait; `None` while it goes on, or if its owner ended it.
 fn result_of(outcome: WaitOutcome) -> Option<Result<Tier, Refusal>> {
     match outcome {
         WaitOutcome::Waiting | WaitOutcome::Removed => None,
@@ -213,7 +214,7 @@ impl<'a, U: GiveUp> Future for Acquire<'a, U> {
 
     /// # Panics
     ///
-    /// If it is polled again after it has completed.
+    /// If it is polled again after it completed.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         let mut waiter = this.waiter;

@@ -1,4 +1,4 @@
-//! The future that waits for a closed budget to be empty.
+//! Defines the future that waits until a closed budget is empty.
 
 use std::fmt;
 use std::future::Future;
@@ -13,17 +13,18 @@ use super::wait_queue::{Node, WaitOutcome};
 use crate::sync::Arc;
 
 pin_project! {
-    /// Completes when the budget is closed and nothing is held from it. Made by
-    /// [`Budget::drained`](super::Budget::drained) and [`Stash::drained`](crate::Stash::drained).
+    /// Completes when the budget is closed and no permit holds bytes of it.
+    ///
+    /// Made by [`Budget::drained`](super::Budget::drained) and [`Stash::drained`](crate::Stash::drained).
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost by dropping it.
+    /// Dropping it loses nothing.
     ///
     /// # Memory ordering
     ///
-    /// What was done before the close, and before each release, happens before what is done after it has
-    /// completed: see [`Budget`](super::Budget#memory-ordering).
+    /// What was done before the close, and before each release, happens before what is done after its completion:
+    /// see [`Budget`](super::Budget#memory-ordering).
     #[must_use = "a future does nothing until it is polled"]
     pub struct Drained<'a> {
         semaphore: &'a Arc<Semaphore>,
@@ -36,7 +37,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
             if *this.phase == Phase::Queued {
-                // SAFETY: `Queued` means that it joined.
+                // SAFETY: `Queued` means that the node was enqueued.
                 unsafe { this.semaphore.remove_drained(this.node.as_ref()) };
             }
         }
@@ -54,7 +55,7 @@ impl Future for Drained<'_> {
 
     /// # Panics
     ///
-    /// If it is polled again after it has completed.
+    /// If it is polled again after it completed.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
         let node = this.node.as_ref();
@@ -62,13 +63,12 @@ impl Future for Drained<'_> {
             Phase::Fresh => {
                 // Cloned before the lock is taken: user code.
                 let waker = cx.waker().clone();
-                // SAFETY: `PinnedDrop` leaves for a node in phase `Queued`; pinned, it is dropped before it is
-                // freed.
+                // SAFETY: `PinnedDrop` removes a node in phase `Queued`; pinned, it is dropped before it is freed.
                 unsafe { this.semaphore.enqueue_drained(node, waker) }
             }
             Phase::Queued => {
                 if node.outcome() == WaitOutcome::Waiting {
-                    // SAFETY: joined.
+                    // SAFETY: enqueued.
                     unsafe { this.semaphore.update_waker(node, cx.waker()) };
                 }
                 // An outcome that came before the update woke the old waker.

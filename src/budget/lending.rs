@@ -1,46 +1,46 @@
-//! The shares of a budget, and how much is lent to them. `recall.rs` has the protocol.
+//! Holds the shares of a budget and decides how much is lent to them. `recall.rs` has the protocol.
 
 use crossbeam_utils::CachePadded;
 
 use super::share::Share;
 use crate::sync::{OnceLock, StatCounter, processors, share_number};
 
-/// Whether everything is lent at every opportunity, for tests: `--cfg cloakroom_lend`.
+/// Lends as much as possible at every opportunity, for tests: `--cfg cloakroom_lend`.
 const EAGER: bool = cfg!(cloakroom_lend);
 
-/// A smaller batch is not worth it.
+/// The smallest batch that is worth lending.
 const MIN_BATCH: u64 = 256;
 
-/// The shares of a budget, and how much is lent to them.
+/// Holds the shares of a budget and the numbers that control lending.
 ///
-/// The numbers only decide what is fast: any values keep all promises. So they need no ordering.
+/// The numbers affect only speed: all promises hold for any values. So they need no ordering.
 pub(super) struct Lending {
-    /// Made when something is lent for the first time. As many as the power of two.
+    /// Allocated when the budget first lends. Their number is a power of two.
     shares: OnceLock<Box<[CachePadded<Share>]>>,
-    /// What a share is given when it has too little, and keeps when it has too much. 0: nothing is lent.
+    /// The bytes that a share receives when it has too little, and keeps when it has too much. 0 turns lending off.
     pub(super) batch: StatCounter,
-    /// Larger requests use the state.
+    /// The largest request that may use a share.
     small: StatCounter,
-    /// How much must be free, beside the overflow, for lending to begin.
+    /// The room, beside the overflow, that lending needs to begin.
     pub(super) plenty: StatCounter,
-    /// Whether the numbers are a model's.
+    /// Set if a model has chosen the numbers.
     #[cfg(cloakroom_loom)]
     fixed: bool,
 }
 
 #[cfg(cloakroom_loom)]
 std::thread_local! {
-    /// The batch of the budgets that this thread's models make, if they are to lend.
+    /// The batch of the budgets that this thread's models make, if those lend.
     pub(crate) static MODEL_BATCH: std::cell::Cell<Option<u64>> = const { std::cell::Cell::new(None) };
 }
 
-/// How many shares there are: twice as many as processors, since threads choose by number.
+/// Returns the number of shares: two for each processor, since threads choose by their number.
 pub(super) fn shares() -> usize {
     if EAGER { 2 } else { (2 * processors()).next_power_of_two().min(128) }
 }
 
 impl Lending {
-    /// `regular`: the limit without the overflow.
+    /// Makes the numbers for a limit of `regular` bytes, without the overflow.
     pub(super) fn new(regular: u64) -> Self {
         #[cfg(cloakroom_loom)]
         if let Some(batch) = MODEL_BATCH.get() {
@@ -58,7 +58,7 @@ impl Lending {
         lending
     }
 
-    /// For models: so many shares, and these numbers, whatever the limit is.
+    /// Makes fixed numbers, for models: they do not follow the limit.
     #[cfg(cloakroom_loom)]
     pub(super) fn fixed(shares: usize, batch: u64, small: u64, plenty: u64) -> Self {
         let (batch, small) = (StatCounter::new(batch), StatCounter::new(small));
@@ -68,14 +68,15 @@ impl Lending {
         lending
     }
 
-    /// Whether this is a model of lending.
+    /// Returns whether this is a model of lending.
     #[cfg(cloakroom_loom)]
     pub(super) fn is_fixed(&self) -> bool {
         self.fixed
     }
 
-    /// Follows the limit, of which `regular` is not overflow. At most a 32nd of that is lent: no share has more
-    /// than two batches.
+    /// Adapts the numbers to a limit of `regular` bytes, without the overflow.
+    ///
+    /// At most a 32nd of that is lent, because no share has more than two batches.
     pub(super) fn adapt(&self, regular: u64) {
         #[cfg(cloakroom_loom)]
         if self.fixed {
@@ -96,7 +97,7 @@ impl Lending {
         self.shares.get_or_init(|| (0..count).map(|_| CachePadded::new(Share::new())).collect())
     }
 
-    /// Returns whether anything was ever lent.
+    /// Returns whether the budget has ever lent.
     #[inline]
     pub(super) fn has_shares(&self) -> bool {
         self.shares.get().is_some()
@@ -106,7 +107,9 @@ impl Lending {
         self.shares.get().map_or(&[], |shares| shares)
     }
 
-    /// The share of this thread, if there are any, `bytes` are few enough for one, and the thread has a number.
+    /// Returns this thread's share, if `bytes` are few enough for a share.
+    ///
+    /// `None` as well before the budget first lends, and for a thread without a number.
     #[inline]
     pub(super) fn share(&self, bytes: u64) -> Option<&Share> {
         let shares = self.shares.get()?;
@@ -117,7 +120,7 @@ impl Lending {
         shares.get(share_number()? & (shares.len() - 1)).map(|share| &**share)
     }
 
-    /// What the shares have, each at a moment of its own.
+    /// Sums the room of the shares, which are read one at a time.
     pub(super) fn room(&self) -> u64 {
         self.all().iter().map(|share| share.room()).sum()
     }

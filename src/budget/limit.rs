@@ -1,7 +1,7 @@
-//! Publishes the limit to threads that do not hold the queue's lock, to be read together with the state.
+//! Publishes the limit to threads without the queue's lock, which read it together with the state.
 //!
-//! A sequence lock: the version is odd while the limit is being changed. A reader that finds the same even
-//! version before and after its reads has read a limit and a state that stood together:
+//! A sequence lock: the version is odd while the limit is being changed. A reader that reads the same even version
+//! before and after its reads has read a limit and a state of one moment:
 //!
 //! ```text
 //!   writer, with the queue's lock        reader
@@ -11,9 +11,10 @@
 //!   version = even       (Release)       version, again      (Relaxed)
 //! ```
 //!
-//! If the reader saw a value or a state of a later change, that read synchronises with the writer's, and the
-//! second look at the version sees the odd one or a later one. If it saw one of an earlier change only, the first
-//! look was at an earlier version, and the second may not be the same: then it asks under the lock.
+//! A value or a state of one change and the other of a later change are never returned. The read of the later one
+//! synchronises with the writer, so the second read of the version returns that change's odd version or a later one.
+//! The read of the earlier one shows that the first read of the version returned a smaller one. The two versions
+//! differ, and the caller decides under the lock.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -27,7 +28,9 @@ impl SharedLimit {
         Self { version: AtomicU64::new(0), value: AtomicU64::new(limit) }
     }
 
-    /// What `read` reads with Acquire, and the limit at that moment; `None` if it was being changed.
+    /// Returns the result of `read`, which reads with Acquire, and the limit of that moment.
+    ///
+    /// The limit is `None` if it was being changed.
     pub(super) fn read_with<T>(&self, read: impl FnOnce() -> T) -> (T, Option<u64>) {
         // ORDERING: Acquire [limit.version.load] pairs with [limit.version.end]: the reads see the last change.
         let version = self.version.load(Ordering::Acquire);
@@ -39,7 +42,7 @@ impl SharedLimit {
         (read, Some(limit).filter(|_| is_same && version % 2 == 0))
     }
 
-    /// With the queue's lock held. `change` changes the state, with Release.
+    /// Stores the limit, and runs `change`, which changes the state with Release. Called under the queue's lock.
     pub(super) fn set(&self, limit: u64, change: impl FnOnce()) {
         // ORDERING: Relaxed [limit.version.own]: the last writer's, by the lock.
         let version = self.version.load(Ordering::Relaxed);

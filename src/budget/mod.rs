@@ -1,13 +1,15 @@
-//! Budgets bytes: a counter, a wait queue, and permits. Knows nothing of payloads and tickets.
+//! Grants bytes below a limit, in the order of the requests. Knows nothing of payloads and tickets.
 //!
 //! `semaphore.rs` joins the packed state (`state.rs`), the wait queue (`wait_queue.rs`) and the limit; [`Budget`] is its
-//! public handle. What waits is in `acquire.rs` and `drained.rs`, what is given out in `permit.rs`.
+//! public handle. The futures that wait are in `acquire.rs` and `drained.rs`, the permits in `permit.rs`. `recall.rs`
+//! lends room to threads.
 
 mod acquire;
 mod drained;
 mod lending;
 mod limit;
 mod permit;
+mod queues;
 mod recall;
 mod reclaim;
 mod semaphore;
@@ -41,33 +43,33 @@ pub(crate) use self::state::{MAX_LIMIT, Tier};
 pub use self::stats::BudgetStats;
 pub(crate) use self::wait_queue::QueueStats;
 
-/// A fair byte budget: a limit, and permits for bytes below it, granted first come first served.
+/// Grants permits for bytes below a limit, first come, first served.
 ///
-/// Like an async semaphore that counts bytes, with three differences that matter when memory is what is
-/// counted: sizes are 64 bits, the wait queue is strict (a small request never passes a large one, so no
-/// request starves), and a waiter that gives up lets the one behind it through at once.
+/// It is an async semaphore that counts bytes, with three differences that matter for memory. Sizes have 64 bits.
+/// The wait queue is strict: a small request never passes a large one, so no request starves. And when a waiter gives
+/// up, the waiter behind it is granted immediately if it fits.
 ///
-/// A `Budget` is a handle: cloning it is cheap, and all clones are the same budget.
+/// A `Budget` is a handle: cloning it is cheap, and all clones share one budget.
 ///
 /// # Fairness
 ///
-/// Requests that have to wait are granted in the order in which they joined the wait queue: for a future that
-/// is its first poll, not its creation. While anybody waits, [`try_acquire`](Self::try_acquire) is
-/// refused and [`acquire`](Self::acquire) joins the tail, even if the request would fit.
+/// Requests that have to wait are granted in the order in which they joined the wait queue. A future joins it at
+/// its first poll, not at its creation. While a request waits, [`try_acquire`](Self::try_acquire) is refused and
+/// [`acquire`](Self::acquire) joins the tail, even if the request would fit.
 ///
-/// A grant goes straight to the waiter at the head. If that waiter is a future that is neither polled
-/// nor dropped (say, the loser of a `select!` that is kept around), the bytes stay with it.
+/// A grant gives the bytes to the waiter at the head. If that waiter is a future that is neither polled nor dropped
+/// (such as the loser of a `select!` that is kept), the bytes stay with it.
 ///
 /// # Memory ordering
 ///
-/// As with a lock, what a thread did before a call is visible to a thread that got something because of
-/// it. These *happen before* those:
+/// As with a lock, what a thread did before a call is visible to a thread whose call depends on it. The calls on
+/// the left *happen before* those on the right:
 ///
 /// | before | after |
 /// |---|---|
 /// | a release: a permit's drop, [`shrink`](Permit::shrink) | an acquisition that uses its bytes, whether it waited or not |
 /// | all releases | [`drained`](Self::drained), [`drained_timeout`](Self::drained_timeout) |
-/// | the drop of a waiting future | the grant that it made way for |
+/// | the drop of a waiting future | the grant of the waiter behind it |
 /// | [`close`](Self::close) | a refusal as [`Closed`](Refusal::Closed); [`is_closed`](Self::is_closed) if `true`; `drained` |
 /// | [`set_limit`](Self::set_limit) that raises the limit | an acquisition that fits because of it |
 ///
@@ -76,12 +78,14 @@ pub(crate) use self::wait_queue::QueueStats;
 ///
 /// # Complexity
 ///
-/// Acquiring and releasing is one atomic read-modify-write while nobody waits, and takes no lock. Where many
-/// threads do it at once and the limit is far, each has room lent to it, so they do not write the same cache
-/// line. A request that finds too little there calls in what is lent, under a lock, before it is refused or waits:
-/// limit, order and refusals are exact all the same.
-/// Joining, leaving and each grant are O(1) under a lock that is held for some tens of instructions
-/// per grant, at most 16 grants at a time. Nothing is allocated per request.
+/// While no request waits, an acquisition or a release is one atomic read-modify-write and takes no lock.
+///
+/// When many threads use a budget that is far from its limit, it lends room to them, so that they do not write the
+/// same cache line. A request that finds too little room recalls what is lent, under a lock, before it is refused or
+/// waits. So limit, order and refusals stay exact.
+///
+/// Joining the queue, leaving it and each grant are O(1), under a lock that is held for some tens of instructions a
+/// grant, at most 16 grants at a time. A request allocates nothing.
 ///
 /// # Examples
 ///
@@ -105,10 +109,10 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// The largest limit a budget can have, in bytes (2^60 - 1). A larger one is treated as this.
+    /// The largest limit of a budget, in bytes (2^60 - 1). A larger one is reduced to this.
     pub const MAX_LIMIT: u64 = MAX_LIMIT;
 
-    /// Makes a budget of `limit` bytes, all of it free.
+    /// Makes a budget of `limit` bytes, all of them free.
     ///
     /// # Examples
     ///
@@ -129,8 +133,10 @@ impl Budget {
         Self::of_stash(limit, 0, None)
     }
 
-    /// The last `overflow` bytes of the limit are another tier. `reclaimer` is asked for bytes before a request
-    /// is refused.
+    /// Makes the budget of a stash.
+    ///
+    /// The upper `overflow` bytes of the limit are a tier of their own. `reclaimer` is asked for bytes before a
+    /// request is refused.
     pub(crate) fn of_stash(
         limit: u64,
         overflow: u64,
@@ -140,7 +146,7 @@ impl Budget {
         Self { semaphore: Arc::new(semaphore) }
     }
 
-    /// For models: a budget that lends to two shares when it is told to.
+    /// Makes a budget for models, which lends to two shares on demand.
     #[cfg(cloakroom_loom)]
     pub(crate) fn with_lending(limit: u64, overflow: u64, batch: u64, plenty: u64) -> Self {
         let lending = lending::Lending::fixed(2, batch, batch, plenty);
@@ -149,13 +155,13 @@ impl Budget {
         Self { semaphore: Arc::new(semaphore) }
     }
 
-    /// For models and counts: begins to lend if it can.
+    /// Begins lending if it can, for models and counts.
     #[cfg(any(cloakroom_loom, cloakroom_count))]
     pub(crate) fn lend(&self) {
         self.semaphore.lend();
     }
 
-    /// Takes `bytes` now, or says why not. Never waits.
+    /// Acquires `bytes` immediately, or returns the reason for a refusal. Never waits.
     ///
     /// # Errors
     ///
@@ -169,7 +175,7 @@ impl Budget {
         }
     }
 
-    /// As `try_acquire`, without reclaiming and without the numbers: runs no user code.
+    /// Acquires as `try_acquire`, without reclaiming and without an error's numbers. Runs no user code.
     pub(crate) fn acquire_fast(&self, bytes: u64) -> Result<Permit<'_>, Refusal> {
         let tier = self.semaphore.try_acquire(bytes)?;
         Ok(Permit::new(&self.semaphore, bytes, tier))
@@ -189,15 +195,14 @@ impl Budget {
     ///
     /// # Errors
     ///
-    /// The future gives [`TooLarge`](Refusal::TooLarge) if the request exceeds the limit, at once or, if
-    /// the limit was lowered meanwhile, when the request comes to the head of the queue; and
-    /// [`Closed`](Refusal::Closed).
+    /// The future returns [`Closed`](Refusal::Closed), or [`TooLarge`](Refusal::TooLarge) if the request exceeds the
+    /// limit: immediately, or when it comes to the head of the queue if the limit was lowered meanwhile.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future leaves the queue, or releases the bytes if they had been granted; either way
-    /// the next waiter is granted if it fits. The position in the queue is lost. A granted future that is neither
-    /// polled nor dropped keeps its bytes, and so does one that is leaked.
+    /// Dropping the future removes it from the queue, or releases the bytes if they were granted. Either way the next
+    /// waiter is granted if it fits. The position in the queue is lost. A granted future that is neither polled nor
+    /// dropped keeps its bytes, and so does a leaked one.
     ///
     /// # Examples
     ///
@@ -214,7 +219,7 @@ impl Budget {
         Acquire::new(MaybeOwned::Borrowed(&self.semaphore), bytes)
     }
 
-    /// As [`acquire`](Self::acquire), without borrowing the budget: the future and its permit are `'static`.
+    /// Acquires as [`acquire`](Self::acquire), without borrowing the budget: future and permit are `'static`.
     ///
     /// For spawned tasks, struct fields and services. Clones the handle, and once more for the permit.
     ///
@@ -233,7 +238,7 @@ impl Budget {
 
     /// Acquires `bytes`, blocking this thread in the queue for at most `timeout` of real time.
     ///
-    /// A timeout of zero never waits; one too long for the clock never ends.
+    /// A timeout of zero never waits. One that is too long for the clock never ends.
     ///
     /// # Errors
     ///
@@ -268,24 +273,25 @@ impl Budget {
 
     /// Sets the limit, in bytes; at most [`MAX_LIMIT`](Self::MAX_LIMIT).
     ///
-    /// Raising it grants waiters immediately. Lowering it takes no bytes away: until what is
-    /// used has fallen far enough, nothing is granted. A waiter whose request has become larger than the
-    /// limit is refused as [`TooLarge`](Refusal::TooLarge) when it comes to the head, so it blocks no other.
+    /// Raising it grants waiters immediately. Lowering it takes no bytes from permits: nothing is granted until
+    /// enough of them are released. A waiter whose request has become larger than the limit is refused as
+    /// [`TooLarge`](Refusal::TooLarge) when it comes to the head, so it blocks no other.
     pub fn set_limit(&self, limit: u64) {
         self.semaphore.set_limit(limit);
     }
 
-    /// The limit in bytes.
+    /// Returns the limit in bytes.
     #[must_use]
     pub fn limit(&self) -> u64 {
         self.semaphore.limit()
     }
 
-    /// The bytes that permits hold, granted ones included. Off by what the limit moves while another
-    /// thread is in [`set_limit`](Self::set_limit).
+    /// Returns the bytes that permits hold, including bytes granted to futures.
     ///
-    /// A budget that many threads use at once lends room to them. This call recalls it, under a lock, so a program
-    /// that calls it for every request pays for that.
+    /// While another thread is in [`set_limit`](Self::set_limit), it can be off by as much as the limit moves.
+    ///
+    /// A budget that many threads use at once lends room to them. This call recalls that room, under a lock, so a
+    /// program that calls it for every request pays for that.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.semaphore.used()
@@ -297,24 +303,30 @@ impl Budget {
         self.semaphore.waiting()
     }
 
-    /// Bounds how many requests may wait: one more is refused immediately, with
-    /// [`QueueFull`](Refusal::QueueFull). Requests that wait already stay. With 0 no request waits.
+    /// Bounds how many requests may wait.
+    ///
+    /// One more is refused immediately, as [`QueueFull`](Refusal::QueueFull). Requests that wait already stay. With 0
+    /// no request waits.
     pub fn set_max_waiting(&self, requests: usize) {
         self.semaphore.set_queue_limits(|max, _| *max = requests);
     }
 
-    /// Bounds how many bytes the waiting requests may ask for together: one that would exceed it is refused
-    /// immediately, with [`QueueFull`](Refusal::QueueFull). Requests that wait already stay.
+    /// Bounds how many bytes the waiting requests may ask for together.
+    ///
+    /// A request that would exceed it is refused immediately, as [`QueueFull`](Refusal::QueueFull). Requests that wait
+    /// already stay.
     pub fn set_max_waiting_bytes(&self, bytes: u64) {
         self.semaphore.set_queue_limits(|_, max| *max = bytes);
     }
 
-    /// Completes when the budget is closed *and* no permit holds anything: the second half of a graceful
-    /// shutdown. A permit of 0 bytes holds nothing, and is not waited for. It waits for the [`close`](Self::close) too. Any number may wait.
+    /// Completes when the budget is closed *and* no permit holds bytes.
+    ///
+    /// It is the second half of a graceful shutdown, after [`close`](Self::close), for which it waits too. A permit of
+    /// 0 bytes holds nothing and is not waited for. Any number of calls may wait.
     ///
     /// # Cancel safety
     ///
-    /// Nothing is lost by dropping it.
+    /// Dropping the future loses nothing.
     ///
     /// # Memory ordering
     ///
@@ -338,8 +350,11 @@ impl Budget {
         Drained::new(&self.semaphore)
     }
 
-    /// As [`drained`](Self::drained), blocking this thread for at most `timeout`. Returns whether it came
-    /// to that.
+    /// Waits as [`drained`](Self::drained) does, blocking this thread for at most `timeout`.
+    ///
+    /// # Returns
+    ///
+    /// Whether the budget was closed and no permit held bytes within that time.
     #[cfg(not(target_family = "wasm"))]
     pub fn drained_timeout(&self, timeout: Duration) -> bool {
         self.block_on(timeout, |elapsed| blocking::completes(self.drained(), elapsed))
@@ -350,22 +365,22 @@ impl Budget {
         self.semaphore.queue_stats()
     }
 
-    /// How many waiters were dropped while they waited.
+    /// Returns how many waiters were dropped while they waited.
     pub(crate) fn abandoned(&self) -> u64 {
         self.semaphore.abandoned()
     }
 
-    /// The most bytes that were in use at once.
+    /// Returns the most bytes that were in use at once.
     pub(crate) fn peak(&self) -> u64 {
         self.semaphore.peak()
     }
 
-    /// How much of the limit, its upper end, is overflow.
+    /// Returns the upper part of the limit, in bytes, that is overflow.
     pub(crate) fn overflow(&self) -> u64 {
         self.semaphore.overflow()
     }
 
-    /// Gives back bytes of a permit that was forgotten.
+    /// Releases bytes of a permit that was forgotten.
     #[inline]
     pub(crate) fn release(&self, bytes: u64) {
         self.semaphore.release(bytes);
@@ -375,18 +390,20 @@ impl Budget {
         self.semaphore.refusal(reason, requested)
     }
 
-    /// Whether it has been closed.
+    /// Returns whether the budget has been closed.
     ///
     /// # Memory ordering
     ///
-    /// If it is `true`, what was done before the close is visible.
+    /// If it returns `true`, what was done before the close is visible.
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.semaphore.is_closed()
     }
 
-    /// Closes the budget and returns how many requests waited; 0 if it was closed already. They, and
-    /// every later request, get [`Closed`](Refusal::Closed). Permits stay good.
+    /// Closes the budget permanently, and returns how many requests were waiting.
+    ///
+    /// Returns 0 if it was closed already. These requests, and all later ones, are refused as
+    /// [`Closed`](Refusal::Closed). Permits stay valid.
     pub fn close(&self) -> usize {
         self.semaphore.close()
     }

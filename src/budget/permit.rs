@@ -1,4 +1,4 @@
-//! Bytes held from a budget, given back on drop.
+//! Holds acquired bytes, and releases them on drop.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,13 +12,13 @@ use crate::sync::Arc;
 
 /// Holds bytes of a [`Budget`]. Dropping it releases them and grants waiters.
 ///
-/// A permit borrows its budget; [`into_owned`](Self::into_owned) makes one that does not, to be moved
-/// into a task or kept in a struct.
+/// A permit borrows its budget. [`into_owned`](Self::into_owned) makes one that does not, which can be moved into a
+/// task or kept in a struct.
 ///
 /// # Memory ordering
 ///
-/// What was done while it was held happens before what is done under the same bytes later, and after
-/// [`drained`](Budget::drained). One of 0 bytes holds nothing and orders nothing.
+/// What was done under a permit happens before what is done later under the same bytes, and after
+/// [`drained`](Budget::drained). A permit of 0 bytes holds nothing and orders nothing.
 ///
 /// # Examples
 ///
@@ -33,21 +33,21 @@ use crate::sync::Arc;
 /// ```
 #[must_use = "a permit that is dropped gives its bytes back at once"]
 pub struct Permit<'a> {
-    /// Counted, and ours to drop, if `state` says `OWNED`; else a copy of one that outlives `'a`.
+    /// Counted, and dropped with the permit, if `state` has `OWNED`; else a copy of a handle that outlives `'a`.
     semaphore: ManuallyDrop<Arc<Semaphore>>,
-    /// The bytes, and two flags above them: two words are a permit, and dropping one is cheap.
+    /// Packs the bytes and two flags above them, so that a permit is two machine words and cheap to drop.
     state: u64,
     borrowed: PhantomData<&'a Budget>,
 }
 
 const OWNED: u64 = 1 << 63;
-/// Some of it was from the overflow.
+/// Some of the bytes came from the overflow.
 const OVERFLOW: u64 = 1 << 62;
 const BYTES: u64 = OVERFLOW - 1;
 const _: () = assert!(MAX_LIMIT <= BYTES);
 
 impl<'a> Permit<'a> {
-    /// `bytes` have been charged.
+    /// Makes a permit for `bytes` that the caller has acquired.
     #[inline]
     pub(super) fn new(semaphore: &'a Arc<Semaphore>, bytes: u64, tier: Tier) -> Self {
         let overflow = if tier == Tier::Overflow { OVERFLOW } else { 0 };
@@ -56,7 +56,7 @@ impl<'a> Permit<'a> {
         Self { semaphore, state: bytes | overflow, borrowed: PhantomData }
     }
 
-    /// `bytes` have been charged. Owns its handle if the request did.
+    /// Makes a permit for acquired `bytes`. It owns its handle if the request did.
     pub(super) fn of(semaphore: &MaybeOwned<'a, Arc<Semaphore>>, bytes: u64, tier: Tier) -> Self {
         match semaphore {
             MaybeOwned::Borrowed(semaphore) => Self::new(semaphore, bytes, tier),
@@ -64,20 +64,20 @@ impl<'a> Permit<'a> {
         }
     }
 
-    /// Where its bytes were from when they were charged, of a permit as it was given out.
+    /// Returns the tier that the bytes came from, before any split or merge.
     #[inline]
     pub(crate) fn tier(&self) -> Tier {
         if self.state & OVERFLOW == 0 { Tier::Regular } else { Tier::Overflow }
     }
 
-    /// The bytes it holds.
+    /// Returns the bytes that the permit holds.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.state & BYTES
     }
 
-    /// Gives back all but `to` bytes. Does nothing if it holds no more than that.
+    /// Releases all but `to` bytes. Does nothing if the permit holds no more than that.
     pub fn shrink(&mut self, to: u64) {
         if let Some(excess) = self.bytes().checked_sub(to) {
             self.state -= excess;
@@ -85,11 +85,15 @@ impl<'a> Permit<'a> {
         }
     }
 
-    /// Moves `bytes` of it into a permit of their own. `None`, and nothing changes, if it holds fewer.
+    /// Moves `bytes` into a permit of their own.
+    ///
+    /// # Returns
+    ///
+    /// `None`, and nothing changes, if the permit holds fewer.
     pub fn split(&mut self, bytes: u64) -> Option<Permit<'a>> {
         self.bytes().checked_sub(bytes)?;
         self.state -= bytes;
-        // SAFETY: if it is `OWNED`, it is counted here; else, as in `new`.
+        // SAFETY: an `OWNED` copy is counted in the next lines; any other is as in `new`.
         let semaphore = unsafe { ptr::read(&self.semaphore) };
         if self.state & OWNED != 0 {
             mem::forget(Arc::clone(&semaphore));
@@ -101,7 +105,7 @@ impl<'a> Permit<'a> {
     ///
     /// # Panics
     ///
-    /// If `other` is from another budget. Both permits then give their bytes back as usual.
+    /// If `other` is from another budget. Both permits then release their bytes as usual.
     pub fn merge(&mut self, mut other: Permit<'_>) {
         assert!(
             Arc::ptr_eq(&self.semaphore, &other.semaphore),
@@ -110,7 +114,9 @@ impl<'a> Permit<'a> {
         self.state += other.take_bytes();
     }
 
-    /// Never gives the bytes back: the budget is smaller by them from now on, though they count as used.
+    /// Forgets the bytes without a release.
+    ///
+    /// From then on the budget has less to grant, and the bytes count as used.
     #[inline]
     pub fn forget(mut self) {
         if self.state & OWNED == 0 {
@@ -121,20 +127,20 @@ impl<'a> Permit<'a> {
         }
     }
 
-    /// The same permit, without the borrow.
+    /// Makes the permit independent of the borrowed budget.
     pub fn into_owned(mut self) -> Permit<'static> {
         let semaphore = ManuallyDrop::new(Arc::clone(&self.semaphore));
         let state = self.take_bytes() | OWNED;
         Permit { semaphore, state, borrowed: PhantomData }
     }
 
-    /// The budget it is from.
+    /// Returns the budget that the permit is from.
     #[must_use]
     pub fn budget(&self) -> Budget {
         Budget { semaphore: Arc::clone(&self.semaphore) }
     }
 
-    /// Leaves it with none.
+    /// Moves all bytes out of the permit.
     #[inline]
     fn take_bytes(&mut self) -> u64 {
         let bytes = self.bytes();

@@ -1,30 +1,31 @@
-//! Lending: how a budget far from its limit scales with cores.
+//! Lends room to threads, so that a budget far from its limit scales with cores; recalls it before any refusal.
 //!
-//! Where many threads acquire and release, all of them change the state, and each waits for its cache line. So
-//! a budget that sees this lends room to *shares*, in batches: each thread acquires from and releases to the
-//! share of its own number. The state stays the authority: lent room counts there as taken. No request is refused
-//! or queued, the budget is not closed and the limit does not move before all shares have been *recalled* into it,
-//! under the queue's lock. From then on everything is as if nothing had ever been lent. It is lent again when threads
-//! meet at the state again, and a quarter of the limit is free.
+//! When many threads acquire and release, all of them change the state, and each waits for its cache line. A budget
+//! that notices this lends room to *shares*, in batches. Each thread then acquires from, and releases to, the share
+//! of its own number. The state remains the authority: lent room counts there as acquired. All shares are *recalled*
+//! into the state, under the queue's lock, before a request is refused or enqueued, the budget is closed, or the
+//! limit moves. From then on the budget is one atomic again, as if it had never lent. It lends again when threads
+//! collide at the state again and a quarter of the limit is free.
 //!
-//! What holds at every instant (docs/proof.md, *Lending*, has the argument, by the labels used here):
+//! These hold at every instant (docs/proof.md, *Lending*, has the argument, by the labels used here):
 //!
 //! - I1: while the state is `LENT`, no request waits, the budget is open, and the state's room is at least the overflow.
 //! - I2: a share that is not recalled is one of a state that is `LENT`; a recalled share has no room.
-//! - I3: bytes held, the state's room, the shares' room, and what is being moved add up to the limit. Something
-//!   is being moved only under the lock and while the state is `LENT`.
+//! - I3: bytes held, the state's room, the shares' room, and the bytes being moved add up to the limit. Bytes are
+//!   moved only under the lock and while the state is `LENT`.
 //!
-//! So a state that is not `LENT` says exactly what is free, and refusals are decided by such a one.
+//! So the room of a state that is not `LENT` is exact, and only such a state decides refusals.
 
 use super::lending::shares;
-use super::semaphore::{Queues, Semaphore};
+use super::queues::Queues;
+use super::semaphore::Semaphore;
 use super::share::{Returned, Share};
 use super::state::Tier;
 use crate::error::Refusal;
 use crate::sync::{MutexGuard, thread_number};
 
 impl Semaphore {
-    /// Charges `bytes` after the state was seen to be `LENT` (A6 to A17).
+    /// Acquires `bytes` after the caller has observed that the state is `LENT` (A6 to A17).
     #[inline(never)]
     pub(super) fn acquire_lent(&self, bytes: u64) -> Result<Tier, Refusal> {
         match self.lending.share(bytes) {
@@ -34,10 +35,10 @@ impl Semaphore {
         }
     }
 
-    /// Charges `bytes` that this thread's share does not have.
+    /// Acquires `bytes` that this thread's share does not have.
     #[cold]
     fn acquire_beside(&self, bytes: u64, share: Option<&Share>) -> Result<Tier, Refusal> {
-        // From the next time on it has a share.
+        // Gives the thread a number: its next request uses a share.
         thread_number();
         if let Some(tier) = share.and_then(|share| self.borrow_batch(bytes, share)) {
             return Ok(tier);
@@ -45,14 +46,15 @@ impl Semaphore {
         if let Ok(after) = self.state.acquire_lent(bytes, self.overflow) {
             return Ok(self.record_acquired(after));
         }
-        // Too little, or no longer lent. Only a state that is not `LENT` can refuse.
+        // Too little room, or no longer `LENT`. Only a state that is not `LENT` can refuse.
         self.decide_locked(bytes)
     }
 
-    /// Charges `bytes` to the state together with a batch for the share (A8 to A10). `None`: the lock is taken,
-    /// or there is too little for both.
+    /// Acquires `bytes` from the state, together with a batch for the share (A8 to A10).
+    ///
+    /// `None` if another thread holds the lock, or there is too little room for both.
     fn borrow_batch(&self, bytes: u64, share: &Share) -> Option<Tier> {
-        // Under the lock: no request is refused, by a recall, for the batch that is on its way.
+        // Under the lock, so that no recall misses the batch being moved and then refuses a request.
         // Step A8.
         let queues = self.queues.try_lock()?;
         let batch = self.lending.batch.get();
@@ -64,7 +66,9 @@ impl Semaphore {
         Some(self.record_acquired(after))
     }
 
-    /// Gives `bytes` to this thread's share (R1 to R4, R7 to R10). `false`: they belong in the state.
+    /// Releases `bytes` to this thread's share (R1 to R4, R7 to R10).
+    ///
+    /// Returns `false` if the caller must release them to the state.
     #[inline]
     pub(super) fn release_to_share(&self, bytes: u64) -> bool {
         self.lending.has_shares() && self.release_lent(bytes)
@@ -74,7 +78,7 @@ impl Semaphore {
     fn release_lent(&self, bytes: u64) -> bool {
         // Step R1.
         let Some(share) = self.lending.share(bytes) else {
-            // From the next time on it has a share.
+            // Gives the thread a number: its next release uses a share.
             thread_number();
             return false;
         };
@@ -85,7 +89,9 @@ impl Semaphore {
         }
     }
 
-    /// Gives `bytes` to the state, with what the share has above a batch. `false`: not done.
+    /// Releases `bytes` to the state, with the share's room above one batch.
+    ///
+    /// Returns `false` if the caller must release them to the state.
     #[cold]
     fn return_surplus(&self, bytes: u64, share: &Share) -> bool {
         // Under the lock, as in `borrow_batch`.
@@ -104,14 +110,14 @@ impl Semaphore {
         true
     }
 
-    /// Locks the queues, and recalls what is lent.
+    /// Locks the queues and recalls lent room.
     pub(super) fn lock_recalled(&self) -> MutexGuard<'_, Queues> {
         let queues = self.queues.lock();
         self.recall(&queues);
         queues
     }
 
-    /// Moves all room into the state (K1 to K3). It stays there until the lock is free.
+    /// Moves all room into the state (K1 to K3), where it stays while the lock is held.
     pub(super) fn recall(&self, _locked: &Queues) {
         // Step K1.
         if !self.state.load().is_lent() {
@@ -119,13 +125,13 @@ impl Semaphore {
         }
         // Step K2.
         let lent = self.lending.all().iter().map(|share| share.recall()).sum();
-        // Last: a thread that sees a state that is not `LENT` sees all room.
+        // Last: a thread that reads a state without `LENT` reads all room.
         // Step K3.
         self.state.end_lending(lent);
         self.contention.set(0);
     }
 
-    /// Notes that threads met at the state, and lends room to shares if they often do.
+    /// Records that threads collided at the state, and begins lending if they often do.
     #[cold]
     pub(super) fn record_contention(&self) {
         // More than it costs to recall all shares.
@@ -137,7 +143,7 @@ impl Semaphore {
         }
     }
 
-    /// Lets threads use shares if there is plenty of room and no request waits (G1 to G4).
+    /// Begins lending if there is plenty of room and no request waits (G1 to G4).
     #[cold]
     pub(super) fn lend(&self) {
         let lending = &self.lending;
@@ -151,7 +157,7 @@ impl Semaphore {
             return;
         };
         if self.state.begin_lending(self.overflow.saturating_add(lending.plenty.get())) {
-            // After the state: room in a share must not be overlooked by a refusal.
+            // After the state: a refusal must not overlook room in a share.
             for share in shares {
                 // Step G4.
                 share.resume();

@@ -1,7 +1,7 @@
-//! Asks the budget's owner for bytes that nobody can use any more, before a request is refused.
+//! Reclaims bytes of no further use before a request is refused.
 //!
-//! A stash is the reclaimer of its budget: it sweeps expired entries. The budget knows only this trait. The
-//! reference is weak, so a clone of the budget does not keep a stash alive.
+//! A stash is the reclaimer of its budget: it sweeps expired entries. The budget knows only the trait. Its reference
+//! is weak, so a clone of the budget does not keep a stash alive.
 
 use std::sync::Weak;
 use std::task::Waker;
@@ -9,27 +9,29 @@ use std::time::Duration;
 
 use crate::error::Refusal;
 
-/// Releases bytes that are charged but of no use, on demand.
+/// Releases, on demand, bytes that are charged but of no further use.
 ///
 /// All methods run user code (clocks, payload drops, observers), so no lock may be held.
 pub(crate) trait Reclaim: Send + Sync {
-    /// Releases one batch. Returns whether it found any.
+    /// Releases one batch. Returns whether there was anything to release.
     fn reclaim(&self) -> bool;
 
-    /// Admits one more sleeper, and returns its number.
+    /// Registers one more sleeper, and returns its number.
     fn enter(&self) -> usize;
 
-    /// Releases one batch, and plans the sleeper's next call. Returns how long it may sleep: `waker` is woken
-    /// if bytes can be released earlier than that. Zero if there may be more now.
+    /// Releases one batch, and plans the sleeper's next call.
+    ///
+    /// Returns how long it may sleep; zero if there may be more to release now. `waker` is woken if bytes can be
+    /// released earlier than planned.
     fn reclaim_before_sleep(&self, sleeper: usize, waker: &Waker) -> Duration;
 
-    /// Dismisses a sleeper. Another one takes over what it had planned.
+    /// Removes a sleeper. Another one takes over its plan.
     fn leave(&self, sleeper: usize);
 }
 
-/// Retries while a request is refused for lack of room and `reclaim` still finds something (invariant 9).
+/// Retries while a request is refused for lack of room and `reclaim` returns `true` (invariant 9).
 ///
-/// Attempts once more after a `reclaim` that found nothing: another thread may just have released the rest.
+/// Attempts once more after a `reclaim` that returned `false`: another thread may just have released the rest.
 pub(crate) fn retry_after_expiry<T, E>(
     first: Result<T, E>,
     is_lack_of_room: impl Fn(&E) -> bool,
@@ -48,7 +50,7 @@ pub(crate) fn retry_after_expiry<T, E>(
     }
 }
 
-/// The budget's side: a reclaimer that may be absent, or gone.
+/// Refers to a reclaimer that may be absent, or dropped.
 pub(super) struct Reclaimer(Option<Weak<dyn Reclaim>>);
 
 impl Reclaimer {
@@ -73,27 +75,27 @@ impl Reclaimer {
         retry_after_expiry(Err(first), is_lack_of_room, || reclaimer.reclaim(), attempt)
     }
 
-    /// Reclaims until `done` holds or nothing is left to reclaim.
+    /// Reclaims until `done` holds or no reclaimable bytes remain.
     pub(super) fn reclaim_until(&self, mut done: impl FnMut() -> bool) {
         if let Some(reclaimer) = self.0.as_ref().and_then(Weak::upgrade) {
             while !done() && reclaimer.reclaim() {}
         }
     }
 
-    /// A sleeper that reclaims for as long as a thread blocks.
+    /// Makes a sleeper that reclaims while its thread blocks.
     pub(super) fn sleeper(&self) -> Sleeper<'_> {
         Sleeper { reclaimer: self.0.as_ref(), number: None }
     }
 }
 
-/// A thread that waits for the budget, and reclaims meanwhile.
+/// Represents a thread that blocks on the budget, and reclaims meanwhile.
 pub(crate) struct Sleeper<'a> {
     reclaimer: Option<&'a Weak<dyn Reclaim>>,
     number: Option<usize>,
 }
 
 impl Sleeper<'_> {
-    /// Reclaims, and returns how long the thread may sleep: `None` for as long as it likes.
+    /// Reclaims, and returns how long the thread may sleep; `None` is no bound.
     pub(crate) fn reclaim(&mut self, waker: &Waker) -> Option<Duration> {
         let reclaimer = self.reclaimer?.upgrade()?;
         let number = *self.number.get_or_insert_with(|| reclaimer.enter());

@@ -1,7 +1,7 @@
-//! Joins the counter and the queues: decides which request gets bytes, and when.
+//! Joins the state and the wait queues: decides which request gets bytes, and when.
 //!
-//! Every entry point leaves the queues served: whenever the head fits, it is granted before the call
-//! returns (invariant 5). User code (wakers, and their clones and drops) runs with the lock free.
+//! Every entry point grants the waiters that fit before it returns (invariant 5). User code (wakers, and their
+//! clones and drops) runs after the lock is released.
 
 use std::fmt;
 use std::mem;
@@ -12,71 +12,46 @@ use crossbeam_utils::CachePadded;
 
 use super::lending::Lending;
 use super::limit::SharedLimit;
+use super::queues::Queues;
 use super::reclaim::{Reclaimer, Sleeper};
 use super::state::{MAX_LIMIT, Snapshot, State, Tier};
-use super::wait_queue::{Decision, Node, QueueStats, WaitOutcome, WaitQueue, WakeBatch};
+use super::wait_queue::{Decision, Node, QueueStats, WaitOutcome, WakeBatch};
 use crate::error::{AcquireError, Refusal};
 use crate::sync::{Mutex, MutexGuard, StatCounter, contain_panic};
 
-/// The state of a budget.
+/// Holds a budget's room, its wait queues and its limit.
 pub(super) struct Semaphore {
     pub(super) state: CachePadded<State>,
     pub(super) lending: CachePadded<Lending>,
     pub(super) queues: Mutex<Queues>,
-    /// Copies of what is in the queues, for readers that do not lock. This one is never below the limit, so
-    /// that what can fit is never called too large.
+    /// Copies `Queues::limit` for readers without the lock. Never below the limit, so that a request that can fit
+    /// is never refused as `TooLarge`.
     limit: StatCounter,
-    /// The limit together with the state, for a refusal: its reason must have held at one moment.
+    /// Publishes the limit together with the state. A refusal needs both from one moment, in which its reason held.
     shared_limit: SharedLimit,
+    /// Copies the number of waiters for readers without the lock.
     waiting: StatCounter,
-    /// How often threads met at the state, to begin lending by.
+    /// Counts collisions of threads at the state. Enough of them begin lending.
     pub(super) contention: StatCounter,
-    /// The least room there ever was, as if the limit had always been what it is: limit - room is the peak.
+    /// Keeps the smallest room ever seen, adjusted to the present limit: limit - room is the peak.
     min_room: StatCounter,
-    /// How many waiters were dropped while they waited.
+    /// Counts waiters that were dropped while they waited.
     abandoned: StatCounter,
-    /// How much of the limit, its upper end, is overflow.
+    /// The upper part of the limit, in bytes, that is overflow.
     pub(super) overflow: u64,
     reclaimer: Reclaimer,
 }
 
-/// What the lock guards.
-pub(super) struct Queues {
-    waiters: WaitQueue,
-    /// Together with the state's room, and the shares', the bytes in use: limit - room.
-    pub(super) limit: u64,
-    /// The state's `CLOSED`, which is set with the lock held.
-    pub(super) closed: bool,
-    /// Waiters for `drained`. Once the budget is closed, `QUEUED` is set for them too.
-    drains: WaitQueue,
-    /// Bounds on the number and the bytes of waiters.
-    max_waiting: usize,
-    max_waiting_bytes: u64,
-}
-
-impl Queues {
-    /// Whether one more that asks for `bytes` is one too many.
-    fn is_full_for(&self, bytes: u64) -> bool {
-        self.waiters.len() >= self.max_waiting
-            || self.waiters.bytes() + u128::from(bytes) > u128::from(self.max_waiting_bytes)
-    }
-
-    /// Returns whether `QUEUED` must be set.
-    fn is_watched(&self) -> bool {
-        !self.waiters.is_empty() || self.closed && !self.drains.is_empty()
-    }
-}
-
-/// What became of an attempt to join the queues.
+/// Reports how an attempt to enqueue ended.
 pub(super) enum EnqueueResult {
     Queued,
-    /// It was this caller's turn at once.
+    /// No request waited, and the bytes fit.
     Granted(Tier),
     Refused(Refusal),
 }
 
 impl Semaphore {
-    /// `overflow`: how much of the limit is.
+    /// Makes a semaphore. The upper `overflow` bytes of `limit` are the overflow.
     pub(super) fn new(limit: u64, overflow: u64, reclaimer: Reclaimer) -> Self {
         let limit = limit.min(MAX_LIMIT);
         let lending = Lending::new(limit.saturating_sub(overflow));
@@ -89,14 +64,7 @@ impl Semaphore {
         lending: Lending,
         reclaimer: Reclaimer,
     ) -> Self {
-        let queues = Queues {
-            waiters: WaitQueue::new(),
-            limit,
-            closed: false,
-            drains: WaitQueue::new(),
-            max_waiting: usize::MAX,
-            max_waiting_bytes: u64::MAX,
-        };
+        let queues = Queues::new(limit);
         Self {
             state: CachePadded::new(State::new(limit)),
             lending: CachePadded::new(lending),
@@ -112,7 +80,7 @@ impl Semaphore {
         }
     }
 
-    /// Charges `bytes` now or says why not. Lock-free.
+    /// Acquires `bytes` immediately or returns the reason for a refusal. Lock-free while no room is lent.
     #[inline(always)]
     pub(super) fn try_acquire(&self, bytes: u64) -> Result<Tier, Refusal> {
         #[cfg(cloakroom_lend)]
@@ -128,8 +96,9 @@ impl Semaphore {
         }
     }
 
-    /// Under loom the first read of the state is an RMW, which finds the newest value. So a model of lending asks
-    /// with a load before, which may find an old one, as users' loads may.
+    /// Refuses by a plain load of the state, which may find an old value, as users' loads may.
+    ///
+    /// Only for models of lending: under loom the first read of `try_acquire` is an RMW, which finds the newest value.
     #[cfg(cloakroom_loom)]
     fn refuse_by_an_old_value(&self, bytes: u64) -> Option<Result<Tier, Refusal>> {
         if !self.lending.is_fixed() {
@@ -139,7 +108,7 @@ impl Semaphore {
         found.refuses(bytes).then(|| self.decide_refusal(bytes, found))
     }
 
-    /// `after`: the state's value after a charge. Says where the bytes are from.
+    /// Records the state's value `after` a charge. Returns the tier that the bytes came from.
     #[inline]
     pub(super) fn record_acquired(&self, after: Snapshot) -> Tier {
         let room = after.room();
@@ -149,7 +118,7 @@ impl Semaphore {
         if room < self.overflow as i64 { Tier::Overflow } else { Tier::Regular }
     }
 
-    /// As `try_acquire`, after reclaiming what can be reclaimed.
+    /// Acquires as `try_acquire`. A request refused as `Full` is retried while reclaiming frees bytes.
     #[inline]
     pub(super) fn acquire_now(&self, bytes: u64) -> Result<Tier, Refusal> {
         match self.try_acquire(bytes) {
@@ -158,8 +127,7 @@ impl Semaphore {
         }
     }
 
-    /// As `acquire_now`, for a request that joins the queue if it is refused as `Full`. That decides anew, under the
-    /// lock, so a refusal need not be exact here.
+    /// Acquires as `acquire_now`, before an enqueue. That decides again, so a refusal need not be exact here.
     #[inline]
     pub(super) fn try_acquire_or_enqueue(&self, bytes: u64) -> Result<Tier, Refusal> {
         match self.state.try_acquire(bytes, || self.record_contention()) {
@@ -169,18 +137,19 @@ impl Semaphore {
         }
     }
 
-    /// As `acquire_now`, not inlined.
+    /// Calls `acquire_now`, not inlined.
     #[inline(never)]
     pub(super) fn acquire_again(&self, bytes: u64) -> Result<Tier, Refusal> {
         self.acquire_now(bytes)
     }
 
+    /// Reclaims and retries, after a request was refused as `Full`.
     #[cold]
     pub(super) fn acquire_after_reclaiming(&self, bytes: u64) -> Result<Tier, Refusal> {
         self.reclaimer.retry(Refusal::Full, || self.try_acquire(bytes))
     }
 
-    /// Reclaims until `done` holds or nothing is left to reclaim.
+    /// Reclaims until `done` holds or no reclaimable bytes remain.
     pub(super) fn reclaim_until(&self, done: impl FnMut() -> bool) {
         self.reclaimer.reclaim_until(done);
     }
@@ -189,16 +158,17 @@ impl Semaphore {
         self.reclaimer.sleeper()
     }
 
-    /// Finds the reason, which must have held at one moment of the call: with the limit and the state of that
-    /// moment. Acquires the bytes if there is none any more.
+    /// Finds the reason for a refusal, or acquires the bytes if they fit now.
+    ///
+    /// The reason held at one moment of the call, for the limit and the state of that moment.
     #[cold]
     fn decide_refusal(&self, bytes: u64, found: Snapshot) -> Result<Tier, Refusal> {
         if !found.is_closed() && found.fits(bytes) {
-            // There is a waiter. What fits is not too large.
+            // A request waits. This one fits, so it is not too large.
             return Err(Refusal::Full);
         }
         loop {
-            // Observing synchronises with a close; the value found was read Relaxed.
+            // `observe` synchronises with a close; `found` was read Relaxed.
             // Step A18.
             let (now, limit) = self.shared_limit.read_with(|| self.state.observe());
             if now.is_closed() {
@@ -220,13 +190,13 @@ impl Semaphore {
         }
     }
 
-    /// As `decide_refusal`, while the limit is moved or room is lent: under the lock neither is.
+    /// Decides as `decide_refusal`, under the lock: the limit does not move there, and no room is lent.
     #[cold]
     pub(super) fn decide_locked(&self, bytes: u64) -> Result<Tier, Refusal> {
         let queues = self.queues.lock();
         // Step A15.
         if bytes > queues.limit && !queues.closed {
-            // Without a recall: it would be of no use.
+            // Without a recall, which could not change this.
             return Err(Refusal::TooLarge);
         }
         self.recall(&queues);
@@ -252,7 +222,7 @@ impl Semaphore {
         if closed { Some(Refusal::Closed) } else { (bytes > limit).then_some(Refusal::TooLarge) }
     }
 
-    /// Gives `bytes` back and serves the queues if there is one.
+    /// Releases `bytes`, then grants waiters if there are any.
     #[inline]
     pub(super) fn release(&self, bytes: u64) {
         if self.release_to_share(bytes) {
@@ -263,14 +233,14 @@ impl Semaphore {
         }
     }
 
-    /// Enqueues the node at the tail, or takes the bytes if no request waits and they fit.
+    /// Enqueues the node at the tail, or acquires the bytes if no request waits and they fit.
     ///
     /// # Safety
-    /// As for [`WaitQueue::enqueue`]: a node that was `Queued` is taken out with [`Semaphore::remove`] before it
-    /// is freed, unless its outcome was seen.
+    /// As for [`WaitQueue::enqueue`]: a node for which this returned `Queued` is removed with
+    /// [`Semaphore::remove`] before it is freed, unless its owner has observed an outcome.
     pub(super) unsafe fn enqueue(&self, node: Pin<&Node>, waker: Waker) -> EnqueueResult {
         let bytes = node.need();
-        // A waiter needs all room in the state, and so do those before whom it is to come.
+        // While a request waits, all room is in the state: neither it nor a later request may use a share.
         let mut queues = self.lock_recalled();
         // Step J2.
         let joined = if queues.closed {
@@ -278,8 +248,8 @@ impl Semaphore {
         } else if bytes > queues.limit {
             EnqueueResult::Refused(Refusal::TooLarge)
         } else if queues.is_full_for(bytes) {
-            // Bytes that came since the first attempt are still for this request, if no other waits. `QUEUED` is
-            // not set for a request that never waits: `try_acquire` would answer `Full` for no reason.
+            // Bytes released since the first attempt belong to this request if no other waits. `QUEUED` is not set
+            // for a request that never waits: another `try_acquire` would be refused as `Full` without a reason.
             match self.state.try_acquire(bytes, || ()) {
                 Ok(after) => EnqueueResult::Granted(self.record_acquired(after)),
                 Err(_) => EnqueueResult::Refused(Refusal::QueueFull),
@@ -294,13 +264,14 @@ impl Semaphore {
             return EnqueueResult::Queued;
         };
         drop(queues);
-        // User code, so after the unlock; and a panic in it must not lose bytes that were just granted.
+        // User code, so after the unlock. A panic in it must not lose bytes that were just granted.
         contain_panic(|| drop(waker));
         joined
     }
 
-    /// For a request that joins: takes the bytes if there is no waiter and they fit. `None`: `QUEUED` is set, so a
-    /// release that comes after this check takes the lock and grants (invariant 5).
+    /// Acquires the bytes if no request waits and they fit.
+    ///
+    /// `None` means that `QUEUED` is set: a release after this check takes the lock and grants (invariant 5).
     fn acquire_if_first(&self, queues: &Queues, bytes: u64) -> Option<Snapshot> {
         // Step J3.
         if !queues.waiters.is_empty() {
@@ -309,17 +280,18 @@ impl Semaphore {
         self.state.acquire_or_set_queued(bytes)
     }
 
-    /// Takes the node out of the queues, and serves the next if it was the head. Returns its outcome, which
-    /// is `Removed` unless another came first.
+    /// Removes the node, then grants waiters if it was the head.
+    ///
+    /// Returns its outcome: `Removed`, unless a granter stored another one first.
     ///
     /// # Safety
-    /// The node was `Queued` by [`Semaphore::enqueue`].
+    /// [`Semaphore::enqueue`] returned `Queued` for the node.
     pub(super) unsafe fn remove(&self, node: Pin<&Node>) -> WaitOutcome {
         // SAFETY: the caller's.
         unsafe { self.remove_counted(node, 0) }
     }
 
-    /// As `remove`, for a waiter that is dropped. It is counted.
+    /// Removes the node of a waiter that is dropped, and counts it.
     ///
     /// # Safety
     /// As for `remove`.
@@ -328,6 +300,8 @@ impl Semaphore {
         unsafe { self.remove_counted(node, 1) }
     }
 
+    /// Removes the node as `remove`, and adds `abandoned` to the count of abandoned waiters.
+    ///
     /// # Safety
     /// As for `remove`.
     unsafe fn remove_counted(&self, node: Pin<&Node>, abandoned: u64) -> WaitOutcome {
@@ -340,7 +314,7 @@ impl Semaphore {
         // Written under the lock only.
         self.abandoned.set(self.abandoned.get() + abandoned);
         if was_head {
-            // Behind a head that goes, the next may fit (promise 5).
+            // The waiter behind a removed head may fit (promise 5).
             self.grant_waiters(queues);
         } else {
             self.record_waiting(&queues);
@@ -350,11 +324,12 @@ impl Semaphore {
         WaitOutcome::Removed
     }
 
-    /// Makes sure that the node wakes `waker`. The waker is cloned, and the old one dropped, with the
-    /// lock free: both are user code.
+    /// Makes the node wake `waker` from now on.
+    ///
+    /// The new waker is cloned, and the old one dropped, without the lock: both are user code.
     ///
     /// # Safety
-    /// The node was `Queued` by [] or [`Semaphore::enqueue_drained`].
+    /// [`Semaphore::enqueue`] returned `Queued`, or [`Semaphore::enqueue_drained`] `true`, for the node.
     pub(super) unsafe fn update_waker(&self, node: Pin<&Node>, waker: &Waker) {
         {
             let queues = self.queues.lock();
@@ -378,8 +353,9 @@ impl Semaphore {
         drop(unused);
     }
 
-    /// Grants, and wakes, as many from the head on as fit. Wakers run with the lock free, and nothing is
-    /// carried over from one hold of it to the next (invariant 6).
+    /// Grants and wakes waiters from the head on, until one does not fit.
+    ///
+    /// Wakers run without the lock. Nothing that was read under it is used after it is taken again (invariant 6).
     #[cold]
     fn grant_waiters<'a>(&'a self, mut queues: MutexGuard<'a, Queues>) {
         let mut batch = WakeBatch::new();
@@ -397,7 +373,9 @@ impl Semaphore {
         }
     }
 
-    /// One hold of the lock's worth of serving. Returns whether to go on after waking the batch.
+    /// Grants waiters under one lock acquisition, one batch at most.
+    ///
+    /// Returns whether the caller must wake the batch and call again.
     fn grant_batch(&self, queues: &mut Queues, batch: &mut WakeBatch) -> bool {
         // Step S2.
         let mut now = self.state.load();
@@ -406,7 +384,7 @@ impl Semaphore {
             if closed {
                 Decision::End(WaitOutcome::Closed)
             } else if bytes > limit {
-                // Before its owner can observe the outcome, as a grant does: no request waits then.
+                // As a grant, clears the flag before the waiter can observe its outcome: no request waits then.
                 if last {
                     now = self.state.clear_queued();
                 }
@@ -430,14 +408,14 @@ impl Semaphore {
         more
     }
 
-    /// Waits, in no order, for the budget to be closed and nothing to be charged. `false`: it is so.
+    /// Enqueues a waiter for `drained`. Returns `false` if the budget is closed and empty already.
     ///
     /// # Safety
-    /// As for [`WaitQueue::enqueue`]: a node for which this was `true` is taken out with
-    /// [`Semaphore::remove_drained`] before it is freed, unless its outcome was seen.
+    /// As for [`WaitQueue::enqueue`]: a node for which this returned `true` is removed with
+    /// [`Semaphore::remove_drained`] before it is freed, unless its owner has observed an outcome.
     pub(super) unsafe fn enqueue_drained(&self, node: Pin<&Node>, waker: Waker) -> bool {
         let mut queues = self.queues.lock();
-        // As when enqueueing: the flag first, then the check.
+        // As in `enqueue`: the flag first, then the check.
         let drained = queues.closed && {
             // Step D2.
             self.state.set_queued();
@@ -458,8 +436,10 @@ impl Semaphore {
         false
     }
 
+    /// Removes a waiter for `drained`.
+    ///
     /// # Safety
-    /// The node was joined by [`Semaphore::enqueue_drained`].
+    /// [`Semaphore::enqueue_drained`] returned `true` for the node.
     pub(super) unsafe fn remove_drained(&self, node: Pin<&Node>) {
         let mut queues = self.queues.lock();
         // Step E2.
@@ -473,6 +453,7 @@ impl Semaphore {
         drop(left);
     }
 
+    /// Closes the budget, then refuses all waiters. Returns how many there were.
     pub(super) fn close(&self) -> usize {
         let mut queues = self.lock_recalled();
         // Step X2.
@@ -482,11 +463,12 @@ impl Semaphore {
             self.state.set_queued();
         }
         let waiting = if mem::replace(&mut queues.closed, true) { 0 } else { queues.waiters.len() };
-        // A closed budget enqueues nothing, so this ends the requests that wait now and no other.
+        // A closed budget enqueues no request, so this refuses exactly those that wait now.
         self.grant_waiters(queues);
         waiting
     }
 
+    /// Moves the limit, then grants the waiters that fit.
     pub(super) fn set_limit(&self, limit: u64) {
         let limit = limit.min(MAX_LIMIT);
         let mut queues = self.lock_recalled();
@@ -494,7 +476,7 @@ impl Semaphore {
         let old = mem::replace(&mut queues.limit, limit);
         let more = limit.wrapping_sub(old);
         self.limit.set(limit.max(old));
-        // A charge that comes between is overlooked here; in the other order the peak would count it twice.
+        // The peak misses a charge between these two steps. In the other order it would count that charge twice.
         if limit < old {
             self.min_room.add(more);
         }
@@ -503,12 +485,13 @@ impl Semaphore {
         if limit > old {
             self.min_room.add(more);
         }
-        // Includes what was acquired while the limit moved.
+        // Includes the bytes that were acquired while the limit moved.
         self.record_acquired(self.state.load());
         self.limit.set(limit);
         self.grant_waiters(queues);
     }
 
+    /// Returns the bytes in use, after recalling lent room.
     pub(super) fn used(&self) -> u64 {
         let mut now = self.state.load();
         if now.is_lent() {
@@ -520,7 +503,7 @@ impl Semaphore {
         u64::try_from(used).unwrap_or(0)
     }
 
-    /// As `used`, without a recall: off by what other threads just do.
+    /// Returns about as many bytes as `used`, without a recall: off by concurrent operations.
     fn used_roughly(&self) -> u64 {
         let room = i128::from(self.state.load().room()) + i128::from(self.lending.room());
         u64::try_from(i128::from(self.limit.get()) - room).unwrap_or(0)
@@ -536,7 +519,7 @@ impl Semaphore {
 
     pub(super) fn peak(&self) -> u64 {
         let peak = ordered(self.limit.get() as i64).wrapping_sub(self.min_room.get());
-        // The limit is just being moved; less than zero, in two's complement.
+        // Negative, in two's complement, while the limit is being moved.
         if peak <= MAX_LIMIT { peak } else { 0 }
     }
 
@@ -571,7 +554,7 @@ impl Semaphore {
         AcquireError {
             reason,
             requested,
-            // The numbers are for people: loom need not explore what values they may have.
+            // Only for the error's text: loom need not explore its values.
             used: if cfg!(cloakroom_loom) { 0 } else { self.used_roughly() },
             limit: self.limit.get(),
             waiting: self.waiting(),
@@ -579,7 +562,7 @@ impl Semaphore {
     }
 }
 
-/// A signed number, so that it is ordered as an unsigned one. Differences stay what they are.
+/// Maps signed numbers to unsigned ones in the same order, with the same differences.
 #[inline]
 const fn ordered(room: i64) -> u64 {
     room as u64 ^ 1 << 63

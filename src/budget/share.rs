@@ -1,9 +1,9 @@
-//! A share: the part of a budget's room that is lent to some of the threads, and a flag, in one atomic.
+//! Packs a share into one atomic: room that is lent to some of the threads, and a flag.
 //!
 //! ```text
 //!   63                                                   1      0
 //!  +------------------------------------------------------+----------+
-//!  | room: bytes that were taken from the state, and free | RECALLED |
+//!  | room: free bytes that were acquired from the state   | RECALLED |
 //!  +------------------------------------------------------+----------+
 //! ```
 //!
@@ -16,17 +16,17 @@
 //! | any, queue locked | `recall` | `RECALLED`, no room |
 //! | `RECALLED`, queue locked, state `LENT` | `resume` | not `RECALLED` |
 //!
-//! Flag and room are one atomic: a release either comes before the recall, which takes its bytes along, or
-//! finds the flag and goes to the state. There is no gap and so no fence.
+//! Flag and room are one atomic. A release comes before the recall, which then moves its bytes, or it reads the flag
+//! and goes to the state. There is no third case, and so no fence.
 //!
-//! While a share is lent, changes of it both acquire and release: what a thread did before one of them, to the
-//! state as well, happens before what is done after a later one. So there is one order in which all operations
-//! on the state and the shares can have been done one by one (docs/proof.md, *Lending*).
+//! While a share is lent, each change of it both acquires and releases. Whatever a thread did before a change, to the
+//! state as well, happens before whatever is done after a later change. So all operations on the state and the
+//! shares have one total order (docs/proof.md, *Lending*).
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::load_for_cas;
 
-/// The room is in the state. Shares begin so.
+/// The share has no room: all of it is in the state. Set in a new share.
 const RECALLED: u64 = 1;
 const ROOM_SHIFT: u32 = 1;
 
@@ -34,13 +34,13 @@ const fn units(bytes: u64) -> u64 {
     bytes << ROOM_SHIFT
 }
 
-/// What came of a release.
+/// Reports how a release to a share ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Returned {
     Kept,
-    /// The bytes belong in the state.
+    /// The share is recalled: the caller releases to the state.
     Recalled,
-    /// The share would have too much.
+    /// The share would exceed its maximum.
     Surplus,
 }
 
@@ -51,7 +51,7 @@ impl Share {
         Self(AtomicU64::new(RECALLED))
     }
 
-    /// Takes `bytes` if it has them. A share that has not decides nothing.
+    /// Acquires `bytes` if the share has them. A failure decides nothing.
     #[inline]
     pub(crate) fn try_acquire(&self, bytes: u64) -> bool {
         // Step A6.
@@ -63,7 +63,7 @@ impl Share {
             }
             // Step A7.
             // ORDERING: AcqRel / Relaxed [share.acquire] pairs with [share.release], [share.deposit] and
-            // [share.resume]; and with [share.recall], for what this thread did to the state before.
+            // [share.resume]; and with [share.recall], for this thread's earlier changes of the state.
             let after = now - units(bytes);
             match self.0.compare_exchange_weak(now, after, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return true,
@@ -72,11 +72,11 @@ impl Share {
         }
     }
 
-    /// Gives `bytes` back unless it is recalled or would have more than `most`.
+    /// Releases `bytes` unless the share is recalled or would have more than `most`.
     #[inline]
     pub(crate) fn release(&self, bytes: u64, most: u64) -> Returned {
         // Step R3.
-        // ORDERING: Relaxed [share.load_for_cas]: checked by the CAS; the state takes bytes at any time.
+        // ORDERING: Relaxed [share.load_for_cas]: checked by the CAS; the state accepts bytes at any time.
         let mut now = load_for_cas(&self.0, Ordering::Relaxed);
         loop {
             if now & RECALLED != 0 {
@@ -88,7 +88,7 @@ impl Share {
             }
             // Step R4.
             // ORDERING: AcqRel / Relaxed [share.release] pairs with [share.acquire], [share.withdraw] and
-            // [share.recall]; and with [share.resume]: a thread that hears of this release sees `LENT`.
+            // [share.recall]; and with [share.resume]: a thread that learns of this release sees `LENT`.
             match self.0.compare_exchange_weak(now, after, Ordering::AcqRel, Ordering::Relaxed) {
                 Ok(_) => return Returned::Kept,
                 Err(changed) => now = changed,
@@ -96,15 +96,18 @@ impl Share {
         }
     }
 
-    /// Under the lock, the state being `LENT`: adds `bytes` that were taken from the state.
-    /// Returns what it had.
+    /// Adds `bytes` that were acquired from the state. Returns the room before.
+    ///
+    /// Called under the lock, while the state is `LENT`.
     pub(crate) fn deposit(&self, bytes: u64) -> u64 {
         // ORDERING: AcqRel [share.deposit] pairs with [share.acquire]: passes on what [state.acquire_lent]
         // acquired.
         self.0.fetch_add(units(bytes), Ordering::AcqRel) >> ROOM_SHIFT
     }
 
-    /// Under the lock, the state being `LENT`: takes out what is above `kept`, to be given to the state.
+    /// Removes the room above `kept`, which the caller releases to the state.
+    ///
+    /// Called under the lock, while the state is `LENT`.
     pub(crate) fn withdraw(&self, kept: u64) -> u64 {
         // ORDERING: Relaxed [share.load_for_cas]: checked by the CAS.
         let mut now = load_for_cas(&self.0, Ordering::Relaxed);
@@ -118,23 +121,25 @@ impl Share {
         }
     }
 
-    /// Under the lock: takes all it has, to be given to the state. From now on its threads use the state.
+    /// Removes all room, which the caller moves to the state. The share's threads then use the state.
+    ///
+    /// Called under the lock.
     pub(crate) fn recall(&self) -> u64 {
         // ORDERING: Acquire [share.recall] pairs with [share.release] and [share.acquire]:
-        // [state.end_lending] passes it on. What comes next is a resume, which the lock puts after it.
+        // [state.end_lending] passes it on. The next operation is a resume, which the lock orders after this.
         self.0.swap(RECALLED, Ordering::Acquire) >> ROOM_SHIFT
     }
 
-    /// Under the lock, the state being `LENT`: its threads may use it.
+    /// Lets the share's threads use it. Called under the lock, while the state is `LENT`.
     pub(crate) fn resume(&self) {
-        // ORDERING: Release [share.resume] pairs with [share.acquire] and [share.release]: publishes `LENT`. What
-        // came before is a recall, which the lock puts before it.
+        // ORDERING: Release [share.resume] pairs with [share.acquire] and [share.release]: publishes `LENT`. The
+        // operation before is a recall, which the lock orders before this.
         self.0.fetch_and(!RECALLED, Ordering::Release);
     }
 
-    /// How much it has.
+    /// Returns the room.
     pub(crate) fn room(&self) -> u64 {
-        // ORDERING: Relaxed [share.room]: a number for people.
+        // ORDERING: Relaxed [share.room]: only for an error's text.
         self.0.load(Ordering::Relaxed) >> ROOM_SHIFT
     }
 }

@@ -1,16 +1,15 @@
-//! Packs the bytes that are left and three flags into one atomic.
+//! Packs the room of a budget and three flags into one atomic.
 //!
 //! ```text
 //!   63                                        3       2        1        0
 //!  +-------------------------------------------+------+--------+--------+
-//!  | room: bytes left below the limit, signed  | LENT | CLOSED | QUEUED |
+//!  | room: limit less acquired bytes, signed   | LENT | CLOSED | QUEUED |
 //!  +-------------------------------------------+------+--------+--------+
 //! ```
 //!
-//! *Room* and not *used*: the limit is then part of the state, and a charge compares against one value
-//! that is one atomic. With `used` here and the limit beside it, a charge could pass its check under
-//! the old limit and take effect after the limit was lowered. Room is negative while a lowered limit is
-//! below what is used.
+//! The state has *room*, not *used*, so that the limit is part of it and a request is checked against one atomic.
+//! With `used` here and the limit beside it, a request could pass its check under the old limit and take effect
+//! after the limit was lowered. Room is negative while more bytes are in use than a lowered limit allows.
 //!
 //! | from | operation | to |
 //! |---|---|---|
@@ -20,7 +19,7 @@
 //! | `CLOSED`, queue locked | `set_queued` | `QUEUED` |
 //! | `QUEUED`, queue locked | `grant(n, last)` | room - n, and not `QUEUED` if `last` |
 //! | `QUEUED`, queue locked and empty | `clear_queued` | not `QUEUED` |
-//! | any, queue locked | `close` | `CLOSED`, and it stays |
+//! | any, queue locked | `close` | `CLOSED`, permanently |
 //! | any but `LENT`, queue locked | `resize(delta)` | room + delta |
 //! | flags clear, room >= least, queue locked | `begin_lending(least)` | `LENT` |
 //! | `LENT`, room >= n + kept | `acquire_lent(n, kept)` | room - n |
@@ -28,22 +27,22 @@
 //!
 //! `LENT` excludes the other two flags. While it is set, the shares hold room too (`recall.rs`).
 //!
-//! The argument why no wakeup is lost: a release and the setting of `QUEUED` are read-modify-writes of
-//! the same state, so one comes first. If the release does, the joiner that sets `QUEUED` sees the bytes in the
-//! value that it changes, and checks whether it fits. If it does not, the release sees `QUEUED`, takes the
-//! queue's lock and grants. There is no third case, and so no fence.
+//! No wakeup is lost: a release and the setting of `QUEUED` are read-modify-writes of the same atomic, so one comes
+//! first. If the release comes first, the enqueuer that sets `QUEUED` reads the bytes in the value that it changes,
+//! and checks whether it fits. If `QUEUED` comes first, the releaser reads it, takes the queue's lock and grants.
+//! There is no third case, and so no fence.
 //!
-//! Only read-modify-write operations change the state; a plain store would wipe out what others did.
+//! Only read-modify-write operations change the state; a plain store would overwrite concurrent changes.
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::load_for_cas;
 
-/// Where bytes are from.
+/// Names the part of the limit that bytes came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tier {
-    /// All of them were below the regular limit when they were charged.
+    /// All bytes were below the regular limit when they were acquired.
     Regular,
-    /// Some were above it, in the overflow.
+    /// Some bytes were above it, in the overflow.
     Overflow,
 }
 
@@ -51,16 +50,16 @@ pub(crate) enum Tier {
 /// while a closed budget has waiters for `drained`. Either way `release` takes the lock and grants. The lowest bit,
 /// so that `grant` can subtract it together with the bytes.
 const QUEUED: u64 = 1;
-/// No more charges, ever (invariant 4).
+/// No request acquires after this is set (invariant 4).
 const CLOSED: u64 = 2;
-/// Some room may be in the shares: a request that does not fit is not refused before it has been recalled.
+/// Some room may be in the shares: it is recalled before a request that does not fit is refused.
 const LENT: u64 = 4;
 const ROOM_SHIFT: u32 = 3;
 
 /// The largest limit. One bit less than the field: room can be as low as `-MAX_LIMIT`.
 pub(crate) const MAX_LIMIT: u64 = (1 << (63 - ROOM_SHIFT)) - 1;
 
-/// A value of the state.
+/// Holds a value of the state.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Snapshot(u64);
 
@@ -96,19 +95,19 @@ impl Snapshot {
         self.0 & (QUEUED | CLOSED | LENT) == 0 && self.fits(bytes)
     }
 
-    /// Whether it decides that they may not.
+    /// Returns whether this value alone refuses `bytes`.
     #[cfg(cloakroom_loom)]
     pub(crate) fn refuses(self, bytes: u64) -> bool {
         !self.is_lent() && !self.admits(bytes)
     }
 }
 
-/// `bytes` as the state counts them.
+/// Converts `bytes` to the units of the state.
 const fn units(bytes: u64) -> u64 {
     bytes << ROOM_SHIFT
 }
 
-/// The atomic. Byte counts given to it are at most [`MAX_LIMIT`].
+/// Wraps the atomic. Byte counts given to it are at most [`MAX_LIMIT`].
 pub(crate) struct State(AtomicU64);
 
 impl State {
@@ -121,15 +120,16 @@ impl State {
         Snapshot(self.0.load(Ordering::Relaxed))
     }
 
-    /// As `load`; what was done before a release or a close that it sees happens before what is done next.
+    /// Loads the state, and synchronises with the releases and the close that it observes.
     pub(crate) fn observe(&self) -> Snapshot {
         // ORDERING: Acquire [state.observe] pairs with [state.release] and [state.close]: every change is a
         // read-modify-write, so it synchronises with all releases up to the value that it reads.
         Snapshot(self.0.load(Ordering::Acquire))
     }
 
-    /// Takes `bytes` if they fit, no request waits and nothing is lent. Returns the value after, or the one that
-    /// refused. Calls `contended` whenever another thread was faster. Lock-free.
+    /// Acquires `bytes` if they fit, no request waits and no room is lent.
+    ///
+    /// Returns the value after, or the one that refused. Calls `contended` after every lost exchange. Lock-free.
     #[inline]
     pub(crate) fn try_acquire(
         &self,
@@ -137,8 +137,8 @@ impl State {
         contended: impl Fn(),
     ) -> Result<Snapshot, Snapshot> {
         // Step A1.
-        // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; a refusal by an old value is one that came
-        // a little earlier.
+        // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; a refusal by an old value takes effect a little
+        // earlier.
         let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
         loop {
             // Step A3.
@@ -146,8 +146,8 @@ impl State {
                 return Err(now);
             }
             // Step A4.
-            // ORDERING: Acquire / Relaxed [state.acquire] pairs with [state.release]: what was done under
-            // the released bytes happens before what is done under these.
+            // ORDERING: Acquire / Relaxed [state.acquire] pairs with [state.release]: what was done under the
+            // released bytes happens before what is done under the acquired ones.
             let after = now.0 - units(bytes);
             match self.0.compare_exchange_weak(now.0, after, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return Ok(Snapshot(after)),
@@ -157,8 +157,9 @@ impl State {
         }
     }
 
-    /// Takes `bytes` while room is lent, if at least `kept` are left. Returns the value after, or the one that
-    /// has too little or is not `LENT`. Lock-free.
+    /// Acquires `bytes` while room is lent, if at least `kept` bytes of room remain.
+    ///
+    /// Returns the value after, or the one that has too little room or is not `LENT`. Lock-free.
     pub(crate) fn acquire_lent(&self, bytes: u64, kept: u64) -> Result<Snapshot, Snapshot> {
         // Step A12.
         // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS; no request is refused because of it.
@@ -177,8 +178,9 @@ impl State {
         }
     }
 
-    /// Under the lock: from now on shares may hold room, if no flag is set and the room is at least `least`.
-    /// Returns whether it is so.
+    /// Sets `LENT` if no flag is set and the room is at least `least`. Called under the lock.
+    ///
+    /// Returns whether shares may now hold room.
     pub(crate) fn begin_lending(&self, least: u64) -> bool {
         // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS.
         let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
@@ -196,18 +198,22 @@ impl State {
         }
     }
 
-    /// Under the lock, with `LENT` set and all shares recalled: takes back the `bytes` that they had.
+    /// Clears `LENT` and adds the `bytes` that the shares had.
+    ///
+    /// Called under the lock, with all shares recalled.
     pub(crate) fn end_lending(&self, bytes: u64) {
-        // Room and flag in one addition, so that no request is refused in between. It wraps around if they were
-        // less than the flag.
+        // Changes room and flag in one addition, so that no request is refused in between. The difference wraps
+        // around if the room is smaller than the flag.
         let more = units(bytes).wrapping_sub(LENT);
         // ORDERING: Release [state.end_lending] pairs with [state.acquire] and [state.grant]: passes on what
         // [share.recall] acquired.
         self.0.fetch_add(more, Ordering::Release);
     }
 
-    /// Under the lock, the queue being empty: takes `bytes` if they fit, or else sets `QUEUED`. In one step, so that
-    /// no other thread sees the flag of a request that does not wait. Returns the value after, if it took them.
+    /// Acquires `bytes` if they fit, or else sets `QUEUED`. Called under the lock, with an empty queue.
+    ///
+    /// Both in one step, so that no other thread sees the flag of a request that does not wait. Returns the value
+    /// after an acquisition.
     pub(crate) fn acquire_or_set_queued(&self, bytes: u64) -> Option<Snapshot> {
         // ORDERING: Relaxed [state.load_for_cas]: checked by the CAS.
         let mut now = Snapshot(load_for_cas(&self.0, Ordering::Relaxed));
@@ -223,7 +229,7 @@ impl State {
         }
     }
 
-    /// Releases `bytes`. The caller must grant waiters if the value returned says `QUEUED`.
+    /// Releases `bytes`. The caller must grant waiters if the returned value has `QUEUED`.
     #[inline]
     pub(crate) fn release(&self, bytes: u64) -> Snapshot {
         // Step R5.
@@ -231,35 +237,37 @@ impl State {
         Snapshot(self.0.fetch_add(units(bytes), Ordering::Release))
     }
 
-    /// Under the lock: from now on a release grants waiters, and no other call acquires. Returns the value
-    /// before.
+    /// Sets `QUEUED`: a release then grants waiters, and no other call acquires.
+    ///
+    /// Called under the lock. Returns the value before.
     pub(crate) fn set_queued(&self) -> Snapshot {
         // ORDERING: Relaxed [state.set_queued]: the bytes are acquired with [state.grant].
         Snapshot(self.0.fetch_or(QUEUED, Ordering::Relaxed))
     }
 
-    /// Under the lock, the queue being empty.
+    /// Clears `QUEUED`. Called under the lock, with an empty queue.
     pub(crate) fn clear_queued(&self) -> Snapshot {
-        // ORDERING: Relaxed [state.clear_queued]: the queue is guarded by its lock, the state by being one atomic.
+        // ORDERING: Relaxed [state.clear_queued]: the lock guards the queue, and the state is one atomic.
         Snapshot(self.0.fetch_and(!QUEUED, Ordering::Relaxed) & !QUEUED)
     }
 
-    /// Under the lock, with `QUEUED` set and `bytes` fitting: takes them for the head. `last`: nobody
-    /// waits after it, so the flag goes too. Returns the value after.
+    /// Acquires `bytes` for the head, which fit. Called under the lock, with `QUEUED` set.
+    ///
+    /// `last` means that no other request waits: then the flag is cleared too. Returns the value after.
     pub(crate) fn grant(&self, bytes: u64, last: bool) -> Snapshot {
         let less = units(bytes) | if last { QUEUED } else { 0 };
         // ORDERING: Acquire [state.grant] pairs with [state.release]: several releases may have made the room.
         Snapshot(self.0.fetch_sub(less, Ordering::Acquire) - less)
     }
 
-    /// Under the lock.
+    /// Sets `CLOSED`. Called under the lock.
     pub(crate) fn close(&self) {
         // ORDERING: Release [state.close] pairs with [state.observe]: what was done before the close happens before
         // what is done after a refusal because of it.
         self.0.fetch_or(CLOSED, Ordering::Release);
     }
 
-    /// Under the lock: moves the limit from `old` to `new`.
+    /// Moves the limit from `old` to `new`. Called under the lock.
     pub(crate) fn resize(&self, old: u64, new: u64) {
         // Two's complement: a lower limit adds a negative number.
         let delta = units(new).wrapping_sub(units(old));

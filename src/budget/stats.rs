@@ -1,4 +1,4 @@
-//! The state of a budget in numbers.
+//! Reports the state of a budget in numbers.
 
 use super::Budget;
 
@@ -22,7 +22,7 @@ impl Budget {
     #[must_use]
     pub fn stats(&self) -> BudgetStats {
         let queue = self.queue_stats();
-        // Read before the peak: a peak that is read later is at least as high.
+        // Read before the peak, which only rises.
         let used = self.used();
         BudgetStats {
             used,
@@ -36,7 +36,7 @@ impl Budget {
     }
 }
 
-/// The state of a budget in numbers, from [`Budget::stats`].
+/// Reports the state of a budget in numbers; made by [`Budget::stats`].
 ///
 /// The wait queue's three numbers are one snapshot. The others are read one at a time, so under concurrency they
 /// may disagree.
@@ -47,8 +47,8 @@ pub struct BudgetStats {
     pub used: u64,
     /// The limit: [`Budget::limit`].
     pub limit: u64,
-    /// The most bytes that permits held at once. What others acquire while [`set_limit`](Budget::set_limit) moves
-    /// the limit can leave it off, by as much as the limit moved.
+    /// The most bytes that permits held at once. If other threads acquire while [`set_limit`](Budget::set_limit) moves
+    /// the limit, it can be off by as much as the limit moved.
     pub peak: u64,
     /// Requests in the wait queue.
     pub waiting: usize,

@@ -1,19 +1,37 @@
-//! Queues waiters: an intrusive FIFO list of the nodes in waiting futures, under one lock. Waiters for `drained`
-//! are in a second list of the same type.
+//! Queues waiters in FIFO order: an intrusive doubly linked list, guarded by the semaphore's lock.
+//!
+//! Each node is part of a waiting future, so a waiter needs no allocation. A node is pinned while it is linked.
+//! Waiters for `drained` are in a second list of the same type.
 //!
 //! ```text
-//!   head -> Node A <-> Node B <-> Node C <- tail        the nodes live in the waiters' futures
+//!              +----------------------------------------------------------+
+//!              | WaitQueue   head        len: 3, bytes: 70           tail |   guarded by the lock
+//!              +--------------|----------------------------------------|--+
+//!                             v                                        v
+//!                       +----------+  next   +----------+  next   +----------+
+//!                       | A        | ------> | B        | ------> | C        | ------> None
+//!                       | need: 40 |         | need: 10 |         | need: 20 |  next
+//!                 prev  | waker    |   prev  | waker    |   prev  | waker    |
+//!         None <------- | Waiting  | <------ | Waiting  | <------ | Waiting  |
+//!                       +----------+         +----------+         +----------+
+//!                        in A's future        in B's future        in C's future
+//!
+//!   grant_from_head  unlinks A, moves its waker into a batch, then stores its outcome
+//!   enqueue          links a node behind C
+//!   remove           unlinks any of them: its future was dropped, or gave up
 //! ```
+//!
+//! B and C wait behind A, even when they would fit: no request passes another.
 //!
 //! | node's outcome | linked | `links` may be touched by | the node may be freed by |
 //! |---|---|---|---|
-//! | `WAITING`, before it was enqueued | no | its owner | its owner |
-//! | `WAITING`, in the queue | yes | the holder of the lock | no thread: the owner removes it first |
-//! | anything else | no | no thread | its owner, without the lock |
+//! | `Waiting`, before it was enqueued | no | its owner | its owner |
+//! | `Waiting`, in the queue | yes | the holder of the lock | no thread: the owner removes it first |
+//! | any other | no | no thread | its owner, without the lock |
 //!
-//! A node is unlinked, its waker is moved out, and only then its outcome is stored: after that store
-//! only the owner touches it, so an owner that sees an outcome may free the node at once. Wakers
-//! are woken after the unlock, from a batch that has no pointers into nodes (invariant 6).
+//! The outcome is stored last, after the node was unlinked and its waker moved out. Only the owner touches the node
+//! after that store, so an owner that observes an outcome may free its node immediately. The granter wakes the batch
+//! after it has released the lock, and the batch has no pointers to nodes (invariant 6).
 
 use std::marker::PhantomPinned;
 use std::mem::{self, MaybeUninit};
@@ -26,20 +44,20 @@ use crate::sync::UnsafeCell;
 use crate::sync::atomic::{AtomicU8, Ordering};
 use crate::sync::{StatCounter, contain_panic};
 
-/// How a waiter's time in the line ended. Numbered so that an atomic can hold it.
+/// Says how a wait ended. Numbered so that an atomic can hold it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum WaitOutcome {
     Waiting = 0,
-    /// The bytes are charged and belong to the node's owner.
+    /// The bytes are acquired and belong to the node's owner.
     Granted = 1,
     /// The budget was closed.
     Closed = 2,
-    /// The limit was lowered below the request, which came to the head and could never fit.
+    /// The request came to the head and exceeds the limit, which was lowered meanwhile.
     TooLarge = 3,
-    /// The owner left.
+    /// The owner removed its node.
     Removed = 4,
-    /// As `Granted`, out of the overflow.
+    /// The bytes are acquired, some of them from the overflow.
     GrantedOverflow = 5,
 }
 
@@ -60,7 +78,7 @@ impl WaitOutcome {
         }
     }
 
-    /// Where the bytes are from that were granted, if they were.
+    /// Returns the tier of the granted bytes, if they were granted.
     pub(super) fn grant(self) -> Option<Tier> {
         match self {
             Self::Granted => Some(Tier::Regular),
@@ -70,12 +88,12 @@ impl WaitOutcome {
     }
 }
 
-/// A place in the line. Lives in the pinned future of who waits.
+/// Represents one waiter. Part of its pinned future.
 pub(super) struct Node {
     outcome: AtomicU8,
-    /// Bytes asked for. Never changes.
+    /// The bytes that the waiter asks for. Never changes.
     need: u64,
-    /// When it joined, by its owner's clock; `NEVER` if it has none.
+    /// The time of the enqueue, on its owner's clock; `NEVER` without a clock.
     since: StatCounter,
     links: UnsafeCell<Links>,
     /// The list points at the node: it must not move while it is linked.
@@ -90,14 +108,14 @@ struct Links {
 
 const NEVER: u64 = u64::MAX;
 
-/// The line, for those who watch it.
+/// Describes the wait queue, for statistics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct QueueStats {
     pub(crate) waiting: usize,
     pub(crate) waiting_bytes: u64,
-    /// What the head asks for.
+    /// The bytes that the head asks for.
     pub(crate) head: Option<u64>,
-    /// When the head joined, by its owner's clock, if it has one.
+    /// The time at which the head was enqueued, on its owner's clock, if it has one.
     pub(crate) head_since: Option<u64>,
 }
 
@@ -116,7 +134,7 @@ impl Node {
         self.need
     }
 
-    /// For the owner, before it joins.
+    /// Sets the time of the enqueue. Called by the owner, before it.
     pub(super) fn set_since(&self, since: u64) {
         self.since.set(since);
     }
@@ -125,32 +143,34 @@ impl Node {
         Some(self.since.get()).filter(|since| *since != NEVER)
     }
 
-    /// For the owner, without the lock. Anything but `Waiting` is final.
+    /// Loads the outcome, without the lock. Any but `Waiting` is final.
     pub(super) fn outcome(&self) -> WaitOutcome {
         // ORDERING: Acquire [node.outcome.load] pairs with [node.outcome.store]: the owner may free the node.
         WaitOutcome::ALL[usize::from(self.outcome.load(Ordering::Acquire))]
     }
 
-    /// By pointer and not by reference: the owner may free the node between the store and the return.
+    /// Stores the outcome, after which the owner may free the node.
+    ///
+    /// Takes a pointer, not a reference: the node may be freed between the store and the return.
     ///
     /// # Safety
-    /// The node is alive, unlinked, its waker moved out, the lock held. It may be gone afterwards.
+    /// The node is alive and unlinked, its waker is moved out, and the lock is held. The node may be freed afterwards.
     unsafe fn finish(node: NonNull<Node>, outcome: WaitOutcome) {
         // SAFETY: alive; only the atomic is borrowed, which may be freed under its last store.
         let place = unsafe { &(*node.as_ptr()).outcome };
         // ORDERING: Release [node.outcome.store] pairs with [node.outcome.load].
         place.store(outcome as u8, Ordering::Release);
-        // The owner's turn: tests/freed_nodes.rs has it free the node before this returns.
+        // Lets the owner run: in tests/freed_nodes.rs it frees the node before this returns.
         #[cfg(miri)]
         std::thread::yield_now();
     }
 }
 
-/// Wakers that were moved out of their nodes, to be woken when the lock is free.
+/// Holds wakers that were moved out of their nodes, until they are woken without the lock.
 ///
-/// Bounded, so that it needs no allocation; two under loom, so that models see more than one batch.
+/// Bounded, so that it needs no allocation. The bound is two under loom, so that models see more than one batch.
 pub(super) struct WakeBatch {
-    /// Below `len` they are initialised.
+    /// Initialised below `len`.
     wakers: [MaybeUninit<Waker>; WakeBatch::CAPACITY],
     len: usize,
 }
@@ -175,8 +195,10 @@ impl WakeBatch {
         self.len += 1;
     }
 
-    /// Wakes them in the order in which they were granted. No lock may be held: wakers are user code.
-    /// One that panics keeps nobody else from being woken (invariant 11).
+    /// Wakes the waiters in the order in which they were granted.
+    ///
+    /// No lock may be held: wakers are user code. A waker that panics does not keep others from being woken
+    /// (invariant 11).
     pub(super) fn wake_all(&mut self) {
         let len = mem::take(&mut self.len);
         for waker in &mut self.wakers[..len] {
@@ -187,7 +209,7 @@ impl WakeBatch {
     }
 }
 
-/// A panic between the push and the wake, of which there is none that we know, would leave some.
+/// Wakes the wakers that a panic between `push` and `wake_all` would leave. No such panic is known.
 impl Drop for WakeBatch {
     #[inline]
     fn drop(&mut self) {
@@ -197,33 +219,34 @@ impl Drop for WakeBatch {
     }
 }
 
-/// What to do with the head of the line.
+/// Says whether the head goes on waiting.
 pub(super) enum Decision {
-    /// Nothing: it has to wait.
+    /// The head goes on waiting.
     Wait,
+    /// The head is unlinked, with this outcome.
     End(WaitOutcome),
 }
 
-/// The list. All methods are called under the queue's lock.
+/// Lists the waiters. All methods are called under the semaphore's lock.
 ///
-/// A linked node is alive and pinned, and its `links` are touched under the lock only: that is what
-/// the `SAFETY` comments here call *linked*.
+/// `SAFETY` comments call a node *linked* if it is in the list, alive and pinned. The `links` of such a node are
+/// touched under the lock only.
 pub(super) struct WaitQueue {
     head: Option<NonNull<Node>>,
     tail: Option<NonNull<Node>>,
     len: usize,
-    /// What all of them ask for: may be more than 64 bits count.
+    /// The bytes that all waiters ask for together, which may exceed 64 bits.
     bytes: u128,
 }
 
-// SAFETY: the pointers are to nodes that stay where they are while they are linked, whatever thread
-// their owner is on; nodes are `Sync` in what the list does with them, because it does it under the lock.
+// SAFETY: the pointers are to nodes that do not move while they are linked, whatever thread their owner is on. The
+// list touches nodes under the lock only, and they are `Sync`.
 unsafe impl Send for WaitQueue {}
 
-// SAFETY: `links` is touched by the owner before the node is linked and under the queue's lock while it
-// is; the rest of the node are atomics and an integer that never changes.
+// SAFETY: `links` is touched by the owner before the node is linked, and under the lock while it is. The other fields
+// are atomics and an integer that never changes.
 unsafe impl Sync for Node {}
-// SAFETY: as above; a node that is not linked holds nothing that belongs to a thread.
+// SAFETY: as above; no field of a node that is not linked belongs to a thread.
 unsafe impl Send for Node {}
 
 impl WaitQueue {
@@ -239,7 +262,7 @@ impl WaitQueue {
         self.head.is_none()
     }
 
-    /// What all who are in it ask for.
+    /// Returns the bytes that all waiters ask for together.
     pub(super) fn bytes(&self) -> u128 {
         self.bytes
     }
@@ -260,13 +283,13 @@ impl WaitQueue {
     /// Links the node at the tail.
     ///
     /// # Safety
-    /// The node was never linked, and its owner takes it out (`remove`) before it frees it, unless it
-    /// has seen its outcome.
+    /// The node was never linked. Its owner removes it (`remove`) before it frees it, unless the owner has observed
+    /// its outcome.
     pub(super) unsafe fn enqueue(&mut self, node: Pin<&Node>, waker: Waker) {
         self.bytes += u128::from(node.need);
         let node = NonNull::from(node.get_ref());
         let tail = self.tail.replace(node);
-        // SAFETY: the caller's node, not linked before, so nobody else touches its links; the old tail is
+        // SAFETY: the caller's node was not linked before, so no other thread touches its links; the old tail is
         // linked.
         unsafe {
             with_links(node, |links| {
@@ -281,9 +304,10 @@ impl WaitQueue {
         self.len += 1;
     }
 
-    /// Ends waiters from the head on, as `decide` says (it is told the head's bytes and whether nobody
-    /// waits behind it), until it says to wait, or the line is empty, or the batch is full. Returns
-    /// whether it was the batch: then wake it and call again.
+    /// Ends waits from the head on, until `decide` returns `Wait`, or the queue or the room in `batch` is exhausted.
+    ///
+    /// `decide` receives the bytes of the head, and whether it is the last waiter. Returns whether the batch is full:
+    /// the caller then wakes it and calls again.
     pub(super) fn grant_from_head(
         &mut self,
         batch: &mut WakeBatch,
@@ -313,11 +337,13 @@ impl WaitQueue {
         false
     }
 
-    /// Takes the node out if it is still in the line. Says whether it was the head, and hands out its
-    /// waker, to be dropped when the lock is free. `None`: its outcome came first.
+    /// Removes the node if it is still linked.
+    ///
+    /// Returns whether it was the head, and its waker, which the caller drops without the lock. `None` means that
+    /// another outcome was stored first.
     ///
     /// # Safety
-    /// The node has been joined to this queue.
+    /// The node has been enqueued in this queue.
     pub(super) unsafe fn remove(&mut self, node: Pin<&Node>) -> Option<(bool, Option<Waker>)> {
         // Step L2.
         if node.outcome() != WaitOutcome::Waiting {
@@ -325,7 +351,7 @@ impl WaitQueue {
         }
         let node = NonNull::from(node.get_ref());
         let was_head = self.head == Some(node);
-        // SAFETY: joined and not ended, so linked; then unlinked and its waker moved out.
+        // SAFETY: enqueued and still waiting, so linked; then unlinked and its waker moved out.
         unsafe {
             // Step L3.
             let waker = self.unlink(node);
@@ -334,7 +360,7 @@ impl WaitQueue {
         }
     }
 
-    /// Whether the node would wake the same task as `waker` does. Runs no user code.
+    /// Returns whether the node's waker wakes the same task as `waker`. Runs no user code.
     ///
     /// # Safety
     /// The node is linked in this queue.
@@ -347,7 +373,7 @@ impl WaitQueue {
         }
     }
 
-    /// Puts another waker in the node; the old one is to be dropped when the lock is free.
+    /// Replaces the node's waker. Returns the old one, which the caller drops without the lock.
     ///
     /// # Safety
     /// The node is linked in this queue.
@@ -356,6 +382,8 @@ impl WaitQueue {
         unsafe { with_links(NonNull::from(node.get_ref()), |links| links.waker.replace(waker)) }
     }
 
+    /// Unlinks the node and moves its waker out.
+    ///
     /// # Safety
     /// The node is linked in this queue.
     unsafe fn unlink(&mut self, node: NonNull<Node>) -> Option<Waker> {
@@ -379,8 +407,10 @@ impl WaitQueue {
     }
 }
 
+/// Runs `f` with the node's links.
+///
 /// # Safety
-/// The node is alive, and nobody else touches its links meanwhile.
+/// The node is alive, and no other thread touches its links meanwhile.
 unsafe fn with_links<R>(node: NonNull<Node>, f: impl FnOnce(&mut Links) -> R) -> R {
     // SAFETY: the caller's.
     unsafe { node.as_ref().links.with_mut(|links| f(&mut *links)) }

@@ -249,7 +249,7 @@ pub trait CloakroomReservation<P, O>: Send + Sized + 'static {
     /// Returns the size of the largest payload that fits, in bytes.
     fn bytes(&self) -> u64;
 
-    /// Stores the payload in this room and gives back the rest.
+    /// Stores the payload in this room and releases the rest.
     ///
     /// # Errors
     ///
@@ -286,7 +286,7 @@ pub enum Failure {
     ///
     /// A replica loses its session when it is stopped for longer than its lease, or when the engine loses its state.
     Lost,
-    /// The engine did not answer within the patience, or cannot keep what it was given. The outcome is undone as
+    /// The engine did not answer within the patience, or cannot keep the data that it received. The outcome is undone as
     /// soon as the engine can be reached.
     Unreachable,
     /// The engine has no memory left, although the stash has room.
@@ -332,9 +332,9 @@ pub struct Rejected<T> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Numbers {
-    /// What the request would have been charged.
+    /// The charge of the refused request.
     pub requested: u64,
-    /// What was charged.
+    /// The sum of all charges.
     pub used: u64,
     /// The limit, the overflow included.
     pub limit: u64,
@@ -343,7 +343,7 @@ pub struct Numbers {
 }
 
 impl Numbers {
-    /// Makes numbers of what was requested, used, allowed, and how many waited.
+    /// Makes numbers: requested bytes, used bytes, the limit, and how many requests waited.
     #[must_use]
     pub const fn new(requested: u64, used: u64, limit: u64, waiting: usize) -> Self {
         Self { requested, used, limit, waiting }
@@ -377,13 +377,13 @@ impl<T> Rejected<T> {
         self.numbers
     }
 
-    /// Returns what was handed in: the payload.
+    /// Returns the value that was handed in, such as the payload.
     #[must_use]
     pub fn into_inner(self) -> T {
         self.value
     }
 
-    /// Replaces what was handed in.
+    /// Replaces the value that was handed in.
     pub fn map<U>(self, f: impl FnOnce(T) -> U) -> Rejected<U> {
         Rejected { value: f(self.value), failure: self.failure, numbers: self.numbers }
     }

@@ -103,7 +103,7 @@ pub struct RequestBytesLayer<F> {
     answer: Arc<F>,
 }
 
-/// What a request does that does not fit now.
+/// Selects how long a request that does not fit may wait.
 #[derive(Clone)]
 enum Wait {
     Unbounded,

@@ -70,7 +70,7 @@ impl Bound {
 
     /// Calls `below` if the bound is due, and returns the earliest deadline that is left.
     ///
-    /// `below` sweeps what is below this bound and returns the earliest deadline that it left.
+    /// `below` sweeps the slots and bounds below this one, and returns the earliest deadline that it left.
     pub(crate) fn sweep(&self, now: Nanos, below: impl FnOnce() -> Nanos) -> Nanos {
         match self.visit(now) {
             Visit::Later(bound) => bound,
@@ -85,8 +85,6 @@ impl Bound {
     }
 
     /// Performs sweep's step 1 if the bound is due, and the level above's step 2.
-    ///
-    /// It is an RMW in any case, even if the value stays the same.
     ///
     /// It is an RMW even if the value stays the same.
     fn visit(&self, now: Nanos) -> Visit {

@@ -5,9 +5,9 @@
 //! stay with that core. A removal goes to the slot wherever it is, and returns it to the slot's own shard.
 //! All of it is lock-free, except the table of owner quotas.
 //!
-//! Two pieces of user code run here: the owner's `Hash`, before a slot is touched, and the owner's `Eq`, on
-//! an entry that is guarded and is put back if `Eq` panics. Callers drop payloads and owners, or
-//! [`RemovedBatch`] does, which then holds nothing but what it drops.
+//! Two pieces of user code run here: the owner's `Hash`, before a slot is touched, and the owner's `Eq`, on a guarded
+//! entry, which is put back if `Eq` panics. Callers drop payloads and owners, or the drop of a [`RemovedBatch`] does,
+//! which holds nothing but its entries.
 
 mod bounds;
 mod claimed;

@@ -70,7 +70,7 @@ pub(super) enum Observed {
     Claimed,
 }
 
-/// Holds what is stored in a slot.
+/// Holds a payload with its owner and ticket's secret, as a slot stores it.
 pub(super) struct Entry<P, O> {
     pub(super) secret: Secret,
     pub(super) owner: O,

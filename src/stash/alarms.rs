@@ -16,7 +16,7 @@ impl NextSweep {
         Self(AtomicU64::new(0))
     }
 
-    /// Begins a sweep: the next one is at no time yet.
+    /// Begins a sweep: no next one is planned yet.
     pub(crate) fn begin(&self) {
         // ORDERING: Acquire [next_sweep.begin] pairs with [next_sweep.lower]: a put that came before has lowered its bounds.
         self.0.swap(NEVER, Ordering::Acquire);
@@ -83,7 +83,7 @@ impl Alarms {
 
     /// Removes the sleeper and wakes another.
     ///
-    /// The other sweeps, and so learns what this one had planned.
+    /// The other one sweeps, and so plans again for both.
     pub(super) fn leave(&self, sleeper: usize) {
         let (own, next) = {
             let mut sleepers = self.sleepers.lock();

@@ -137,7 +137,7 @@ impl<P, O> Builder<P, O> {
 }
 
 impl<P, O> Builder<P, O, Weigher<P, O>> {
-    /// Builds the stash, which weighs what is put with the [weigher](Builder::weigher).
+    /// Builds the stash, which weighs entries with the [weigher](Builder::weigher).
     ///
     /// # Errors
     ///

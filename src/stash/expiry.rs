@@ -1,21 +1,39 @@
-//! Removes expired entries: on demand, and for sleepers, at the next deadline.
+//! Removes expired entries on demand, and at the next deadline for sleepers.
 //!
-//! A sleeper is a reaper, or a thread that blocks on the stash. It sleeps until the earliest deadline that its
-//! sweep left, and never longer than one time to live. So a put need not wake it: an entry that the sweep did
-//! not see read the clock after the sweep began, or was between reading the clock and lowering its bounds, a
-//! few instructions without user code. Only a put whose thread is descheduled right there is swept late, by at
-//! most as long as that lasted.
+//! A *sleeper* is a reaper, or a thread that blocks on the stash. After each sweep it sleeps until the earliest
+//! deadline that the sweep has left, but never longer than one time to live (`ttl`).
 //!
-//! A put with a shorter time to live wakes the sleepers, and so does a claim that is put back, which the sweep
-//! has passed over. When the next sweep is due is one atomic, `next_sweep`, which both sides change by
-//! read-modify-writes, so one comes first. A sleeper: begin (next sweep: never), sweep, lower `next_sweep` to
-//! what the sweep says. A put: store, lower the bounds, lower `next_sweep` to the deadline, and wake if it was
-//! later. If the put's step comes before the sleeper begins, the sweep finds the entry. If it comes between
-//! begin and plan, the sleeper sees the earlier time when it plans. If it comes after the plan, the put sees
-//! that the time is later than its own, and wakes.
+//! # A put with the stash's `ttl` wakes no sleeper
 //!
-//! Several sleepers share `next_sweep`: one that begins hides from the others what it is about to see. It hands
-//! that over when it leaves, by waking one of them.
+//! An entry that the sweep has missed was put during or after the sweep, so its deadline is no earlier than one `ttl`
+//! after the sweep began. The sleeper sweeps again by that time.
+//!
+//! One case is later. A producer reads the clock, then lowers the bounds, with no user code in between. If its thread
+//! is descheduled between these two steps, a sweep can miss its entry, and is late for it by as long as that lasted.
+//!
+//! # A put with a shorter time to live wakes sleepers
+//!
+//! So does a claimer that puts its entry back, because sweeps skip claimed entries. The time of the next sweep is one
+//! atomic, `next_sweep`. Both sides change it by read-modify-writes:
+//!
+//! ```text
+//!   sleeper                                           producer
+//!   1. begin:  next_sweep = never                     1. store the entry, lower its bounds
+//!   2. sweep                                          2. lower next_sweep to the deadline;
+//!   3. plan:   lower next_sweep to the time               if it was later: wake the sleepers
+//!              that the sweep returned, sleep
+//! ```
+//!
+//! The producer's step 2 comes at one of three times:
+//!
+//! - before `begin`: the sweep finds the entry;
+//! - between `begin` and `plan`: `plan` returns the producer's earlier time;
+//! - after `plan`: the producer finds a later time, and wakes the sleepers.
+//!
+//! # Several sleepers share `next_sweep`
+//!
+//! `begin` overwrites the time that another sleeper has planned. The sleeper that began then plans for both. When a
+//! sleeper leaves, it wakes another one, which sweeps and plans again.
 
 use std::task::Waker;
 use std::time::Duration;
@@ -33,13 +51,15 @@ pub(super) struct Plan {
 }
 
 impl<P, O> Inner<P, O> {
-    /// Removes a batch of what has expired by `now`. Returns how many, and when to sweep again.
+    /// Removes a batch of entries that have expired at `now`.
+    ///
+    /// Returns how many, and when to sweep again.
     pub(super) fn expire_batch(&self, now: Nanos) -> (usize, Nanos) {
         let (removed, next) = self.slots.expire(now);
         let (entries, bytes) = (removed.count(), removed.bytes());
         if entries > 0 {
             self.counters.expired.add(entries as u64);
-            // First the bytes, then the payloads, whose drop is user code: nothing is held then.
+            // First the bytes, then the payloads, whose drop is user code: this thread holds nothing then.
             self.budget.release(bytes);
             drop(removed);
             self.observe(|| Event::Expired { entries, bytes });
@@ -52,16 +72,15 @@ impl<P, O> Inner<P, O> {
         self.alarms.next_sweep.begin();
         let now = self.now();
         let (removed, next) = self.expire_batch(now);
-        // Counted from the start of the sweep: the sweep and the user code that it ran have taken some of the
-        // time.
+        // Counted from the start of the sweep: the sweep and the user code that it ran have used some of the time.
         let until = self.alarms.next_sweep.plan(next.min(now.saturating_add(self.ttl)));
         let wait = until.saturating_sub(self.now());
-        // An entry is due, but none could be removed: another thread is removing it. Not so short as to spin.
+        // An entry is due, but none could be removed: another thread is removing it. A minimal wait avoids spinning.
         let wait = if removed == 0 && until <= now { wait.max(1_000_000) } else { wait };
         Plan { until, wait: Duration::from_nanos(wait), removed }
     }
 
-    /// Returns whether to sweep before the planned time: an entry expires sooner.
+    /// Returns whether an entry expires before the planned time.
     pub(super) fn is_due_earlier(&self, plan: &Plan) -> bool {
         self.alarms.next_sweep.get() < plan.until
     }
@@ -77,7 +96,7 @@ impl<P: Send, O: Send> Reclaim for Inner<P, O> {
     }
 
     fn reclaim_before_sleep(&self, sleeper: usize, waker: &Waker) -> Duration {
-        // Registered before the sweep: a deadline that appears after it finds the waker.
+        // Registered before the sweep, so that a deadline that appears after the sweep wakes it.
         self.alarms.watch(sleeper, waker);
         let plan = self.sweep_and_plan();
         if plan.removed > 0 || self.is_due_earlier(&plan) { Duration::ZERO } else { plan.wait }

@@ -84,8 +84,8 @@ use crate::ticket::Ticket;
 ///
 /// # Memory ordering
 ///
-/// What a thread did before a call is visible to a thread that got something because of it. These *happen
-/// before* those:
+/// What a thread did before a call is visible to a thread whose call depends on it. The calls on the left *happen
+/// before* those on the right:
 ///
 /// | before | after |
 /// |---|---|
@@ -94,8 +94,8 @@ use crate::ticket::Ticket;
 /// | a release of bytes: a `take`, the end of a claim, a reservation's drop, a [`gc`](Self::gc) or [`clear`](Self::clear) | a put, reservation or permit that uses them, whether it waited or not |
 /// | all of these | [`drained`](Self::drained), [`drained_timeout`](Self::drained_timeout) |
 /// | [`close`](Self::close) | a refusal as [`Closed`](Refusal::Closed); [`is_closed`](Self::is_closed) if `true`; `drained` |
-/// | [`set_max_bytes`](Self::set_max_bytes) that raises the limit | what is admitted because of it |
-/// | the drop of a handle | the drops of the entries that are left when the last handle has gone |
+/// | [`set_max_bytes`](Self::set_max_bytes) that raises the limit | an admission that fits because of it |
+/// | the drop of a handle | the drops of the remaining entries with the last handle |
 ///
 /// Numbers ([`len`](Self::len), [`stats`](Self::stats)), other refusals, a `take` that finds nothing and the
 /// end of a [`Reaper`] order nothing. A `clear` and a sweep release the bytes first and drop the payloads
@@ -301,7 +301,7 @@ impl<P, O> Stash<P, O> {
     /// Entries are charged, claimed ones included, and so are reservations, bare permits, and waiting puts
     /// that have been granted.
     ///
-    /// Recalls what is lent to threads, under the queue's lock: do not call it for every request.
+    /// Recalls room that is lent to threads, under the queue's lock: do not call it for every request.
     #[must_use]
     pub fn used_bytes(&self) -> u64 {
         self.budget().used()

@@ -8,14 +8,14 @@ use super::delivery::{Chunks, Deliver, Parts};
 
 /// Reads a claim's payload, made by [`Claim::into_reader`]: for threads, files, and blocking sockets.
 ///
-/// What was read decides: when the last byte is read, the claim is delivered and its bytes are free. A
-/// reader that is dropped before puts the payload back, whole, unless [`Claim::on_drop`] said otherwise. An
-/// empty payload is delivered when a read has answered that this is the end.
+/// When the caller reads the last byte, the claim is delivered and its bytes are released. A reader that is dropped
+/// before that puts the whole payload back, unless [`Claim::on_drop`] said otherwise. An empty payload is delivered
+/// when a read has returned the end.
 ///
 /// Reading never fails and never blocks.
 ///
-/// [`io::copy`] reads before it writes: if the last write fails, the payload has been read to its end, and
-/// is gone. To be exact, write from the reader's own buffer and consume what was written:
+/// [`io::copy`] reads before it writes: if the last write fails, the payload has been read to its end, and is gone.
+/// To be exact, write from the reader's own buffer and consume the bytes that were written:
 ///
 /// ```
 /// use std::io::{self, BufRead, Write};
@@ -56,9 +56,7 @@ where
 {
     /// Turns the claim into a reader, which delivers it at its end.
     ///
-    /// A reader that is dropped before puts the payload back.
-    ///
-    /// Nothing is copied but what is read.
+    /// A reader that is dropped before its end puts the payload back. Only the bytes that are read are copied.
     ///
     /// # Complexity
     ///

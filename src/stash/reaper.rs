@@ -133,7 +133,7 @@ impl<P, O> Reaper<P, O> {
     }
 }
 
-/// Hands what this reaper had planned to another sleeper, if there is one.
+/// Passes this reaper's plan to another sleeper, if there is one.
 impl<P, O> Drop for Reaper<P, O> {
     fn drop(&mut self) {
         if let Some(stash) = self.stash.upgrade() {

@@ -259,7 +259,7 @@ impl<P, O> Reservation<P, O> {
     ///
     /// # Errors
     ///
-    /// [`TooLarge`](Refusal::TooLarge) if the payload is larger than what was reserved;
+    /// [`TooLarge`](Refusal::TooLarge) if the payload is larger than the reservation;
     /// [`OwnerFull`](Refusal::OwnerFull) if what one owner may hold is limited, and this was not reserved for
     /// `owner` and does not fit its quota. The error has the payload and the reservation.
     pub fn put(self, owner: O, payload: P) -> Result<Ticket, ReservationError<P, O>>
@@ -419,7 +419,7 @@ impl<P, O> ReservationError<P, O> {
         self.refusal.reason()
     }
 
-    /// Returns the numbers: what the payload would have been charged, and what was reserved.
+    /// Returns the numbers: the charge of the payload, and the reserved bytes.
     #[must_use]
     pub fn details(&self) -> &AcquireError {
         &self.refusal

@@ -41,8 +41,8 @@ impl<P, O> Inner<P, O> {
 
     /// Returns the charge of a payload of `bytes`.
     ///
-    /// It saturates: the result is more than any limit. It is at least 1, so that nothing is charged only
-    /// when nothing is stored: `drained` and the bounds on what is stored go by the charges.
+    /// It saturates: the result is then more than any limit. It is at least 1, so that every entry is charged:
+    /// `drained`, and the bounds on the number of entries, depend on the charges.
     #[inline]
     pub(super) fn charge_for(&self, bytes: u64) -> u64 {
         bytes.saturating_add(self.entry_overhead).max(1)
@@ -87,8 +87,8 @@ impl<P, O> Inner<P, O> {
 
     /// Discards an expired entry that has been counted already.
     ///
-    /// It was counted before its slot was free, so `stats` never misses it in both numbers and takes it for
-    /// delivered.
+    /// The caller counted it before its slot was free. Otherwise `stats` could miss it in both numbers, and count it
+    /// as delivered.
     pub(super) fn discard_expired(&self, gone: RemovedEntry<P, O>) {
         let bytes = gone.charge;
         self.discard(gone);
@@ -147,7 +147,7 @@ impl<P, O> Drop for Inner<P, O> {
         let removed = self.slots.clear();
         let (count, bytes) = (removed.count(), removed.bytes());
         if count > 0 {
-            // As in `clear`: all at once, and the payloads afterwards, with nothing held.
+            // As in `clear`: all bytes in one release, then the payloads.
             self.budget.release(bytes);
             drop(removed);
             self.observe(|| Event::Cleared { entries: count, bytes });

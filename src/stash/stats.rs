@@ -82,8 +82,8 @@ impl<P, O> Stash<P, O> {
 pub struct Stats {
     /// Bytes charged now: [`Stash::used_bytes`].
     pub used_bytes: u64,
-    /// The most bytes that were charged at once. It can stay wrong, by as much as the limit moved, if other
-    /// calls charge while [`set_max_bytes`](Stash::set_max_bytes) moves the limit.
+    /// The most bytes that were charged at once. If other calls charge while
+    /// [`set_max_bytes`](Stash::set_max_bytes) moves the limit, it can stay off by as much as the limit moved.
     ///
     /// While many threads use the stash, bytes are lent to them in batches, which count as charged. That can make
     /// it too high by a 32nd of the limit, but not too low.

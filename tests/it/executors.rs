@@ -8,7 +8,7 @@ use std::task::{Context, Wake, Waker};
 
 type Output<T> = Arc<Mutex<Option<T>>>;
 
-/// A task that was started, and what became of it.
+/// A task that was started, and its outcome.
 pub(crate) struct Task<T> {
     output: Output<T>,
     settle: Box<dyn Fn()>,

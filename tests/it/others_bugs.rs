@@ -338,8 +338,8 @@ fn request_above_a_lowered_limit_blocks_nobody() {
     assert_eq!(budget.used(), 0);
 }
 
-// tokio-rs/tokio#6450: inherent where bytes are handed over directly. This is how it is, so that nobody is
-// surprised, and that it ends when the future does.
+// tokio-rs/tokio#6450: inherent where bytes are granted directly. Records the behaviour, and that it ends when the
+// future is dropped.
 #[test]
 fn a_grant_that_nobody_polls_holds_its_bytes_until_its_future_is_dropped() {
     let budget = Budget::new(10);

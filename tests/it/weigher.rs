@@ -62,7 +62,7 @@ fn b15_a_weight_above_what_there_is_refuses_and_gives_the_payload_back() {
     assert_eq!((stash.used_bytes(), whole.used_bytes()), (0, 0));
 }
 
-/// Ten thousand bytes each, which nobody counted.
+/// Ten thousand bytes each, which are not counted.
 #[test]
 fn w8_owners_that_are_weighed_are_bounded() {
     let stash: Stash<Vec<u8>, String> = Stash::builder()

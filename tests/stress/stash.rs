@@ -18,7 +18,7 @@ use crate::support::random::Rng;
 type TestStash = Stash<Tracked, u64>;
 type PutResult = Result<Ticket, PutError<Tracked>>;
 
-/// A ticket, its owner, and what became of its payload.
+/// A ticket, its owner, and the fate of its payload.
 type Entry = (Ticket, u64, Arc<Record>);
 
 /// A put that is under way: the future, its waker's count, the owner and the record.
@@ -372,7 +372,7 @@ fn drained_at_the_end_of_a_shutdown() {
                     }
                     harness.step(rng, &mut waiting);
                     reservations.extend(harness.stash.try_reserve(rng.below(LIMIT / 4)));
-                    // Nobody else has its ticket meanwhile.
+                    // No other thread has its ticket meanwhile.
                     let drawn = rng.draw(&mut claims);
                     if let Some(entry) = harness.draw(rng) {
                         let claim = harness.stash.claim(&entry.0, &entry.1);

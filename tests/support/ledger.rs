@@ -62,7 +62,7 @@ impl Ledger {
     }
 }
 
-/// What became of one payload. Outlives it.
+/// The fate of one payload. Outlives it.
 pub struct Record {
     ledger: Arc<Ledger>,
     fate: AtomicU8,
@@ -148,7 +148,7 @@ impl Drop for Tracked {
         if self.record.fate() != Fate::Alive {
             return;
         }
-        // A caller that holds it records what becomes of it. So it was in a future that a panic unwound, or
+        // A caller that holds it records its fate. So it was in a future that a panic unwound, or
         // the stash drops it.
         if std::thread::panicking() && !self.record.stored.load(Ordering::SeqCst) {
             self.record.end(Fate::Cancelled);

@@ -9,7 +9,7 @@ use super::{MANY, boom, reaches_the_caller};
 use crate::fixtures::{ALICE, BOB, checked_stats, state};
 use crate::support::{Counted, Live, TTL, must_come_back, put_task, queue, ready, stash_of};
 
-/// What is left after many payloads were dropped by a call, every second of which panicked.
+/// The state after many payloads were dropped by a call, every second of which panicked.
 fn drop_many(remove: impl FnOnce(&Stash<Counted, u8>, &ManualClock)) {
     let (stash, clock) = stash_of::<Counted, u8>(MANY as u64);
     let live = Live::new();
