@@ -56,6 +56,11 @@ impl Slots {
         Some(Claimed(claimed))
     }
 
+    /// Guards an entry and restores it, as a sweep does that finds it renewed. Returns whether it was guarded.
+    pub fn guard_and_restore(&self, ticket: Ticket, owner: u64) -> bool {
+        self.0.guard_and_restore(ticket, &owner)
+    }
+
     /// Sweeps once.
     #[must_use]
     pub fn expire(&self, now: u64) -> Swept<'_> {

@@ -423,3 +423,20 @@ fn w20_a_refusal_is_decided_while_the_quota_is_full() {
         other.join().unwrap();
     });
 }
+
+/// Two sweeps: the other has found the entry renewed, and is about to restore it.
+#[test]
+fn s5_what_another_sweep_restores_stays_under_its_bounds() {
+    model(|| {
+        let slots = Arc::new(Slots::new());
+        let ticket = slots.insert(ALICE, 1, 15);
+        let other = {
+            let slots = Arc::clone(&slots);
+            thread::spawn(move || slots.guard_and_restore(ticket, ALICE))
+        };
+        let mut removed = slots.expire(20).count();
+        other.join().unwrap();
+        removed += slots.expire(20).count();
+        assert_eq!(removed, 1, "no sweep finds it");
+    });
+}

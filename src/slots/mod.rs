@@ -272,6 +272,19 @@ impl<P, O> SlotMap<P, O> {
         }
     }
 
+    /// Guards an entry and restores it without lowering the bounds, as a sweep does. Returns whether it was guarded.
+    #[cfg(cloakroom_loom)]
+    pub(crate) fn guard_and_restore<Q>(&self, ticket: Ticket, owner: &Q) -> bool
+    where
+        O: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        let slot =
+            self.find(ticket.location()).and_then(|(shard, index)| shard.segments.slot(index));
+        let fingerprint = self.fingerprint(ticket.secret(), owner);
+        slot.and_then(|slot| slot.guard(fingerprint)).map(SlotGuard::restore).is_some()
+    }
+
     /// Releases a charge that no entry has taken over.
     pub(crate) fn refund_owner(&self, key: OwnerKey, bytes: u64) {
         if let Some(owners) = &self.owners {

@@ -127,7 +127,15 @@ fn expire_block<P, O>(
     for (location, slot) in (first..).zip(slots) {
         match slot.observe() {
             Observed::Live(fingerprint, deadline) if deadline <= now => {
-                let Some(guard) = slot.guard(fingerprint) else { continue };
+                let guard = match slot.guard_or_observe(fingerprint) {
+                    Ok(guard) => guard,
+                    // Another sweep may hold the guard, and restores a renewed entry without lowering the bounds.
+                    Err(Observed::Live(_, deadline) | Observed::Busy(deadline)) => {
+                        left = left.min(deadline);
+                        continue;
+                    }
+                    Err(Observed::Claimed | Observed::Free) => continue,
+                };
                 // Another call may have claimed, renewed and put it back since it was observed.
                 let deadline = guard.deadline();
                 if deadline <= now {
