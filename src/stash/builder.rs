@@ -271,7 +271,8 @@ impl<P, O, W> Builder<P, O, W> {
     /// client can choose names that share a quota. Without it, no quotas are kept.
     ///
     /// When several reasons to refuse apply, the order is [`Closed`](crate::Refusal::Closed),
-    /// [`TooLarge`](crate::Refusal::TooLarge), `OwnerFull`, [`Full`](crate::Refusal::Full).
+    /// [`TooLarge`](crate::Refusal::TooLarge), `OwnerFull`, [`Full`](crate::Refusal::Full). A request that finds its owner's
+    /// quota open and then waits counts against it from its first poll until its wait ends, also if it is refused.
     ///
     /// ```
     /// # use cloakroom::{Refusal, Stash};

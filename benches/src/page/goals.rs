@@ -113,7 +113,7 @@ fn acquire_by_threads(data: &Data) -> Vec<Goal> {
         ("S3", 1, "tokio", 1, 0.65, "tokio"),
     ];
     let goals = goals.into_iter().filter_map(|(target, threads, peer, by, limit, base)| {
-        let work = format!("acquire + release, far from the limit, {threads} threads");
+        let work = format!("acquire + release, far from the limit, threads: {threads}");
         Some(at_most(target, &work, ratio(threads, peer, by)?, limit, base))
     });
     goals.collect()

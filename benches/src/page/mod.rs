@@ -27,8 +27,8 @@ All candidates of a comparison run in one process, in turns, in many rounds. A r
 page gives the median of the ratios and, in brackets, their quartiles. The machine is shared: read the ratios, not the
 times. Each peer does the same work: a ticket of at least 90 random bits from a CSPRNG, the owner checked, a deadline
 stored and checked, the bytes counted and limited, the payload moved. `benches/src/peers` has them, a file each; *glue* is
-`DashMap` with a tokio `Semaphore`, *floor* two operations on one atomic, a ticket and a clock read, with nothing stored. Where there are two threads, each has a core
-of its own.
+`DashMap` with a tokio `Semaphore`, *floor* two operations on one atomic, a ticket and a clock read, with nothing stored.
+Where there are two threads, each has a core of its own.
 ";
 
 /// Explains the missed targets.
