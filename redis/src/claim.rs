@@ -17,7 +17,7 @@ use crate::reply::Reply;
 use crate::session::Note;
 use crate::stash::{Shared, ttl_arg};
 
-/// What becomes of a claim whose session dies.
+/// Says how a claim ends when its session dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Finished: its payload may have been handed over, and is delivered at most once.

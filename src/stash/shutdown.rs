@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::Stash;
 
 impl<P, O> Stash<P, O> {
-    /// Closes the stash, waits until it is drained, and clears what is left.
+    /// Closes the stash, waits until it is drained, and clears the rest.
     ///
     /// It closes when it is first polled. The wait ends early when `patience` completes: a timer, or a second
     /// signal. Await it *inside* the shutdown signal of a server, so that the server accepts the connections that

@@ -3,7 +3,7 @@
 import { announce, bytes, find, html, number, seconds, sleep, svg, widthOf } from "./dom.js";
 import { fromArrow } from "./result.js";
 
-// Shares of the stash. What is left free is less than the large one asks for and more than the small one:
+// Shares of the stash. The free rest is less than the large one asks for and more than the small one:
 // so the small one would fit, and does not pass.
 const FIRST_HOLDER = 0.15;
 const HOLDER = 0.2;

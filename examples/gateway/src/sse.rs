@@ -22,7 +22,7 @@ pub fn warehouse_status(statement: Uuid, behaviour: Behaviour, waits: bool) -> E
     )
 }
 
-/// What became of a query.
+/// Says how a query ended.
 #[derive(Debug)]
 pub enum Answer {
     /// The rows themselves.

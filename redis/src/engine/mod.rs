@@ -152,7 +152,7 @@ impl Engine {
 
     pub(crate) fn observe(&self, event: Event) {
         if let Some(observer) = &self.config.observer {
-            // As in the library: a panic of an observer does not reach anybody else.
+            // As in the library: a panic of an observer stays with the observer.
             let _ =
                 std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| observer.event(event)));
         }

@@ -7,7 +7,7 @@
 local ENTRY = '>ddI4I4c16'
 local ENTRY_HEADER = 40
 local CAPPED = 65536
--- A claim's record is its mode ('f' or 'b': what becomes of it when its session dies), the ticket, the entry's header.
+-- A claim's record is its mode ('f' or 'b': how it ends when its session dies), the ticket, the entry's header.
 -- The payload stays out of it: Lua hashes every byte of a string that enters it, and most claims are finished.
 local CLAIM_HEADER = 17
 

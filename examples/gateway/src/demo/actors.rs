@@ -187,7 +187,7 @@ async fn compare(stage: &Stage, totals: Totals, order: Order) -> anyhow::Result<
     Ok(())
 }
 
-/// Tries to take the result behind `id` as a stranger, who must not learn that it is there.
+/// Tries to take the result behind `id` as a stranger. The answer must not tell that it is there.
 async fn intrude(stage: &Stage, id: &str) -> anyhow::Result<()> {
     let taken = Client::new(stage.address, "stranger").fetch(id).await?;
     anyhow::ensure!(

@@ -159,7 +159,7 @@ pub(super) fn describe(stats: &Stats, page: &mut Page) {
     page.counter("cloakroom_waited_total", "Granted after a wait.", stats.waited);
     page.counters(
         "cloakroom_results_total",
-        "Results stored, and what became of them.",
+        "Results stored, and their outcomes.",
         "outcome",
         [
             ("stored", stats.stored),

@@ -88,7 +88,7 @@ pub enum Peeked {
     Unreachable,
 }
 
-/// What became of results and waits since the store was built.
+/// Counts the outcomes of results and waits since the store was built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Totals {
     pub stored: u64,

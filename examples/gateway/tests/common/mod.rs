@@ -56,7 +56,7 @@ pub async fn run(client: &Client, first: u32, rows: u32) -> Running {
     client.query("orders", &orders(first, rows)).await.expect("a stream").expect("no refusal")
 }
 
-/// Sends a query for orders and waits for what becomes of it.
+/// Sends a query for orders and waits for its answer.
 pub async fn answer(client: &Client, first: u32, rows: u32) -> Answer {
     run(client, first, rows).await.answer().await.expect("an answer")
 }
