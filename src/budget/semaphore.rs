@@ -130,6 +130,8 @@ impl Semaphore {
     /// Acquires as `acquire_now`, before an enqueue. That decides again, so a refusal need not be exact here.
     #[inline]
     pub(super) fn try_acquire_or_enqueue(&self, bytes: u64) -> Result<Tier, Refusal> {
+        #[cfg(cloakroom_lend)]
+        self.lend();
         match self.state.try_acquire(bytes, || self.record_contention()) {
             Ok(after) => Ok(self.record_acquired(after)),
             Err(found) if !found.is_lent() && self.reclaimer.is_absent() => Err(Refusal::Full),

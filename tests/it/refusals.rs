@@ -178,3 +178,17 @@ fn b19_a_budget_in_numbers() {
     drop(budget.try_acquire(200).unwrap());
     assert_eq!(numbers(), (0, 200, 0, 0, None));
 }
+
+/// A bound that has completed already hides no reason that waiting could not change.
+#[test]
+fn a_completed_bound_does_not_hide_that_a_request_is_too_large_or_closed() {
+    let budget = Budget::new(10);
+    let _all = budget.try_acquire(10).unwrap();
+    let reason = |bytes| {
+        let refused = block_on(budget.acquire(bytes).until(std::future::ready(())));
+        refused.unwrap_err().reason()
+    };
+    assert_eq!((reason(11), reason(1)), (Refusal::TooLarge, Refusal::Cancelled));
+    budget.close();
+    assert_eq!((reason(11), reason(1)), (Refusal::Closed, Refusal::Closed));
+}

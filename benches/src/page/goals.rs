@@ -54,7 +54,7 @@ pub(super) fn losses(page: &mut String, all: &All) {
 
 /// Counts and locks alone: nobody stores, grants or refuses with them.
 fn is_floor(name: &str) -> bool {
-    name == "floor" || name == scaling::ONE_LINE
+    name.starts_with("floor") || name == scaling::ONE_LINE
 }
 
 /// Median and quartiles.

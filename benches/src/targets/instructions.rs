@@ -31,7 +31,7 @@ pub(crate) const COUNTED: [(&str, &str, &[&str]); 4] = [
     ),
     (
         "join + leave",
-        "join and leave at the end of a line",
+        "join and leave at the end of the queue",
         &["cloakroom", "tokio", "futures-intrusive", "async-lock", "mea"],
     ),
 ];

@@ -49,7 +49,7 @@ pub(super) const TIMED: &[Timed] = &[
     Timed { target: "T7", title: HAND_OFF, candidates: |_| everyone!(hand_off()) },
     Timed {
         target: "T8",
-        title: "join and leave at the end of a line",
+        title: "join and leave at the end of the queue",
         candidates: |quick| {
             by_waiters(quick, |waiters| {
                 let mut all = everyone!(join_leave(waiters));
@@ -60,7 +60,7 @@ pub(super) const TIMED: &[Timed] = &[
     },
     Timed {
         target: "T8",
-        title: "leave from a random place of a line, join at its end",
+        title: "leave from a random position of the queue, join at its end",
         candidates: |quick| by_waiters(quick, |waiters| everyone!(leave_random(waiters))),
     },
 ];

@@ -9,12 +9,13 @@ mod put_take;
 pub(crate) mod saturated;
 pub(crate) mod scaling;
 
+use std::process::Command;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 pub(crate) use self::instructions::repeat;
-use crate::results::{Data, Group};
+use crate::results::{Data, Figure, Group, root};
 use crate::rounds::{Candidate, Effort, compare};
 
 /// A comparison of times per operation, for criterion and for the rounds.
@@ -60,6 +61,20 @@ pub(crate) fn measure(target: &str, effort: Effort) -> Data {
         data.append(scenario(effort));
     }
     data
+}
+
+/// Runs a test of the library that prints what it has counted: a figure for each line that `read` understands.
+fn printed(mut command: Command, read: impl Fn(&str) -> Option<(String, f64)>) -> Data {
+    let text = match command.current_dir(root()).output() {
+        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
+        Err(error) => {
+            eprintln!("  {command:?} cannot be run: {error}");
+            String::new()
+        }
+    };
+    let figure =
+        |(what, value)| Figure { what, peer: "cloakroom".to_owned(), value, parts: Vec::new() };
+    Data { figures: text.lines().filter_map(read).map(figure).collect(), ..Data::default() }
 }
 
 /// Longer than any run.

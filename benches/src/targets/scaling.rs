@@ -17,10 +17,10 @@ use crossbeam_utils::CachePadded;
 
 use super::line::{acquire_release, everyone};
 use super::put_take::{everyone as every_stash, million, put_take};
-use super::{DAY, Timed};
+use super::{DAY, Timed, printed};
 use crate::crew::{Crew, Job};
 use crate::peers::{Cloakroom as OurStash, Glue, Owner};
-use crate::results::{Data, Figure, root};
+use crate::results::{Data, root};
 use crate::rounds::{Candidate, Effort};
 use crate::semaphores::{AsyncLock, Cloakroom, FuturesIntrusive, Mea, Semaphore, Tokio, UNIT};
 
@@ -188,19 +188,9 @@ pub(crate) const SMALL: &str = "a small budget";
 /// S4: what `.ci/count` counts.
 pub(super) fn measure(_: Effort) -> Data {
     eprintln!("  the test `shared_writes`");
-    let output = Command::new(root().join(".ci/count")).output();
-    let text = match output {
-        Ok(output) => String::from_utf8_lossy(&output.stdout).into_owned(),
-        Err(error) => {
-            eprintln!("  .ci/count cannot be run: {error}");
-            String::new()
-        }
-    };
-    let figures = text.lines().filter_map(|line| {
+    printed(Command::new(root().join(".ci/count")), |line| {
         let (what, value) = line.split_once(WRITES)?.1.split_once(": ")?;
         let value = value.split(' ').next()?.parse().ok()?;
-        let (what, peer) = (format!("{WRITES}{what}"), "cloakroom".to_owned());
-        Some(Figure { what, peer, value, parts: Vec::new() })
-    });
-    Data { figures: figures.collect(), ..Data::default() }
+        Some((format!("{WRITES}{what}"), value))
+    })
 }
