@@ -176,6 +176,7 @@ impl Budget {
     }
 
     /// Acquires as `try_acquire`, without reclaiming and without an error's numbers. Runs no user code.
+    #[inline(always)]
     pub(crate) fn acquire_fast(&self, bytes: u64) -> Result<Permit<'_>, Refusal> {
         let tier = self.semaphore.try_acquire(bytes)?;
         Ok(Permit::new(&self.semaphore, bytes, tier))

@@ -66,10 +66,9 @@ impl<'a, P, O> OwnerCharge<'a, P, O> {
         bytes: u64,
         refuse: impl Fn(u64) -> QuotaRefusal,
     ) -> Result<Self, AcquireError> {
-        inner.retry(|| {
-            let charged = inner.slots.charge_owner(key, bytes, || Ok(()), &refuse);
-            charged.map_err(|refusal| inner.quota_error(refusal, bytes))
-        })?;
+        let attempt = || inner.slots.charge_owner(key, bytes, || Ok(()), &refuse);
+        let charged = inner.retry(attempt(), |refusal| refusal.reason, attempt);
+        charged.map_err(|refusal| inner.quota_error(refusal, bytes))?;
         Ok(Self { inner: inner.clone(), key, bytes })
     }
 
@@ -137,10 +136,8 @@ impl<'a, P, O> Request<'a, P, O> {
     #[inline(always)]
     fn acquire(&self) -> Result<Permit<'a>, AcquireError> {
         match &self.inner {
-            MaybeOwned::Borrowed(inner) => inner.budget.try_acquire(self.charge),
-            MaybeOwned::Owned(inner) => {
-                inner.budget.try_acquire(self.charge).map(Permit::into_owned)
-            }
+            MaybeOwned::Borrowed(inner) => inner.acquire(self.charge),
+            MaybeOwned::Owned(inner) => inner.acquire(self.charge).map(Permit::into_owned),
         }
     }
 
@@ -160,24 +157,47 @@ impl<'a, P, O> Request<'a, P, O> {
 }
 
 impl<P, O> Inner<P, O> {
+    /// Charges the budget.
+    #[inline(always)]
+    fn acquire(&self, bytes: u64) -> Result<Permit<'_>, AcquireError> {
+        match self.budget.acquire_fast(bytes) {
+            Ok(permit) => Ok(permit),
+            Err(reason) => self.acquire_again(reason, bytes),
+        }
+    }
+
+    /// Charges the budget after a first attempt that was refused as `first`.
+    ///
+    /// The budget's own `try_acquire` does the same, through a weak reference to this stash, whose counts threads share.
+    #[cold]
+    fn acquire_again(&self, first: Refusal, bytes: u64) -> Result<Permit<'_>, AcquireError> {
+        let attempt = || self.budget.acquire_fast(bytes);
+        let decided = self.retry(Err(first), |reason| *reason, attempt);
+        decided.map_err(|reason| self.budget.refusal(reason, bytes))
+    }
+
     /// Charges quota and budget in one step.
     ///
     /// So a request that the budget refuses never makes another request of its owner see a full quota.
     fn acquire_for(&self, key: OwnerKey, bytes: u64) -> Result<Permit<'_>, AcquireError> {
-        self.retry(|| {
-            let acquire = || self.budget.acquire_fast(bytes).map_err(QuotaRefusal::of_budget);
-            let refuse = |used| self.refuse_for_quota(used, bytes);
-            let charged = self.slots.charge_owner(key, bytes, acquire, refuse);
-            charged.map_err(|refusal| self.quota_error(refusal, bytes))
-        })
+        let acquire = || self.budget.acquire_fast(bytes).map_err(QuotaRefusal::of_budget);
+        let refuse = |used| self.refuse_for_quota(used, bytes);
+        let attempt = || self.slots.charge_owner(key, bytes, acquire, refuse);
+        let decided = self.retry(attempt(), |refusal| refusal.reason, attempt);
+        decided.map_err(|refusal| self.quota_error(refusal, bytes))
     }
 
     /// Attempts again while expired entries can be removed: they are no reason to refuse.
-    fn retry<T>(&self, attempt: impl Fn() -> Result<T, AcquireError>) -> Result<T, AcquireError> {
+    fn retry<T, E>(
+        &self,
+        first: Result<T, E>,
+        reason: impl Fn(&E) -> Refusal,
+        attempt: impl Fn() -> Result<T, E>,
+    ) -> Result<T, E> {
         let is_lack_of_room =
-            |refusal: &AcquireError| matches!(refusal.reason, Refusal::Full | Refusal::OwnerFull);
+            |refusal: &E| matches!(reason(refusal), Refusal::Full | Refusal::OwnerFull);
         let reclaim = || self.expire_batch(self.now()).0 > 0;
-        retry_after_expiry(attempt(), is_lack_of_room, reclaim, attempt)
+        retry_after_expiry(first, is_lack_of_room, reclaim, attempt)
     }
 
     /// Refuses a request beyond the quota, whose lock the caller holds.
