@@ -169,14 +169,32 @@ impl Budget {
     /// [`TooLarge`](Refusal::TooLarge) if they exceed the limit, [`Closed`](Refusal::Closed).
     #[inline(always)]
     pub fn try_acquire(&self, bytes: u64) -> Result<Permit<'_>, AcquireError> {
-        match self.semaphore.acquire_now(bytes) {
+        self.try_acquire_or(bytes, || self.semaphore.acquire_after_reclaiming(bytes))
+    }
+
+    /// Acquires as `try_acquire`; `again` retries what is refused as `Full`.
+    #[inline(always)]
+    pub(crate) fn try_acquire_or(
+        &self,
+        bytes: u64,
+        again: impl FnOnce() -> Result<Tier, Refusal>,
+    ) -> Result<Permit<'_>, AcquireError> {
+        let decided = match self.semaphore.try_acquire(bytes) {
+            Err(Refusal::Full) => again(),
+            decided => decided,
+        };
+        match decided {
             Ok(tier) => Ok(Permit::new(&self.semaphore, bytes, tier)),
             Err(reason) => Err(self.semaphore.refusal(reason, bytes)),
         }
     }
 
+    /// Charges `bytes` without reclaiming. The caller makes the permit.
+    pub(crate) fn charge(&self, bytes: u64) -> Result<Tier, Refusal> {
+        self.semaphore.try_acquire(bytes)
+    }
+
     /// Acquires as `try_acquire`, without reclaiming and without an error's numbers. Runs no user code.
-    #[inline(always)]
     pub(crate) fn acquire_fast(&self, bytes: u64) -> Result<Permit<'_>, Refusal> {
         let tier = self.semaphore.try_acquire(bytes)?;
         Ok(Permit::new(&self.semaphore, bytes, tier))

@@ -17,7 +17,7 @@ use super::options::PutOptions;
 use super::shared::Inner;
 #[cfg(not(target_family = "wasm"))]
 use crate::blocking::Elapsed;
-use crate::budget::{Acquire, Permit, retry_after_expiry};
+use crate::budget::{Acquire, Permit, Tier, retry_after_expiry};
 use crate::error::{AcquireError, PutError, Refusal};
 use crate::give_up::{GiveUp, Never, Until};
 use crate::maybe_owned::MaybeOwned;
@@ -160,20 +160,15 @@ impl<P, O> Inner<P, O> {
     /// Charges the budget.
     #[inline(always)]
     fn acquire(&self, bytes: u64) -> Result<Permit<'_>, AcquireError> {
-        match self.budget.acquire_fast(bytes) {
-            Ok(permit) => Ok(permit),
-            Err(reason) => self.acquire_again(reason, bytes),
-        }
+        self.budget.try_acquire_or(bytes, || self.charge_after_expiry(bytes))
     }
 
-    /// Charges the budget after a first attempt that was refused as `first`.
+    /// Charges the budget after a first attempt that found it full.
     ///
     /// The budget's own `try_acquire` does the same, through a weak reference to this stash, whose counts threads share.
     #[cold]
-    fn acquire_again(&self, first: Refusal, bytes: u64) -> Result<Permit<'_>, AcquireError> {
-        let attempt = || self.budget.acquire_fast(bytes);
-        let decided = self.retry(Err(first), |reason| *reason, attempt);
-        decided.map_err(|reason| self.budget.refusal(reason, bytes))
+    fn charge_after_expiry(&self, bytes: u64) -> Result<Tier, Refusal> {
+        self.retry(Err(Refusal::Full), |reason| *reason, || self.budget.charge(bytes))
     }
 
     /// Charges quota and budget in one step.
