@@ -118,16 +118,7 @@ impl Semaphore {
         if room < self.overflow as i64 { Tier::Overflow } else { Tier::Regular }
     }
 
-    /// Acquires as `try_acquire`. A request refused as `Full` is retried while reclaiming frees bytes.
-    #[inline]
-    pub(super) fn acquire_now(&self, bytes: u64) -> Result<Tier, Refusal> {
-        match self.try_acquire(bytes) {
-            Err(Refusal::Full) => self.acquire_after_reclaiming(bytes),
-            decided => decided,
-        }
-    }
-
-    /// Acquires as `acquire_now`, before an enqueue. That decides again, so a refusal need not be exact here.
+    /// Acquires as `acquire_again`, before an enqueue. That decides again, so a refusal need not be exact here.
     #[inline]
     pub(super) fn try_acquire_or_enqueue(&self, bytes: u64) -> Result<Tier, Refusal> {
         #[cfg(cloakroom_lend)]
@@ -139,13 +130,15 @@ impl Semaphore {
         }
     }
 
-    /// Calls `acquire_now`, not inlined.
+    /// Acquires as `try_acquire`, after reclaiming if the budget is full.
     #[inline(never)]
     pub(super) fn acquire_again(&self, bytes: u64) -> Result<Tier, Refusal> {
-        self.acquire_now(bytes)
+        match self.try_acquire(bytes) {
+            Err(Refusal::Full) => self.acquire_after_reclaiming(bytes),
+            decided => decided,
+        }
     }
 
-    /// Reclaims and retries, after a request was refused as `Full`.
     #[cold]
     pub(super) fn acquire_after_reclaiming(&self, bytes: u64) -> Result<Tier, Refusal> {
         self.reclaimer.retry(Refusal::Full, || self.try_acquire(bytes))
