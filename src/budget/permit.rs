@@ -130,7 +130,8 @@ impl<'a> Permit<'a> {
     /// Makes the permit independent of the borrowed budget.
     pub fn into_owned(mut self) -> Permit<'static> {
         let semaphore = ManuallyDrop::new(Arc::clone(&self.semaphore));
-        let state = self.take_bytes() | OWNED;
+        let state = self.state | OWNED;
+        self.take_bytes();
         Permit { semaphore, state, borrowed: PhantomData }
     }
 

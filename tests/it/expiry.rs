@@ -2,10 +2,11 @@
 
 use std::pin::Pin;
 use std::sync::mpsc::channel;
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use cloakroom::{Event, ManualClock, PutOptions, Refusal, Stash};
+use cloakroom::{Event, ManualClock, PutOptions, Refusal, Stash, Ticket};
 
 use crate::executors::Executor;
 use crate::fixtures::{
@@ -13,7 +14,7 @@ use crate::fixtures::{
     take, test_stash,
 };
 use crate::support::random::Rng;
-use crate::support::{Count, TTL, must_come_back, poll_once, put_task, queue, ready};
+use crate::support::{Count, TTL, Task, must_come_back, poll_once, put_task, queue, ready};
 
 /// 100 and 50 above them, which live for a second.
 fn overflowing() -> (TestStash, ManualClock) {
@@ -93,6 +94,86 @@ on_every_executor! {
             let ticket = waiter.output().unwrap();
             clock.advance(SECOND);
             assert_eq!(take(&stash, ticket).is_none(), overflow);
+        }
+    }
+}
+
+#[test]
+fn b4_every_way_in_caps_the_time_of_what_uses_the_overflow() {
+    type Way = fn(TestStash, PutOptions) -> Task<Option<Ticket>>;
+    let ways: [(&str, Way); 10] = [
+        ("try_put", |stash, options| {
+            Box::pin(async move { stash.try_put_with(ALICE, payload(50), options).ok() })
+        }),
+        ("put_timeout", |stash, options| {
+            Box::pin(async move {
+                stash.put_timeout_with(ALICE, payload(50), Duration::ZERO, options).ok()
+            })
+        }),
+        ("put", |stash, options| {
+            Box::pin(async move { stash.put_with(ALICE, payload(50), options).await.ok() })
+        }),
+        ("put_owned", |stash, options| {
+            let put = stash.put_owned_with(ALICE, payload(50), options);
+            Box::pin(async move { put.await.ok() })
+        }),
+        ("try_reserve", |stash, options| {
+            Box::pin(async move {
+                stash.try_reserve(50).ok()?.put_with(ALICE, payload(50), options).ok()
+            })
+        }),
+        ("reserve_timeout", |stash, options| {
+            Box::pin(async move {
+                let room = stash.reserve_timeout(50, Duration::ZERO).ok()?;
+                room.put_with(ALICE, payload(50), options).ok()
+            })
+        }),
+        ("reserve", |stash, options| {
+            Box::pin(async move {
+                stash.reserve(50).await.ok()?.put_with(ALICE, payload(50), options).ok()
+            })
+        }),
+        ("reserve_owned", |stash, options| {
+            let room = stash.reserve_owned(50);
+            Box::pin(async move { room.await.ok()?.put_with(ALICE, payload(50), options).ok() })
+        }),
+        ("reserve_for", |stash, options| {
+            Box::pin(async move {
+                stash.reserve_for(&ALICE, 50).await.ok()?.put_with(ALICE, payload(50), options).ok()
+            })
+        }),
+        ("reserve_owned_for", |stash, options| {
+            let room = stash.reserve_owned_for(&ALICE, 50);
+            Box::pin(async move { room.await.ok()?.put_with(ALICE, payload(50), options).ok() })
+        }),
+    ];
+    for (name, way) in ways {
+        for (quota, waits) in [(false, false), (false, true), (true, false), (true, true)] {
+            let log = EventLog::default();
+            let (stash, clock) = stash_with(|builder| {
+                let builder = builder.overflow(50, SECOND).observer(log.clone());
+                if quota { builder.max_bytes_per_owner(100) } else { builder }
+            });
+            let _below = stash.try_put(BOB, payload(100)).unwrap();
+            let over = waits.then(|| put(&stash, 50));
+            let mut task = way(stash.clone(), ttl(TTL));
+            let ticket = match poll_once(&mut task) {
+                Poll::Ready(Some(ticket)) => ticket,
+                // A way that does not wait.
+                Poll::Ready(None) => continue,
+                Poll::Pending => {
+                    assert!(take(&stash, over.unwrap()).is_some());
+                    ready(&mut task).unwrap()
+                }
+            };
+            let stored = Event::Stored { bytes: 50, overflow: true };
+            assert_eq!(
+                log.read().iter().rfind(|e| matches!(e, Event::Stored { .. })),
+                Some(&stored),
+                "{name}"
+            );
+            clock.advance(SECOND);
+            assert_eq!(take(&stash, ticket), None, "{name}, quota: {quota}, waits: {waits}");
         }
     }
 }

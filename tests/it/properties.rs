@@ -111,7 +111,7 @@ fn ttl() -> impl Strategy<Value = Option<u64>> {
 }
 
 fn how() -> impl Strategy<Value = How> {
-    prop_oneof![5 => Just(How::Try), 1 => Just(How::TimeoutZero), 6 => Just(How::Future), 2 => Just(How::Owned)]
+    prop_oneof![5 => Just(How::Try), 1 => Just(How::TimeoutZero), 5 => Just(How::Future), 5 => Just(How::Owned)]
 }
 
 fn end() -> impl Strategy<Value = End> {
