@@ -184,6 +184,7 @@ fn no_segments<P, O, const N: usize>() -> Pointers<P, O, N> {
 
 /// Returns whether `new` is installed: another thread's pointer may have been first.
 fn install<T>(pointer: &AtomicPtr<T>, new: *mut T) -> bool {
+    // Step N1.
     // ORDERING: Release / Relaxed [segment.install] pairs with [segment.load] and [segment.confirm].
     pointer.compare_exchange(ptr::null_mut(), new, Ordering::Release, Ordering::Relaxed).is_ok()
 }
@@ -193,6 +194,7 @@ fn confirm<T>(installed: &AtomicPtr<T>) -> Option<NonNull<T>> {
     // ORDERING: Acquire [segment.load] pairs with [segment.install].
     let mut found = installed.load(Ordering::Acquire);
     if found.is_null() {
+        // Step N2.
         // ORDERING: Release / Acquire [segment.confirm] pairs with [segment.install] and [segment.load]: an
         // RMW, so that the install comes before it, and is seen here, or after it; then a thread that loads
         // the pointer sees our sweep.

@@ -174,6 +174,7 @@ impl<P, O> Slot<P, O> {
 
     /// Reads the slot's phase and deadline without guarding it.
     pub(super) fn observe(&self) -> Observed {
+        // Step W4.
         // ORDERING: Acquire [slot.observe] pairs with [slot.publish]: the deadline is this entry's or a later
         // one's, never an earlier one's.
         self.read(self.state.load(Ordering::Acquire))
@@ -181,6 +182,7 @@ impl<P, O> Slot<P, O> {
 
     #[inline]
     fn read(&self, state: u64) -> Observed {
+        // Step W5.
         match state & PHASE {
             LIVE => Observed::Live(Fingerprint(state), self.deadline()),
             BUSY => Observed::Busy(self.deadline()),
@@ -251,6 +253,7 @@ impl<P, O> Slot<P, O> {
     pub(super) fn set_deadline(&self, deadline: Nanos) {
         // ORDERING: Relaxed [slot.deadline.get]: after [slot.claim].
         let mark = self.deadline.load(Ordering::Relaxed) & CAPPED;
+        // Step U4.
         // ORDERING: Relaxed [slot.deadline.renew]: published by [slot.unclaim].
         self.deadline.store(deadline | mark, Ordering::Relaxed);
     }

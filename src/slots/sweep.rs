@@ -141,6 +141,7 @@ fn expire_block<P, O>(
                 if deadline <= now {
                     removed.add(location, guard);
                 } else {
+                    // Step W6.
                     guard.restore();
                     left = left.min(deadline);
                 }
