@@ -96,14 +96,20 @@ fn settings() -> impl Strategy<Value = Settings> {
         weighted(0.4, LIMIT / 2..=LIMIT),
         weighted(0.2, 0..=MAX_MAX_WAITING),
         weighted(0.2, 0..=MAX_MAX_WAITING_BYTES),
+        proptest::bool::weighted(0.3),
     )
-        .prop_map(|(overhead, overflow, per_owner, max_waiting, max_waiting_bytes)| Settings {
-            overhead,
-            overflow,
-            per_owner,
-            max_waiting,
-            max_waiting_bytes,
-        })
+        .prop_map(
+            |(overhead, overflow, per_owner, max_waiting, max_waiting_bytes, weighs_owners)| {
+                Settings {
+                    overhead,
+                    overflow,
+                    per_owner,
+                    max_waiting,
+                    max_waiting_bytes,
+                    weighs_owners,
+                }
+            },
+        )
 }
 
 fn ttl() -> impl Strategy<Value = Option<u64>> {

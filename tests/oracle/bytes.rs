@@ -31,6 +31,7 @@ impl Script {
             per_owner: None,
             max_waiting: None,
             max_waiting_bytes: None,
+            weighs_owners: false,
         };
         let settings = settings(kind, &mut bytes).unwrap_or(plain);
         Script::Stash(settings, steps(bytes, stash_step))
@@ -45,14 +46,21 @@ impl Script {
                 bytes
             }
             Script::Stash(settings, steps) => {
-                let Settings { overhead, overflow, per_owner, max_waiting, max_waiting_bytes } =
-                    *settings;
+                let Settings {
+                    overhead,
+                    overflow,
+                    per_owner,
+                    max_waiting,
+                    max_waiting_bytes,
+                    weighs_owners,
+                } = *settings;
                 let mut bytes = vec![
                     overhead as u8,
                     encode_maybe(overflow, 1),
                     encode_maybe(per_owner, OVERHEADS),
                     encode_maybe(max_waiting, 0),
                     encode_maybe(max_waiting_bytes, 0),
+                    u8::from(weighs_owners),
                 ];
                 steps.iter().for_each(|step| encode_stash_step(step, &mut bytes));
                 bytes
@@ -113,6 +121,7 @@ fn settings(overhead: u64, bytes: &mut &[u8]) -> Option<Settings> {
         per_owner: maybe(bytes, OVERHEADS, LIMIT)?,
         max_waiting: maybe(bytes, 0, MAX_MAX_WAITING)?,
         max_waiting_bytes: maybe(bytes, 0, MAX_MAX_WAITING_BYTES)?,
+        weighs_owners: flag(bytes)?,
     })
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cloakroom::{
-    AcquireError, Claim, Drained, ManualClock, OnDrop, Permit, PutError, PutOptions, Reservation,
-    Stash, Ticket,
+    AcquireError, Claim, Drained, ManualClock, OnDrop, Payload as _, Permit, PutError, PutOptions,
+    Reservation, Stash, Ticket,
 };
 
 pub use super::steps::*;
@@ -86,7 +86,12 @@ pub fn run_stash(settings: Settings, script: Vec<StashStep>) -> Result<(), Disag
     if let Some(bytes) = settings.max_waiting_bytes {
         builder = builder.max_waiting_bytes(bytes);
     }
-    let stash: TestStash = builder.build().map_err(|e| e.to_string())?;
+    let weigh = |&owner: &u8, payload: &Numbered| payload.size() as u64 + u64::from(owner);
+    let built = match settings.weighs_owners {
+        true => builder.weigher(weigh).build(),
+        false => builder.build(),
+    };
+    let stash: TestStash = built.map_err(|e| e.to_string())?;
     let mut run = Run {
         stash: &stash,
         clock,
@@ -262,7 +267,7 @@ impl<'a> Run<'a> {
         let (serial, payload) = self.serial(size);
         let (stash, options) = (self.stash, options(ttl));
         let request = Request::Put(PutContext { owner, serial, ttl });
-        let charge = self.model.charge_for(size);
+        let charge = self.model.charge_of(owner, size);
         let actual = match how {
             How::Try => stash.try_put_with(owner, payload, options),
             How::TimeoutZero => stash.put_timeout_with(owner, payload, Duration::ZERO, options),
@@ -414,7 +419,7 @@ impl<'a> Run<'a> {
         let Some(at) = index.of(self.reservations.len()) else { return Ok(()) };
         let room = self.reservations.swap_remove(at);
         let size = size.min(room.bytes() + 1);
-        let charge = self.model.charge_for(size);
+        let charge = self.model.charge_of(owner, size);
         let (serial, payload) = self.serial(size);
         let expected = self.model.put_reserved(at, owner, charge);
         match (expected, room.put_with(owner, payload, options(ttl))) {

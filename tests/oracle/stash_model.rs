@@ -98,6 +98,11 @@ impl ModelStash {
         (size + self.settings.overhead).max(1)
     }
 
+    pub(super) fn charge_of(&self, owner: u8, size: u64) -> u64 {
+        let weight = if self.settings.weighs_owners { u64::from(owner) } else { 0 };
+        self.charge_for(size + weight)
+    }
+
     /// Removes the live entries that are chosen, and then gives their bytes back all at once.
     fn remove(&mut self, choose: impl Fn(&ModelEntry) -> bool) -> usize {
         let chosen = |entry: &ModelEntry| entry.phase == Phase::Live && choose(entry);

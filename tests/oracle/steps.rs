@@ -28,6 +28,8 @@ pub struct Settings {
     pub per_owner: Option<u64>,
     pub max_waiting: Option<u64>,
     pub max_waiting_bytes: Option<u64>,
+    /// With a weigher, by which an owner weighs as many bytes as its number.
+    pub weighs_owners: bool,
 }
 
 /// In which way room is asked for.
