@@ -34,44 +34,31 @@ pub(crate) fn count_copies() -> bool {
     true
 }
 
-#[cfg(all(
-    any(
-        target_vendor = "apple",
-        target_os = "android",
-        target_os = "dragonfly",
-        target_os = "freebsd",
-        target_os = "illumos",
-        target_os = "linux",
-        target_os = "netbsd",
-        target_os = "openbsd",
-        target_os = "solaris",
-    ),
-    not(miri)
-))]
+/// Returns whether copies are counted, or the system makes none, or reports none.
 fn register() -> bool {
-    extern "C" fn in_the_child() {
-        // ORDERING: Relaxed [copies.count]: the child has no other thread yet.
-        COPIES.fetch_add(1, Ordering::Relaxed);
+    #[cfg(all(
+        any(
+            target_vendor = "apple",
+            target_os = "android",
+            target_os = "dragonfly",
+            target_os = "freebsd",
+            target_os = "illumos",
+            target_os = "linux",
+            target_os = "netbsd",
+            target_os = "openbsd",
+            target_os = "solaris",
+        ),
+        not(miri)
+    ))]
+    {
+        extern "C" fn in_the_child() {
+            // ORDERING: Relaxed [copies.count]: the child has no other thread yet.
+            COPIES.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the handler may run at any `fork`: it adds to an atomic, which is async-signal-safe.
+        if unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) } != 0 {
+            return false;
+        }
     }
-    // SAFETY: the handler may run at any `fork`: it adds to an atomic, which is async-signal-safe.
-    unsafe { libc::pthread_atfork(None, None, Some(in_the_child)) == 0 }
-}
-
-/// Returns whether copies are counted, on systems that make no copies or report none.
-#[cfg(not(all(
-    any(
-        target_vendor = "apple",
-        target_os = "android",
-        target_os = "dragonfly",
-        target_os = "freebsd",
-        target_os = "illumos",
-        target_os = "linux",
-        target_os = "netbsd",
-        target_os = "openbsd",
-        target_os = "solaris",
-    ),
-    not(miri)
-)))]
-fn register() -> bool {
     true
 }
