@@ -452,6 +452,16 @@ where
         Ok(Stash::put_with(self, owner, payload, options).until(until).await?)
     }
 
+    /// Ends the wait itself as timed out, so that counters and observers agree with the error.
+    async fn put_timeout<S: Future + Send>(
+        &self,
+        owner: O,
+        payload: P,
+        sleep: S,
+    ) -> Result<Ticket, Rejected<P>> {
+        Ok(Stash::put(self, owner, payload).timeout(sleep).await?)
+    }
+
     async fn reserve_until<U: Future + Send>(
         &self,
         owner: Option<&O>,
