@@ -9,7 +9,6 @@ use std::hash::Hash;
 
 pub use self::claim::CloakroomClaim;
 use crate::error::{AcquireError, PutError, Refusal};
-use crate::payload::Payload;
 use crate::stash::{Claim, PutOptions, Reservation, Stash, Stats};
 use crate::ticket::Ticket;
 
@@ -427,7 +426,7 @@ impl<P> From<PutError<P>> for Rejected<P> {
 
 impl<P, O> Cloakroom<P, O> for Stash<P, O>
 where
-    P: Payload + Send + Sync + 'static,
+    P: Send + Sync + 'static,
     O: Eq + Hash + Send + Sync + 'static,
 {
     type Claim = Claim<P, O>;
@@ -520,7 +519,7 @@ where
 
 impl<P, O> CloakroomReservation<P, O> for Reservation<P, O>
 where
-    P: Payload + Send + Sync + 'static,
+    P: Send + Sync + 'static,
     O: Eq + Hash + Send + Sync + 'static,
 {
     fn bytes(&self) -> u64 {
