@@ -254,6 +254,10 @@ pub trait CloakroomReservation<P, O>: Send + Sized + 'static {
     ///
     /// As [`Reservation::put_with`], or a [`Failure`] of the network. The reservation comes back with the payload
     /// where it still exists.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future releases the room and drops the payload.
     fn put_with(
         self,
         owner: O,
@@ -294,6 +298,9 @@ pub enum Failure {
 
 impl Failure {
     /// Returns whether the same request can succeed later.
+    ///
+    /// An owner's request that exceeds what one owner may hold never fits either: the [`Numbers`] of a [`Rejected`] tell,
+    /// whose `requested` is then above their `limit`.
     #[must_use]
     pub fn is_transient(self) -> bool {
         !matches!(self, Self::Refused(Refusal::TooLarge | Refusal::Closed))
