@@ -299,7 +299,7 @@ steps.claim = function(k, a)
   call('HSET', claims, cid, a[8] .. ticket .. string.sub(v, 1, ENTRY_HEADER))
   if chunks == 0 then call('HSET', S.p .. 'k:' .. sid, cid, v) end
   S[CLAIMS] = S[CLAIMS] + 1
-  S[CLAIMED] = S[CLAIMED] + 1
+  if a[8] == 'b' then S[CLAIMED] = S[CLAIMED] + 1 end
   return done(S, 'OK', cid, int(n), chunks, v)
 end
 

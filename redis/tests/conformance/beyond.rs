@@ -22,6 +22,9 @@ on_both! {
     b10_the_totals_add_up,
     b10_an_empty_payload_without_overhead_is_charged_a_byte,
     b10_a_refusal_is_counted_as_its_caller_sees_it,
+    b10_a_take_is_no_claim,
+    b10_a_waiter_that_is_refused_is_counted_once,
+    b10_a_claim_that_expired_and_was_cleared_is_counted_as_expired,
     b14_a_dropped_put_leaves_nothing_behind,
     b22_what_expired_is_no_reason_to_refuse,
 }
@@ -275,4 +278,37 @@ async fn b10_a_refusal_is_counted_as_its_caller_sees_it<W: World>() {
     let refused = world.there().stats().await.unwrap().refused;
     assert_eq!((refused.timed_out, refused.cancelled, refused.too_large), (2, 2, 1));
     assert_eq!(refused.total(), 5);
+}
+
+async fn b10_a_take_is_no_claim<W: World>() {
+    let world = W::new(Setup::default()).await;
+    let ticket = put(&world, 40).await;
+    assert_eq!(take(&world, ticket).await, Some(payload(40)));
+    assert_eq!(world.state().await, (0, 0, 0));
+    let stats = world.here().stats().await.unwrap();
+    assert_eq!((stats.delivered, stats.claimed, stats.put_back), (1, 0, 0));
+}
+
+async fn b10_a_claim_that_expired_and_was_cleared_is_counted_as_expired<W: World>() {
+    let world = W::new(Setup::default()).await;
+    let ticket = put(&world, 40).await;
+    let claim = world.here().claim(&ticket, &alice()).await.unwrap().unwrap();
+    assert_eq!(world.there().clear().await, Ok(0));
+    world.advance(Duration::from_secs(1)).await;
+    claim.put_back().await;
+    let stats = world.here().stats().await.unwrap();
+    assert_eq!((stats.expired, stats.cleared, stats.entries), (1, 0, 0));
+}
+
+async fn b10_a_waiter_that_is_refused_is_counted_once<W: World>() {
+    let world = W::new(Setup::default()).await;
+    let _ = put(&world, 40).await;
+    let large = start_put(&world, 90).await;
+    world.there().set_max_bytes(60).await.unwrap();
+    refused(large.await.unwrap(), Refusal::TooLarge, 90);
+    let late = start_put(&world, 50).await;
+    assert_eq!(world.there().close().await, Ok(1));
+    refused(late.await.unwrap(), Refusal::Closed, 50);
+    let refused = world.here().stats().await.unwrap().refused;
+    assert_eq!((refused.too_large, refused.closed, refused.total()), (1, 1, 2));
 }
