@@ -7,7 +7,7 @@ use std::time::Duration;
 use cloakroom::Observer;
 use tokio::sync::oneshot;
 
-use crate::config::{Config, Durability, Endpoint, parse};
+use crate::config::{Config, Durability, Endpoint, LARGEST, parse};
 use crate::engine::Engine;
 use crate::error::OpenError;
 use crate::keeper::keep;
@@ -84,32 +84,36 @@ impl<P, O> Builder<P, O> {
     }
 
     /// Sets what is charged per entry beside its payload: 512 bytes unless set, about what an entry costs the engine.
+    ///
+    /// With zero, an empty payload and an empty reservation are charged 1 byte. It must be at most `max_bytes`.
     pub fn entry_overhead(mut self, bytes: u64) -> Self {
         self.config.entry_overhead = bytes;
         self
     }
 
     /// Allows `bytes` beyond `max_bytes`. An entry that uses any of them expires after `ttl` at most.
+    ///
+    /// `bytes` must be above zero; `ttl` must be above zero and no longer than the stash's.
     pub fn overflow(mut self, bytes: u64, ttl: Duration) -> Self {
-        self.config.overflow = (bytes, ttl);
+        self.config.overflow = Some((bytes, ttl));
         self
     }
 
-    /// Limits what one owner may hold or wait for.
+    /// Limits what one owner may hold or wait for. It must be above zero, and at least the entry overhead.
     pub fn max_bytes_per_owner(mut self, bytes: u64) -> Self {
-        self.config.max_bytes_per_owner = bytes;
+        self.config.max_bytes_per_owner = Some(bytes.min(LARGEST));
         self
     }
 
-    /// Limits how many requests may wait.
+    /// Limits how many requests may wait. With 0 no request waits.
     pub fn max_waiting(mut self, requests: u64) -> Self {
-        self.config.max_waiting = requests;
+        self.config.max_waiting = requests.min(LARGEST);
         self
     }
 
     /// Limits what all requests that wait may ask for.
     pub fn max_waiting_bytes(mut self, bytes: u64) -> Self {
-        self.config.max_waiting_bytes = bytes;
+        self.config.max_waiting_bytes = bytes.min(LARGEST);
         self
     }
 

@@ -141,7 +141,16 @@ impl<P> Claim<P> {
     /// # Errors
     ///
     /// A [`Failure`] of the network: the payload is put back later, or by the end of the session.
-    pub async fn put_back(mut self) -> Result<bool, Failure> {
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future puts the payload back, whatever [`on_drop`](CloakroomClaim::on_drop) said.
+    pub fn put_back(mut self) -> impl Future<Output = Result<bool, Failure>> {
+        self.on_drop = Some(OnDrop::PutBack);
+        self.put_back_now()
+    }
+
+    async fn put_back_now(mut self) -> Result<bool, Failure> {
         let Some(pending) = self.pending.take() else { return Ok(false) };
         let (engine, id) = (Arc::clone(pending.engine()), pending.id);
         let (session, shared) = (Arc::clone(&pending.session), Arc::clone(&pending.shared));
@@ -209,9 +218,12 @@ impl<P: Send + Sync + 'static> CloakroomClaim<P> for Claim<P> {
         self.payload.take().expect("a claim that has not ended")
     }
 
-    async fn put_back(self) {
-        // What cannot be said now is said later, or by the end of the session.
-        let _ = Claim::put_back(self).await;
+    fn put_back(self) -> impl Future<Output = ()> + Send {
+        let put_back = Claim::put_back(self);
+        async {
+            // What cannot be said now is said later, or by the end of the session.
+            let _ = put_back.await;
+        }
     }
 
     fn on_drop(mut self, what: OnDrop) -> Self {

@@ -76,8 +76,9 @@ pub(crate) struct Config {
     pub(crate) max_bytes: u64,
     pub(crate) ttl: Duration,
     pub(crate) entry_overhead: u64,
-    pub(crate) overflow: (u64, Duration),
-    pub(crate) max_bytes_per_owner: u64,
+    pub(crate) overflow: Option<(u64, Duration)>,
+    pub(crate) max_bytes_per_owner: Option<u64>,
+    /// `LARGEST` if they are not limited.
     pub(crate) max_waiting: u64,
     pub(crate) max_waiting_bytes: u64,
     pub(crate) lease: Duration,
@@ -106,10 +107,10 @@ impl Default for Config {
             max_bytes: 0,
             ttl: Duration::from_secs(600),
             entry_overhead: ENTRY_OVERHEAD,
-            overflow: (0, Duration::from_secs(60)),
-            max_bytes_per_owner: 0,
-            max_waiting: 0,
-            max_waiting_bytes: 0,
+            overflow: None,
+            max_bytes_per_owner: None,
+            max_waiting: LARGEST,
+            max_waiting_bytes: LARGEST,
             lease: Duration::from_secs(10),
             grace: Duration::from_millis(300),
             beat: Duration::from_secs(2),
@@ -124,7 +125,11 @@ impl Default for Config {
 }
 
 /// The largest number of bytes and microseconds: numbers are doubles on the engine, and sums stay exact.
-const LARGEST: u64 = 1 << 51;
+pub(crate) const LARGEST: u64 = 1 << 51;
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros().try_into().unwrap_or(u64::MAX)
+}
 
 impl Config {
     /// What every key and channel of the stash begins with.
@@ -134,13 +139,14 @@ impl Config {
 
     /// The settings that all replicas must share, with their names, in the order of the step `open`.
     pub(crate) fn shared(&self) -> [(&'static str, u64); 10] {
-        let micros = |duration: Duration| duration.as_micros().try_into().unwrap_or(u64::MAX);
+        let (overflow, overflow_ttl) = self.overflow.unwrap_or_default();
         [
             ("max_bytes", self.max_bytes),
-            ("overflow", self.overflow.0),
+            ("overflow", overflow),
             ("ttl", micros(self.ttl)),
-            ("overflow", if self.overflow.0 == 0 { 0 } else { micros(self.overflow.1) }),
-            ("max_bytes_per_owner", self.max_bytes_per_owner),
+            ("overflow", micros(overflow_ttl)),
+            // 0 if it is not limited.
+            ("max_bytes_per_owner", self.max_bytes_per_owner.unwrap_or(0)),
             ("max_waiting", self.max_waiting),
             ("max_waiting_bytes", self.max_waiting_bytes),
             ("entry_overhead", self.entry_overhead),
@@ -159,7 +165,9 @@ impl Config {
                 "must have 1 to 200 bytes and no braces, which are the hash tag's",
             ));
         }
-        for (setting, value) in self.shared() {
+        let waits = [("patience", self.patience), ("response_timeout", self.response_timeout)];
+        let waits = waits.map(|(setting, wait)| (setting, micros(wait)));
+        for (setting, value) in self.shared().into_iter().chain(waits) {
             if value > LARGEST {
                 return Err(OpenError::setting(setting, "too large"));
             }
@@ -167,16 +175,27 @@ impl Config {
         for (setting, is_zero) in [
             ("max_bytes", self.max_bytes == 0),
             ("ttl", self.ttl.as_micros() == 0),
-            ("overflow", self.overflow.0 > 0 && self.overflow.1.as_micros() == 0),
+            ("overflow", self.overflow.is_some_and(|(bytes, ttl)| bytes == 0 || micros(ttl) == 0)),
+            ("max_bytes_per_owner", self.max_bytes_per_owner == Some(0)),
             ("lease", self.lease.as_micros() == 0),
             ("beat", self.beat.is_zero()),
             ("patience", self.patience.is_zero()),
+            ("response_timeout", self.response_timeout.is_zero()),
         ] {
             if is_zero {
                 return Err(OpenError::setting(setting, "must not be zero"));
             }
         }
-        if self.beat * 2 > self.lease {
+        if self.overflow.is_some_and(|(_, ttl)| ttl > self.ttl) {
+            return Err(OpenError::setting("overflow", "its ttl is longer than the stash's"));
+        }
+        if self.entry_overhead > self.max_bytes {
+            return Err(OpenError::setting("entry_overhead", "is more than max_bytes"));
+        }
+        if self.max_bytes_per_owner.is_some_and(|bytes| bytes < self.entry_overhead) {
+            return Err(OpenError::setting("max_bytes_per_owner", "is less than entry_overhead"));
+        }
+        if self.beat > self.lease / 2 {
             return Err(OpenError::setting("beat", "must be at most half of the lease"));
         }
         if self.grace > self.lease {

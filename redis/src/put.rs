@@ -28,11 +28,27 @@ pub(crate) struct Entry {
 /// Whether a request waits, and until when.
 pub(crate) enum Wait {
     No,
+    /// It does not, because its time is over before it begins, or its caller has given up.
+    Over {
+        timed: bool,
+    },
     /// Completes with an error when the caller is gone.
     Until {
         cancelled: oneshot::Receiver<()>,
         timed: bool,
     },
+}
+
+impl Wait {
+    /// The argument of the step.
+    fn arg(&self) -> &'static [u8] {
+        match self {
+            Self::No => b"0",
+            Self::Over { timed: true } => b"t",
+            Self::Over { timed: false } => b"c",
+            Self::Until { .. } => b"1",
+        }
+    }
 }
 
 type Failed = (Failure, Numbers);
@@ -51,7 +67,7 @@ pub(crate) async fn put(shared: Arc<Shared>, entry: Entry, wait: Wait) -> Result
     if size > CHUNK * MAX_CHUNKS {
         return Err(request.too_large());
     }
-    let wait_arg: &[u8] = if matches!(wait, Wait::No) { b"0" } else { b"1" };
+    let wait_arg = wait.arg();
     let (ttl, bytes) = (ttl_arg(entry.ttl), size.to_string());
     // A large payload does not travel before there is room.
     let small: [&[u8]; 5] = [&entry.id, &entry.owner, ttl.as_bytes(), wait_arg, &entry.payload];
@@ -65,7 +81,7 @@ pub(crate) async fn put(shared: Arc<Shared>, entry: Entry, wait: Wait) -> Result
         Admitted::Stored(session, overflow) => (session, overflow),
         Admitted::Granted(session) => {
             let granted = Pending::new(Arc::clone(&shared), session, entry.id, Note::Undo);
-            let overflow = store(&granted, entry.owner, entry.ttl, &entry.payload).await?;
+            let overflow = store(&granted, entry.owner, entry.ttl, &entry.payload, true).await?;
             let session = Arc::clone(&granted.session);
             granted.disarm();
             (session, overflow)
@@ -90,7 +106,7 @@ pub(crate) async fn reserve(
     if bytes > (CHUNK * MAX_CHUNKS) as u64 {
         return Err(request.too_large());
     }
-    let wait_arg: &[u8] = if matches!(wait, Wait::No) { b"0" } else { b"1" };
+    let wait_arg = wait.arg();
     let size = bytes.to_string();
     let args: [&[u8]; 4] = [&id, &owner, size.as_bytes(), wait_arg];
     let first = Step { id: &id, ..Step::new("admit", &args) };
@@ -233,18 +249,21 @@ impl Request<'_> {
 }
 
 /// Stores the payload in what was granted. Returns whether it uses the overflow.
+///
+/// A payload that does not fit is not sent: the engine refuses and counts it by its size.
 pub(crate) async fn store(
     granted: &Granted,
     owner: Id,
     ttl: Option<Duration>,
     payload: &Bytes,
+    fits: bool,
 ) -> Result<bool, Failed> {
     let engine = granted.engine();
     let failed = |error| (Failure::from(error), Numbers::default());
     let (ttl, size) = (ttl_arg(ttl), payload.len().to_string());
-    let chunks = chunk_count(payload.len());
+    let chunks = if fits { chunk_count(payload.len()) } else { 0 };
     let count = chunks.to_string();
-    let inline: &[u8] = if chunks == 0 { payload } else { b"" };
+    let inline: &[u8] = if chunks == 0 && fits { payload } else { b"" };
     let args: [&[u8]; 6] =
         [&granted.id, &owner, ttl.as_bytes(), size.as_bytes(), count.as_bytes(), inline];
     let mut from = 0;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cloakroom::{
-    CloakroomReservation, Event, Failure, Numbers, Payload, PutOptions, Refusal, Rejected, Ticket,
+    CloakroomReservation, Event, Failure, Numbers, Payload, PutOptions, Rejected, Ticket,
 };
 
 use crate::engine::Step;
@@ -27,6 +27,7 @@ pub struct Reservation<P, O> {
 
 impl<P, O> Reservation<P, O> {
     pub(crate) fn new(granted: Granted, ticket: Ticket, bytes: u64) -> Self {
+        let bytes = granted.engine().room_of(bytes);
         Self { granted, ticket, bytes, stash: PhantomData }
     }
 
@@ -48,7 +49,7 @@ impl<P, O> Reservation<P, O> {
         let (engine, session) =
             (Arc::clone(self.granted.engine()), Arc::clone(&self.granted.session));
         let id = self.granted.id;
-        self.bytes = to;
+        self.bytes = engine.room_of(to);
         self.granted
             .shared
             .on_keeper(async move {
@@ -86,17 +87,12 @@ where
         let payload: Bytes = payload.into();
         let (size, ticket, bytes) = (payload.len() as u64, self.ticket, self.bytes);
         let engine = Arc::clone(self.granted.engine());
-        if size > bytes {
-            let numbers = Numbers::new(engine.charge(size), 0, engine.charge(bytes), 0);
-            let (failure, numbers) = engine.refuse(Refusal::TooLarge.into(), size, numbers);
-            return Err(Rejected::new((payload.into(), Some(self)), failure, numbers));
-        }
         let (granted, owner, sent) = (self.granted, owner_id(&owner), payload.clone());
         let shared = Arc::clone(&granted.shared);
         // The grant travels with the operation, and undoes itself if its future was dropped.
         let outcome = shared
             .on_keeper(async move {
-                let stored = store(&granted, owner, options.ttl, &sent).await;
+                let stored = store(&granted, owner, options.ttl, &sent, size <= bytes).await;
                 Ok((granted, stored))
             })
             .await;

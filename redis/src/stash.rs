@@ -9,9 +9,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use cloakroom::{
-    Cloakroom, Event, Failure, Numbers, Payload, PutOptions, Refusal, Rejected, Stats, Ticket,
-};
+use cloakroom::{Cloakroom, Event, Failure, Numbers, Payload, PutOptions, Rejected, Stats, Ticket};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -97,14 +95,8 @@ impl Shared {
         let gone = |failure| (failure, Numbers::default());
         // Complete already: refused without joining the queue, unless there is room.
         if poll_fn(|cx| Poll::Ready(until.as_mut().poll(cx).is_ready())).await {
-            let outcome = self.run(operation(Wait::No)).await;
-            return outcome.unwrap_or(Err(gone(Failure::Lost))).map_err(|(failure, numbers)| {
-                let cancelled = if timed { Refusal::TimedOut } else { Refusal::Cancelled };
-                match failure {
-                    Failure::Refused(Refusal::Full) => (cancelled.into(), numbers),
-                    failure => (failure, numbers),
-                }
-            });
+            let outcome = self.run(operation(Wait::Over { timed })).await;
+            return outcome.unwrap_or(Err(gone(Failure::Lost)));
         }
         let (cancel, cancelled) = oneshot::channel();
         let mut cancel = Some(cancel);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use cloakroom::{Cloakroom, CloakroomClaim, CloakroomReservation, Event, Failure, Refusal};
+use cloakroom_redis::Library;
 
 use support::audit::audit;
 use support::replica::{alice, builder, replica};
@@ -207,4 +208,21 @@ async fn observers_hear_of_expiry_and_of_what_was_cleared() {
     assert_eq!((expired().await, cleared().await), ((3, 150), (11, 1_050)), "once each");
     let stats = stash.stats().await.unwrap();
     assert_eq!((stats.expired, stats.cleared), (3, 11));
+}
+
+/// Without a step in between that would have removed it.
+#[tokio::test]
+async fn a_put_into_a_reservation_is_not_refused_for_what_has_expired() {
+    let server = Server::start();
+    let builder = builder(&server.url(), "parity").library(Library::on_a_manual_clock());
+    let stash = builder.ttl(Duration::from_secs(1)).max_bytes_per_owner(50).open().await.unwrap();
+    let _ = stash.try_put(alice(), payload(50)).await.unwrap();
+    let room = stash.try_reserve(None, 40).await.unwrap();
+    let (_, room) = room.put(alice(), payload(40)).await.unwrap_err().into_inner();
+    let clock = "ck:{parity}:clock";
+    redis::cmd("SET").arg(clock).arg(1_000_000_000).exec(&mut server.connection()).unwrap();
+    let ticket = room.unwrap().put(alice(), payload(40)).await.unwrap();
+    assert_eq!(stash.take(&ticket, &alice()).await, Ok(Some(payload(40))));
+    assert_eq!(stash.stats().await.unwrap().expired, 1);
+    audit(&mut server.connection(), "parity");
 }

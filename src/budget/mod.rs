@@ -242,6 +242,14 @@ impl Budget {
     ///
     /// For spawned tasks, struct fields and services. Clones the handle, and once more for the permit.
     ///
+    /// # Errors
+    ///
+    /// As [`acquire`](Self::acquire).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`acquire`](Self::acquire).
+    ///
     /// ```
     /// # use cloakroom::{Acquire, Budget};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), cloakroom::AcquireError> {

@@ -116,7 +116,8 @@ impl<'a> Permit<'a> {
 
     /// Forgets the bytes without a release.
     ///
-    /// From then on the budget has less to grant, and the bytes count as used.
+    /// From then on the budget has less to grant, and the bytes count as used: a closed budget is never
+    /// [drained](Budget::drained).
     #[inline]
     pub fn forget(mut self) {
         if self.state & OWNED == 0 {

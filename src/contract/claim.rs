@@ -13,7 +13,6 @@ use super::Failure;
 use crate::integrations::ClaimBody;
 #[cfg(feature = "stream")]
 use crate::integrations::{ClaimItems, ClaimStream};
-use crate::payload::Payload;
 use crate::stash::{Chunks, Claim, ClaimReader, Deliver, OnDrop, PutOptions};
 
 /// Holds a payload that is being delivered, and puts it back when dropped.
@@ -21,6 +20,11 @@ use crate::stash::{Chunks, Claim, ClaimReader, Deliver, OnDrop, PutOptions};
 /// It stays charged meanwhile. The conversions deliver the payload at its end and put it back if they are dropped
 /// before, unless [`on_drop`](Self::on_drop) says otherwise: the same code as that of [`Claim`], for every
 /// implementation of [`Cloakroom`](crate::Cloakroom).
+///
+/// # Cancel safety
+///
+/// Dropping a future of `put_back` or `put_back_with` puts the payload back, whatever `on_drop` said. Dropping one of
+/// `renew` leaves the claim as it was; over a network the entry may have been renewed.
 ///
 /// # Examples
 ///
@@ -56,13 +60,15 @@ pub trait CloakroomClaim<P>:
     fn put_back(self) -> impl Future<Output = ()> + Send;
 
     /// Puts the payload back, with the options' new time to live, if they have one.
-    fn put_back_with(mut self, options: PutOptions) -> impl Future<Output = ()> + Send {
+    fn put_back_with(self, options: PutOptions) -> impl Future<Output = ()> + Send {
+        // The future may be dropped at any time.
+        let mut claim = self.on_drop(OnDrop::PutBack);
         async move {
             if let Some(ttl) = options.ttl {
                 // Without an answer the entry keeps its deadline.
-                let _ = self.renew(ttl).await;
+                let _ = claim.renew(ttl).await;
             }
-            self.put_back().await;
+            claim.put_back().await;
         }
     }
 
@@ -145,15 +151,19 @@ where
 
 impl<P, O> CloakroomClaim<P> for Claim<P, O>
 where
-    P: Payload + Send + Sync + 'static,
+    P: Send + Sync + 'static,
     O: Eq + Hash + Send + Sync + 'static,
 {
     fn into_inner(self) -> P {
         Claim::into_inner(self)
     }
 
-    async fn put_back(self) {
-        Claim::put_back(self);
+    fn put_back(self) -> impl Future<Output = ()> + Send {
+        // The future may be dropped before it is polled.
+        let claim = Claim::on_drop(self, OnDrop::PutBack);
+        async move {
+            Claim::put_back(claim);
+        }
     }
 
     fn on_drop(self, what: OnDrop) -> Self {

@@ -9,7 +9,6 @@ use std::hash::Hash;
 
 pub use self::claim::CloakroomClaim;
 use crate::error::{AcquireError, PutError, Refusal};
-use crate::payload::Payload;
 use crate::stash::{Claim, PutOptions, Reservation, Stash, Stats};
 use crate::ticket::Ticket;
 
@@ -255,6 +254,10 @@ pub trait CloakroomReservation<P, O>: Send + Sized + 'static {
     ///
     /// As [`Reservation::put_with`], or a [`Failure`] of the network. The reservation comes back with the payload
     /// where it still exists.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future releases the room and drops the payload.
     fn put_with(
         self,
         owner: O,
@@ -295,6 +298,9 @@ pub enum Failure {
 
 impl Failure {
     /// Returns whether the same request can succeed later.
+    ///
+    /// An owner's request that exceeds what one owner may hold never fits either: the [`Numbers`] of a [`Rejected`] tell,
+    /// whose `requested` is then above their `limit`.
     #[must_use]
     pub fn is_transient(self) -> bool {
         !matches!(self, Self::Refused(Refusal::TooLarge | Refusal::Closed))
@@ -427,7 +433,7 @@ impl<P> From<PutError<P>> for Rejected<P> {
 
 impl<P, O> Cloakroom<P, O> for Stash<P, O>
 where
-    P: Payload + Send + Sync + 'static,
+    P: Send + Sync + 'static,
     O: Eq + Hash + Send + Sync + 'static,
 {
     type Claim = Claim<P, O>;
@@ -450,6 +456,16 @@ where
         until: U,
     ) -> Result<Ticket, Rejected<P>> {
         Ok(Stash::put_with(self, owner, payload, options).until(until).await?)
+    }
+
+    /// Ends the wait itself as timed out, so that counters and observers agree with the error.
+    async fn put_timeout<S: Future + Send>(
+        &self,
+        owner: O,
+        payload: P,
+        sleep: S,
+    ) -> Result<Ticket, Rejected<P>> {
+        Ok(Stash::put(self, owner, payload).timeout(sleep).await?)
     }
 
     async fn reserve_until<U: Future + Send>(
@@ -510,7 +526,7 @@ where
 
 impl<P, O> CloakroomReservation<P, O> for Reservation<P, O>
 where
-    P: Payload + Send + Sync + 'static,
+    P: Send + Sync + 'static,
     O: Eq + Hash + Send + Sync + 'static,
 {
     fn bytes(&self) -> u64 {

@@ -39,34 +39,30 @@ impl Serialize for Ticket {
 impl<'de> Deserialize<'de> for Ticket {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
-            deserializer.deserialize_str(Text)
+            deserializer.deserialize_str(AnyForm { expected: "a ticket, 36 characters" })
         } else {
-            deserializer.deserialize_bytes(Binary)
+            deserializer.deserialize_bytes(AnyForm { expected: "a ticket, 16 bytes" })
         }
     }
 }
 
-struct Text;
+/// Reads a ticket in either form, whatever was asked for.
+///
+/// The content of an untagged enum or a flattened struct is buffered first. The buffer reports that it is
+/// human-readable, also when the format is not, and has the bytes of the format.
+struct AnyForm {
+    expected: &'static str,
+}
 
-impl Visitor<'_> for Text {
+impl<'de> Visitor<'de> for AnyForm {
     type Value = Ticket;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a ticket, 36 characters")
+        f.write_str(self.expected)
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Ticket, E> {
         text.parse().map_err(E::custom)
-    }
-}
-
-struct Binary;
-
-impl<'de> Visitor<'de> for Binary {
-    type Value = Ticket;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a ticket, 16 bytes")
     }
 
     fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Ticket, E> {

@@ -15,7 +15,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::budget::{Acquire, Budget, Permit};
-use crate::error::AcquireError;
+use crate::error::{AcquireError, Refusal};
 use crate::give_up::{Never, Until};
 // User code, which no model explores.
 use std::sync::Arc;
@@ -146,8 +146,8 @@ impl<F> RequestBytesLayer<F> {
 
     /// Refuses a request with 503 when the future that `sleep` makes completes before the grant.
     ///
-    /// `sleep` is called only for requests that wait: a timer of any runtime, or a signal to shut down. Replaces
-    /// [`refuse_when_full`](Self::refuse_when_full).
+    /// `sleep` is called for requests that do not fit immediately: a timer of any runtime, or a signal to shut down.
+    /// Requests that can never fit are refused without it. Replaces [`refuse_when_full`](Self::refuse_when_full).
     #[must_use]
     pub fn timeout<T>(mut self, sleep: impl Fn() -> T + Send + Sync + 'static) -> Self
     where
@@ -177,7 +177,8 @@ impl<F> RequestBytesLayer<F> {
         }
         let announced = || head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok();
         // Servers know from the framing that a request has no body, and say so in the hint.
-        announced().or_else(|| body.exact()).unwrap_or_else(|| self.budget.limit())
+        // At least one byte: 0 bytes would pass uncharged when the limit is 0.
+        announced().or_else(|| body.exact()).unwrap_or_else(|| self.budget.limit().max(1))
     }
 
     /// The request for bytes, to be polled. It makes no attempt before.
@@ -264,8 +265,10 @@ where
         let budget = &self.limit.budget;
         let permit = match self.limit.wait {
             Wait::Refuse => budget.try_acquire(bytes).map_err(Some),
-            // Without the numbers: a request that waits acquires them later.
-            Wait::Bounded(_) | Wait::Unbounded => budget.acquire_fast(bytes).map_err(|_| None),
+            Wait::Bounded(_) | Wait::Unbounded => budget.acquire_fast(bytes).map_err(|reason| {
+                // Without the numbers: a request that waits gets them later, if it is refused.
+                (reason != Refusal::Full).then(|| budget.refusal(reason, bytes))
+            }),
         };
         let state = match permit {
             Ok(permit) => State::called(&mut self.inner, request, Some(permit.into_owned())),

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::error::Refusal;
+use crate::sync::contain_panic;
 
 #[cfg(feature = "metrics")]
 pub use self::metrics::MetricsObserver;
@@ -118,10 +119,10 @@ impl<T: Observer + ?Sized> Observer for Arc<T> {
     }
 }
 
-/// Calls both observers, one after the other.
+/// Calls both observers, one after the other. A panic in the first takes no event from the second.
 impl<A: Observer, B: Observer> Observer for (A, B) {
     fn event(&self, event: Event) {
-        self.0.event(event);
+        contain_panic(|| self.0.event(event));
         self.1.event(event);
     }
 }

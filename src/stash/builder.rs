@@ -233,8 +233,10 @@ impl<P, O, W> Builder<P, O, W> {
 
     /// Allows `bytes` beyond `max_bytes`, for bursts.
     ///
-    /// An entry that uses any of these bytes expires after `ttl` at most. There is one budget and one wait
-    /// queue: a put waits only when the overflow is full too.
+    /// An entry that uses any of these bytes expires after `ttl` at most. This is decided when its bytes are
+    /// granted: for a [reservation](Stash::reserve) with all of its bytes, however small the payload turns out,
+    /// and not again when other entries go. There is one budget and one wait queue: a put waits only when the
+    /// overflow is full too.
     ///
     /// `bytes` must be above zero, and together with `max_bytes` at most [`Budget::MAX_LIMIT`]; `ttl` must be
     /// above zero and no longer than the stash's.
@@ -264,7 +266,7 @@ impl<P, O, W> Builder<P, O, W> {
     /// Sets how many bytes one owner may hold, counting its waiting requests.
     ///
     /// A put beyond it is refused immediately, as [`OwnerFull`](crate::Refusal::OwnerFull), and delays no
-    /// other. It must be above the entry overhead.
+    /// other. It must be above zero, and at least the entry overhead.
     ///
     /// With it, puts and takes look up the owner's quota under a lock. The lock is shared with about a
     /// sixteenth of the owners and held for that look-up only. The owner is hashed with SipHash, so that no

@@ -227,6 +227,10 @@ impl<P, O> Claim<P, O> {
     ///
     /// See [`renew`](Self::renew).
     ///
+    /// # Returns
+    ///
+    /// Whether the entry can be taken again, as [`put_back`](Self::put_back) does.
+    ///
     /// # Examples
     ///
     /// ```

@@ -95,6 +95,14 @@ impl<P, O: Eq + Hash> Stash<P, O> {
 
     /// Stores the payload as [`put`](Self::put) does, with options.
     ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`put`](Self::put).
+    ///
     /// ```
     /// # use std::time::Duration;
     /// # use cloakroom::{PutOptions, Stash};
@@ -113,6 +121,14 @@ impl<P, O: Eq + Hash> Stash<P, O> {
     ///
     /// For spawned tasks, struct fields and services. Clones the handle.
     ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`put`](Self::put).
+    ///
     /// ```
     /// # use cloakroom::{Put, Stash};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -127,6 +143,14 @@ impl<P, O: Eq + Hash> Stash<P, O> {
     }
 
     /// Stores the payload as [`put_owned`](Self::put_owned) does, with options.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`put`](Self::put).
     pub fn put_owned_with(&self, owner: O, payload: P, options: PutOptions) -> Put<'static, P, O> {
         let inner = MaybeOwned::Owned(Arc::clone(&self.inner));
         Put::new(Admit::new(put_request(inner, &owner, &payload)), owner, payload, options)

@@ -62,6 +62,14 @@ impl<P, O> Stash<P, O> {
     ///
     /// For spawned tasks, struct fields and services. Clones the handle.
     ///
+    /// # Errors
+    ///
+    /// As [`reserve`](Self::reserve).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`reserve`](Self::reserve).
+    ///
     /// ```
     /// # use cloakroom::{Reserve, Stash};
     /// # #[tokio::main(flavor = "current_thread")] async fn main() {
@@ -151,6 +159,10 @@ impl<P, O> Stash<P, O> {
     ///
     /// As [`reserve`](Self::reserve), and [`OwnerFull`](Refusal::OwnerFull), immediately: an owner that holds
     /// too much does not delay the others.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`reserve`](Self::reserve).
     pub fn reserve_for<Q>(&self, owner: &Q, bytes: u64) -> Reserve<'_, P, O>
     where
         O: Borrow<Q>,
@@ -161,6 +173,14 @@ impl<P, O> Stash<P, O> {
     }
 
     /// Reserves room as [`reserve_owned`](Self::reserve_owned) does, for this owner.
+    ///
+    /// # Errors
+    ///
+    /// As [`reserve_for`](Self::reserve_for).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`reserve`](Self::reserve).
     pub fn reserve_owned_for<Q>(&self, owner: &Q, bytes: u64) -> Reserve<'static, P, O>
     where
         O: Borrow<Q>,

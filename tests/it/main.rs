@@ -16,6 +16,7 @@ mod auto_traits;
 mod bad_input;
 mod claims;
 mod conformance;
+mod contract;
 mod delivery;
 mod documented;
 mod ending_threads;

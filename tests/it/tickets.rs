@@ -126,3 +126,22 @@ fn b16_a_list_of_sixteen_numbers_is_read_too() {
     let read = Ticket::deserialize(Compact(BytesDeserializer::<Error>::new(&bytes)));
     assert_eq!(read, Ok(ticket));
 }
+
+/// Before serde knows the variant of an enum, it keeps what it reads: as bytes, in a format for people.
+#[cfg(feature = "serde")]
+#[test]
+fn b16_a_message_that_was_buffered_has_its_ticket_in_either_form() {
+    use serde::Deserialize;
+    use serde::de::IntoDeserializer;
+    use serde::de::value::{BytesDeserializer, Error, StrDeserializer};
+
+    let (stash, _) = test_stash();
+    let ticket = put(&stash, 2);
+    let bytes = ticket.to_bytes();
+    let read = |bytes| Ticket::deserialize(BytesDeserializer::<Error>::new(bytes));
+    assert_eq!(read(&bytes[..]), Ok(ticket));
+    assert!(read(&bytes[..15]).is_err());
+    assert!(read(&[0; 16]).is_err());
+    let text: StrDeserializer<'_, Error> = "not a ticket".into_deserializer();
+    assert!(Ticket::deserialize(text).is_err());
+}

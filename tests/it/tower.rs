@@ -184,6 +184,41 @@ fn b20_what_can_never_fit_is_413_and_the_service_is_not_called() {
     assert_eq!(budget.used(), 0);
 }
 
+/// The whole limit is then 0 bytes, which pass if a request is charged as much.
+#[test]
+fn b20_with_a_limit_of_zero_a_body_of_unknown_length_does_not_pass() {
+    let budget = Budget::new(100);
+    let echo = Echo::default();
+    let mut service = layer(&budget).layer(echo.clone());
+    budget.set_limit(0);
+    let pieces =
+        || StreamBody::new(futures_lite::stream::empty::<Result<Frame<Bytes>, Infallible>>());
+    let response = now(service.call(Request::new(pieces()))).unwrap();
+    assert_eq!(read(response), (413, "too_large".into()));
+    budget.close();
+    let response = now(service.call(Request::new(pieces()))).unwrap();
+    assert_eq!(read(response), (503, "closed".into()));
+    assert!(echo.called.lock().unwrap().is_empty());
+}
+
+#[test]
+fn b20_no_timer_is_started_for_a_request_that_does_not_wait() {
+    let budget = Budget::new(100);
+    let sleeps = Arc::new(AtomicUsize::new(0));
+    let layer = layer(&budget).timeout({
+        let sleeps = sleeps.clone();
+        move || {
+            sleeps.fetch_add(1, SeqCst);
+            future::pending::<()>()
+        }
+    });
+    let mut service = layer.layer(Echo::default());
+    assert_eq!(read(now(service.call(request("/", 101))).unwrap()), (413, "too_large".into()));
+    budget.close();
+    assert_eq!(read(now(service.call(request("/", 1))).unwrap()), (503, "closed".into()));
+    assert_eq!(sleeps.load(SeqCst), 0);
+}
+
 #[test]
 fn b20_refused_when_full_instead_of_waiting() {
     let budget = Budget::new(100);

@@ -10,11 +10,13 @@ use std::thread;
 use std::time::Duration;
 
 use cloakroom::{
-    Acquire, Budget, Clock, ManualClock, Never, PutOptions, Refusal, Reserve, Stash, Ticket, Until,
+    Acquire, Budget, Cloakroom, Clock, Event, ManualClock, Never, PutOptions, Refusal, Reserve,
+    Stash, Ticket, Until,
 };
 
 use crate::fixtures::{
-    ALICE, TestStash, checked_stats, fill, payload, put, stash_with, state, take, test_stash,
+    ALICE, BOB, EventLog, TestStash, checked_stats, fill, payload, put, stash_with, state, take,
+    test_stash,
 };
 use crate::support::{TTL, must_come_back, poll_once, queue, ready};
 
@@ -372,6 +374,25 @@ fn b17_a_timeout_is_told_from_a_cancellation() {
     let stats = checked_stats(&stash);
     assert_eq!((stats.refused.timed_out, stats.refused.cancelled, stats.abandoned), (1, 1, 1));
     drop(held);
+}
+
+/// Counted and reported as the caller sees it, by the trait as well.
+#[test]
+fn b17_a_timeout_by_the_trait_is_counted_as_one() {
+    let log = EventLog::default();
+    let (stash, _) = stash_with(|builder| builder.observer(log.clone()));
+    fill(&stash, 100);
+    log.read();
+    let mut waits = Box::pin(Cloakroom::put_timeout(&stash, BOB, payload(10), pending::<()>()));
+    queue(&mut waits);
+    drop(waits);
+    let put = Cloakroom::put_timeout(&stash, BOB, payload(10), completed(()));
+    let rejected = ready(&mut Box::pin(put)).unwrap_err();
+    assert_eq!(rejected.reason(), Some(Refusal::TimedOut));
+    assert_eq!(rejected.into_inner(), payload(10));
+    let refused = stash.stats().refused;
+    assert_eq!((refused.timed_out, refused.total()), (1, 1));
+    assert_eq!(log.read(), [Event::Refused { reason: Refusal::TimedOut, bytes: 10 }]);
 }
 
 #[test]

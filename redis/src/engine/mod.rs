@@ -225,7 +225,12 @@ impl Engine {
 
     /// What a payload of this size is charged.
     pub(crate) fn charge(&self, bytes: u64) -> u64 {
-        bytes.saturating_add(self.config.entry_overhead)
+        bytes.saturating_add(self.config.entry_overhead).max(1)
+    }
+
+    /// The largest payload that fits in a reservation of so many bytes.
+    pub(crate) fn room_of(&self, bytes: u64) -> u64 {
+        self.charge(bytes) - self.config.entry_overhead
     }
 
     /// Tells the observer of a refusal, and returns it.
@@ -259,7 +264,8 @@ pub(crate) fn refusal(status: &[u8]) -> Option<Refusal> {
         b"CLOSED" => Refusal::Closed,
         b"OWNER" => Refusal::OwnerFull,
         b"QUEUE" => Refusal::QueueFull,
-        b"LEFT" => Refusal::Cancelled,
+        b"TIMEOUT" => Refusal::TimedOut,
+        b"CANCELLED" | b"LEFT" => Refusal::Cancelled,
         _ => return None,
     })
 }

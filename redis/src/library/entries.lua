@@ -90,13 +90,14 @@ local function end_claim(S, sid, cid, finish)
   if finish then
     S[DELIVERED] = S[DELIVERED] + 1
     free_entry(S, ticket, v)
+  elseif deadline <= S[CLOCK] then
+    count_expired(S, free_entry(S, ticket, v))
   elseif epoch ~= S[EPOCH] then
     S[CLEARED] = S[CLEARED] + 1
     S.cleared, S.cleared_bytes = S.cleared + 1, S.cleared_bytes + free_entry(S, ticket, v)
-  elseif deadline <= S[CLOCK] then
-    count_expired(S, free_entry(S, ticket, v))
   else
-    S[PUT_BACK] = S[PUT_BACK] + 1
+    -- A take whose caller has gone was not counted as a claim.
+    if string.sub(c, 1, 1) == 'b' then S[PUT_BACK] = S[PUT_BACK] + 1 end
     call('HSET', S.p .. 't', ticket, v)
     call('ZADD', S.p .. 'd', int(deadline), ticket)
     if S[WAITING] > 0 then

@@ -23,8 +23,7 @@ local function serve(S)
     if S[CLOSED] == 1 or n > S[MAX] + S[OVERFLOW] then
       forget_waiter(S, member, sid, rid, n)
       account(S, owner, -n)
-      local why = S[CLOSED] == 1 and REFUSED_CLOSED or REFUSED_LARGE
-      S[why] = S[why] + 1
+      -- It asks, and is refused and counted then.
       tell(S, sid, 'e' .. rid)
     elseif room then
       forget_waiter(S, member, sid, rid, n)

@@ -77,6 +77,9 @@ local function save(S)
   call('SET', S.p .. 'm', struct.pack(FORMAT, unpack(S, 1, FIELDS)))
 end
 
+-- What a payload of this size is charged: nothing is free, so that the limit bounds everything.
+local function charge_of(S, size) return math.max(size + S[OVERHEAD], 1) end
+
 local function charge(S, n)
   S[USED] = S[USED] + n
   S[ITEMS] = S[ITEMS] + 1

@@ -50,6 +50,14 @@ local function refuse(S, counter, status, id, n)
   return done(S, status, id, int(n), int(S[USED]), int(S[MAX] + S[OVERFLOW]))
 end
 
+-- How a request is refused that finds no room and does not wait: because its caller did not ask for it, or because
+-- the wait is over before it begins.
+local AT_ONCE = {
+  ['0'] = {REFUSED_FULL, 'FULL'},
+  t = {REFUSED_TIME, 'TIMEOUT'},
+  c = {REFUSED_CANCEL, 'CANCELLED'},
+}
+
 -- Room for n bytes now: the tier. Otherwise the reply, and the request may wait now.
 local function admit(S, sid, rid, owner, n, wait)
   if S[CLOSED] == 1 then return nil, refuse(S, REFUSED_CLOSED, 'CLOSED', rid, n) end
@@ -66,9 +74,9 @@ local function admit(S, sid, rid, owner, n, wait)
     end
     if S[WAITING] > 0 or not tier(S, n) then
       if more then return nil, done(S, 'AGAIN', rid) end
-      if not wait then return nil, refuse(S, REFUSED_FULL, 'FULL', rid, n) end
-      if (S[QUEUE_MAX] > 0 and S[WAITING] >= S[QUEUE_MAX])
-        or (S[QUEUE_MAX_BYTES] > 0 and S[WAITING_BYTES] + n > S[QUEUE_MAX_BYTES]) then
+      local refused = AT_ONCE[wait]
+      if refused then return nil, refuse(S, refused[1], refused[2], rid, n) end
+      if S[WAITING] >= S[QUEUE_MAX] or S[WAITING_BYTES] + n > S[QUEUE_MAX_BYTES] then
         return nil, refuse(S, REFUSED_QUEUE, 'QUEUE', rid, n)
       end
       S[SEQUENCE] = S[SEQUENCE] + 1
@@ -175,9 +183,9 @@ steps.put = function(k, a)
     reply = earlier(S, sid, ticket)
     if reply then return reply end
   end
-  local n = #a[9] + S[OVERHEAD]
+  local n = charge_of(S, #a[9])
   local room
-  room, reply = admit(S, sid, ticket, owner, n, a[8] == '1')
+  room, reply = admit(S, sid, ticket, owner, n, a[8])
   if not room then return reply end
   insert(S, ticket, n, owner, ttl_of(S, a[7]), room == 1, 0, a[9])
   return done(S, 'STORED', ticket, int(n), room)
@@ -192,9 +200,9 @@ steps.admit = function(k, a)
     reply = earlier(S, sid, rid)
     if reply then return reply end
   end
-  local n = tonumber(a[7]) + S[OVERHEAD]
+  local n = charge_of(S, tonumber(a[7]))
   local room
-  room, reply = admit(S, sid, rid, owner, n, a[8] == '1')
+  room, reply = admit(S, sid, rid, owner, n, a[8])
   if not room then return reply end
   call('HSET', S.p .. 'g:' .. sid, rid, struct.pack(GRANT, n, room, owner))
   return done(S, 'GRANTED', rid, int(n))
@@ -214,7 +222,7 @@ end
 steps.shrink = function(k, a)
   local S, reply = begin(k, a)
   if not S then return reply end
-  local key, n = S.p .. 'g:' .. a[1], tonumber(a[6]) + S[OVERHEAD]
+  local key, n = S.p .. 'g:' .. a[1], charge_of(S, tonumber(a[6]))
   local g = call('HGET', key, a[5])
   if not g then return done(S, 'NONE', a[5]) end
   local have, room, owner = struct.unpack(GRANT, g)
@@ -238,12 +246,15 @@ steps.store = function(k, a)
     return done(S, a[3] == '1' and 'STORED' or 'NONE', rid, '0', 0)
   end
   local have, room, was = struct.unpack(GRANT, g)
-  local n = size + S[OVERHEAD]
+  local n = charge_of(S, size)
   if n > have then
     S[REFUSED_LARGE] = S[REFUSED_LARGE] + 1
     return done(S, 'LARGE', rid, int(n), int(S[USED]), int(have))
   end
+  if owner ~= was and over_quota(S, owner, n) then tidy(S) end
   if owner ~= was and over_quota(S, owner, n) then
+    -- As in `admit`.
+    if S.left <= 0 or S[SWEEPING] == 1 then return done(S, 'AGAIN', rid) end
     S[REFUSED_OWNER] = S[REFUSED_OWNER] + 1
     return done(S, 'OWNER', rid, int(n), call('HGET', S.p .. 'o', owner) or '0', int(S[OWNER_MAX]))
   end
@@ -288,7 +299,7 @@ steps.claim = function(k, a)
   call('HSET', claims, cid, a[8] .. ticket .. string.sub(v, 1, ENTRY_HEADER))
   if chunks == 0 then call('HSET', S.p .. 'k:' .. sid, cid, v) end
   S[CLAIMS] = S[CLAIMS] + 1
-  S[CLAIMED] = S[CLAIMED] + 1
+  if a[8] == 'b' then S[CLAIMED] = S[CLAIMED] + 1 end
   return done(S, 'OK', cid, int(n), chunks, v)
 end
 

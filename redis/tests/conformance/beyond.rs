@@ -16,9 +16,15 @@ on_both! {
     b5_each_entry_can_have_its_own_ttl,
     b6_one_owner_is_bounded_and_blocks_nobody,
     b7_the_queue_is_bounded_by_number_and_by_bytes,
+    b7_with_a_bound_of_zero_no_request_waits,
     b8_the_limit_moves_up_and_down,
     b9_close_ends_waiters_and_drained_waits_for_the_rest,
     b10_the_totals_add_up,
+    b10_an_empty_payload_without_overhead_is_charged_a_byte,
+    b10_a_refusal_is_counted_as_its_caller_sees_it,
+    b10_a_take_is_no_claim,
+    b10_a_waiter_that_is_refused_is_counted_once,
+    b10_a_claim_that_expired_and_was_cleared_is_counted_as_expired,
     b14_a_dropped_put_leaves_nothing_behind,
     b22_what_expired_is_no_reason_to_refuse,
 }
@@ -98,7 +104,7 @@ async fn b5_each_entry_can_have_its_own_ttl<W: World>() {
 }
 
 async fn b6_one_owner_is_bounded_and_blocks_nobody<W: World>() {
-    let world = W::new(Setup { per_owner: 50, ..Setup::default() }).await;
+    let world = W::new(Setup { per_owner: Some(50), ..Setup::default() }).await;
     let ticket = put(&world, 40).await;
     refused(world.there().try_put(alice(), payload(11)).await, Refusal::OwnerFull, 11);
     refused(world.there().put(alice(), payload(11)).await, Refusal::OwnerFull, 11);
@@ -114,7 +120,9 @@ async fn b6_one_owner_is_bounded_and_blocks_nobody<W: World>() {
 }
 
 async fn b7_the_queue_is_bounded_by_number_and_by_bytes<W: World>() {
-    let world = W::new(Setup { max_waiting: 2, max_waiting_bytes: 100, ..Setup::default() }).await;
+    let world =
+        W::new(Setup { max_waiting: Some(2), max_waiting_bytes: Some(100), ..Setup::default() })
+            .await;
     let _ = put(&world, 100).await;
     let first = start_put(&world, 60).await;
     refused(world.there().put(alice(), payload(50)).await, Refusal::QueueFull, 50);
@@ -123,6 +131,22 @@ async fn b7_the_queue_is_bounded_by_number_and_by_bytes<W: World>() {
     world.here().clear().await.unwrap();
     let _ = first.await.unwrap().unwrap();
     let _ = second.await.unwrap().unwrap();
+}
+
+async fn b7_with_a_bound_of_zero_no_request_waits<W: World>() {
+    let none = Setup { max_waiting: Some(0), ..Setup::default() };
+    for setup in [none, Setup { max_waiting_bytes: Some(0), ..Setup::default() }] {
+        let world = W::new(setup).await;
+        let _ = put(&world, 100).await;
+        let patience = Duration::from_secs(5);
+        let put = tokio::time::timeout(patience, world.there().put(alice(), payload(1)));
+        refused(put.await.expect("it does not wait"), Refusal::QueueFull, 1);
+        let reserve = tokio::time::timeout(patience, world.here().reserve(None, 0));
+        let rejected = reserve.await.expect("it does not wait").err().unwrap();
+        assert_eq!(rejected.reason(), Some(Refusal::QueueFull));
+        refused(world.here().try_put(alice(), payload(1)).await, Refusal::Full, 1);
+        assert_eq!(world.state().await, (1, 100, 0));
+    }
 }
 
 async fn b8_the_limit_moves_up_and_down<W: World>() {
@@ -215,4 +239,76 @@ async fn b22_what_expired_is_no_reason_to_refuse<W: World>() {
     world.advance(Duration::from_millis(1_000)).await;
     let _ = world.here().try_put(alice(), payload(1_000)).await.unwrap();
     assert_eq!(world.state().await, (1, 1_000, 0));
+}
+
+/// So it is bounded, and `drained` waits for it.
+async fn b10_an_empty_payload_without_overhead_is_charged_a_byte<W: World>() {
+    let world = W::new(Setup { limit: 3, ..Setup::default() }).await;
+    let first = put(&world, 0).await;
+    let room = world.here().try_reserve(None, 0).await.unwrap();
+    assert_eq!(world.state().await, (1, 2, 0));
+    let _ = room.put(alice(), payload(0)).await.unwrap();
+    let _ = put(&world, 0).await;
+    let rejected = world.there().try_put(alice(), payload(0)).await.unwrap_err();
+    assert_eq!((rejected.reason(), rejected.numbers().requested), (Some(Refusal::Full), 1));
+    assert_eq!(world.state().await, (3, 3, 0));
+    assert_eq!(take(&world, first).await, Some(payload(0)));
+    assert_eq!(world.state().await, (2, 2, 0));
+}
+
+/// Error, counters and numbers agree, on every way out of a wait and of a reservation.
+async fn b10_a_refusal_is_counted_as_its_caller_sees_it<W: World>() {
+    let world = W::new(Setup::default()).await;
+    let _ = put(&world, 60).await;
+    let over = || std::future::ready(());
+    let rejected = world.here().put_timeout(alice(), payload(50), over()).await.unwrap_err();
+    let numbers = rejected.numbers();
+    assert_eq!((numbers.requested, numbers.used, numbers.limit), (50, 60, 100));
+    refused(Err(rejected), Refusal::TimedOut, 50);
+    let soon = tokio::time::sleep(Duration::from_millis(20));
+    refused(world.here().put_timeout(alice(), payload(50), soon).await, Refusal::TimedOut, 50);
+    refused(world.here().put_until(alice(), payload(50), over()).await, Refusal::Cancelled, 50);
+    let rejected = world.here().reserve_until(None, 50, over()).await.err().unwrap();
+    assert_eq!(rejected.reason(), Some(Refusal::Cancelled));
+    let room = world.here().try_reserve(None, 30).await.unwrap();
+    let rejected = room.put(alice(), payload(40)).await.unwrap_err();
+    let numbers = rejected.numbers();
+    assert_eq!(rejected.reason(), Some(Refusal::TooLarge));
+    assert_eq!((numbers.requested, numbers.used, numbers.limit), (40, 90, 30));
+    let refused = world.there().stats().await.unwrap().refused;
+    assert_eq!((refused.timed_out, refused.cancelled, refused.too_large), (2, 2, 1));
+    assert_eq!(refused.total(), 5);
+}
+
+async fn b10_a_take_is_no_claim<W: World>() {
+    let world = W::new(Setup::default()).await;
+    let ticket = put(&world, 40).await;
+    assert_eq!(take(&world, ticket).await, Some(payload(40)));
+    assert_eq!(world.state().await, (0, 0, 0));
+    let stats = world.here().stats().await.unwrap();
+    assert_eq!((stats.delivered, stats.claimed, stats.put_back), (1, 0, 0));
+}
+
+async fn b10_a_claim_that_expired_and_was_cleared_is_counted_as_expired<W: World>() {
+    let world = W::new(Setup::default()).await;
+    let ticket = put(&world, 40).await;
+    let claim = world.here().claim(&ticket, &alice()).await.unwrap().unwrap();
+    assert_eq!(world.there().clear().await, Ok(0));
+    world.advance(Duration::from_secs(1)).await;
+    claim.put_back().await;
+    let stats = world.here().stats().await.unwrap();
+    assert_eq!((stats.expired, stats.cleared, stats.entries), (1, 0, 0));
+}
+
+async fn b10_a_waiter_that_is_refused_is_counted_once<W: World>() {
+    let world = W::new(Setup::default()).await;
+    let _ = put(&world, 40).await;
+    let large = start_put(&world, 90).await;
+    world.there().set_max_bytes(60).await.unwrap();
+    refused(large.await.unwrap(), Refusal::TooLarge, 90);
+    let late = start_put(&world, 50).await;
+    assert_eq!(world.there().close().await, Ok(1));
+    refused(late.await.unwrap(), Refusal::Closed, 50);
+    let refused = world.here().stats().await.unwrap().refused;
+    assert_eq!((refused.too_large, refused.closed, refused.total()), (1, 1, 2));
 }

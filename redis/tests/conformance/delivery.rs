@@ -20,6 +20,7 @@ on_both! {
     b3_a_renewed_claim_has_a_new_deadline,
     b3_a_renewal_is_cut_to_the_overflow_s_time,
     b3_a_put_back_with_options_renews,
+    a_put_back_whose_future_is_dropped_puts_back,
 }
 
 /// Large enough for more than one part of a conversion, and for chunks on the engine.
@@ -173,5 +174,20 @@ async fn b3_a_put_back_with_options_renews<W: World>() {
     let claim = world.here().claim(&ticket, &alice()).await.unwrap().unwrap();
     claim.put_back_with(PutOptions::new().ttl(Duration::from_millis(5_000))).await;
     world.advance(Duration::from_millis(4_999)).await;
+    assert_eq!(take(&world, ticket).await, Some(payload(40)));
+}
+
+/// Whatever the claim would do if it was dropped itself.
+async fn a_put_back_whose_future_is_dropped_puts_back<W: World>() {
+    let world = W::new(Setup::default()).await;
+    let held = claim(&world, 40).await.on_drop(OnDrop::Finish);
+    drop(held.put_back());
+    let ticket = put(&world, 40).await;
+    let held = world.there().claim(&ticket, &alice()).await.unwrap().unwrap();
+    let later = PutOptions::new().ttl(Duration::from_secs(5));
+    drop(held.on_drop(OnDrop::Finish).put_back_with(later));
+    let look = || async { world.here().stats().await.unwrap() };
+    let stats = eventually("both are back", look, |stats| stats.claims == 0).await;
+    assert_eq!((stats.entries, stats.put_back, stats.delivered), (2, 2, 0));
     assert_eq!(take(&world, ticket).await, Some(payload(40)));
 }

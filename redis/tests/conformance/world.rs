@@ -20,9 +20,9 @@ pub(crate) struct Setup {
     pub(crate) ttl: Duration,
     pub(crate) overhead: u64,
     pub(crate) overflow: Option<(u64, Duration)>,
-    pub(crate) per_owner: u64,
-    pub(crate) max_waiting: usize,
-    pub(crate) max_waiting_bytes: u64,
+    pub(crate) per_owner: Option<u64>,
+    pub(crate) max_waiting: Option<usize>,
+    pub(crate) max_waiting_bytes: Option<u64>,
     /// Time goes by itself, and a reaper runs.
     pub(crate) real_time: bool,
 }
@@ -34,9 +34,9 @@ impl Default for Setup {
             ttl: Duration::from_millis(1000),
             overhead: 0,
             overflow: None,
-            per_owner: 0,
-            max_waiting: 0,
-            max_waiting_bytes: 0,
+            per_owner: None,
+            max_waiting: None,
+            max_waiting_bytes: None,
             real_time: false,
         }
     }
@@ -74,14 +74,14 @@ impl World for InProcess {
         if let Some((bytes, ttl)) = setup.overflow {
             builder = builder.overflow(bytes, ttl);
         }
-        if setup.per_owner > 0 {
-            builder = builder.max_bytes_per_owner(setup.per_owner);
+        if let Some(bytes) = setup.per_owner {
+            builder = builder.max_bytes_per_owner(bytes);
         }
-        if setup.max_waiting > 0 {
-            builder = builder.max_waiting(setup.max_waiting);
+        if let Some(requests) = setup.max_waiting {
+            builder = builder.max_waiting(requests);
         }
-        if setup.max_waiting_bytes > 0 {
-            builder = builder.max_waiting_bytes(setup.max_waiting_bytes);
+        if let Some(bytes) = setup.max_waiting_bytes {
+            builder = builder.max_waiting_bytes(bytes);
         }
         let stash: Stash<Payload, Owner> = builder.build().unwrap();
         if setup.real_time {
@@ -131,10 +131,16 @@ impl World for Shared {
                 .max_bytes(setup.limit)
                 .ttl(setup.ttl)
                 .entry_overhead(setup.overhead)
-                .max_bytes_per_owner(setup.per_owner)
-                .max_waiting(setup.max_waiting as u64)
-                .max_waiting_bytes(setup.max_waiting_bytes)
                 .lease(Duration::from_secs(3600));
+            if let Some(bytes) = setup.per_owner {
+                builder = builder.max_bytes_per_owner(bytes);
+            }
+            if let Some(requests) = setup.max_waiting {
+                builder = builder.max_waiting(requests as u64);
+            }
+            if let Some(bytes) = setup.max_waiting_bytes {
+                builder = builder.max_waiting_bytes(bytes);
+            }
             if let Some((bytes, ttl)) = setup.overflow {
                 builder = builder.overflow(bytes, ttl);
             }

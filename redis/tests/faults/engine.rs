@@ -152,7 +152,22 @@ async fn bad_settings_are_refused_before_anything_is_stored() {
         setting(open("x").overflow(1, Duration::ZERO).open().await.unwrap_err()),
         "overflow"
     );
-    assert_eq!(setting(open("x").beat(Duration::from_secs(9)).open().await.unwrap_err()), "beat");
+    let second = Duration::from_secs(1);
+    for (builder, wrong) in [
+        (open("x").overflow(0, second), "overflow"),
+        (open("x").ttl(second).overflow(1, 2 * second), "overflow"),
+        (open("x").entry_overhead(101), "entry_overhead"),
+        (open("x").max_bytes_per_owner(0), "max_bytes_per_owner"),
+        (open("x").entry_overhead(50).max_bytes_per_owner(49), "max_bytes_per_owner"),
+        (open("x").beat(9 * second), "beat"),
+        (open("x").beat(Duration::MAX), "beat"),
+        (open("x").patience(Duration::ZERO), "patience"),
+        (open("x").patience(Duration::MAX), "patience"),
+        (open("x").response_timeout(Duration::ZERO), "response_timeout"),
+        (open("x").response_timeout(Duration::MAX), "response_timeout"),
+    ] {
+        assert_eq!(setting(builder.open().await.unwrap_err()), wrong);
+    }
     assert_eq!(setting(builder("nonsense", "x").open().await.unwrap_err()), "url");
     assert_eq!(server.run::<Vec<String>>("KEYS *"), Vec::<String>::new());
 }

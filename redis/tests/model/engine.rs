@@ -9,6 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(crate) type Sid = u8;
 pub(crate) type Id = u8;
 
+/// What a payload of so many bytes is charged, without an overhead.
+fn charge(bytes: u8) -> u8 {
+    bytes.max(1)
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Entry {
     pub(crate) bytes: u8,
@@ -146,6 +151,7 @@ impl Engine {
                 if again && let Some(status) = self.earlier(sid, id) {
                     return status;
                 }
+                let bytes = charge(bytes);
                 if let Err(status) = self.admit(sid, id, bytes, wait) {
                     return status;
                 }
@@ -156,6 +162,7 @@ impl Engine {
                 if again && let Some(status) = self.earlier(sid, id) {
                     return status;
                 }
+                let bytes = charge(bytes);
                 if let Err(status) = self.admit(sid, id, bytes, wait) {
                     return status;
                 }
@@ -165,8 +172,9 @@ impl Engine {
             Op::Store { id, bytes, owner } => match self.held(sid).grants.get(&id).copied() {
                 None if self.entries.contains_key(&id) || request.again => "STORED",
                 None => "NONE",
-                Some(have) if bytes > have => "LARGE",
+                Some(have) if charge(bytes) > have => "LARGE",
                 Some(have) => {
+                    let bytes = charge(bytes);
                     self.held(sid).grants.remove(&id);
                     self.used -= have - bytes;
                     self.insert(id, bytes, owner);
@@ -183,7 +191,7 @@ impl Engine {
             Op::Shrink { id, bytes } => match self.held(sid).grants.get_mut(&id) {
                 None => "NONE",
                 Some(have) => {
-                    let freed = have.saturating_sub(bytes);
+                    let freed = have.saturating_sub(charge(bytes));
                     *have -= freed;
                     self.used -= freed;
                     "OK"

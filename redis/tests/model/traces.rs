@@ -182,7 +182,8 @@ fn trace(server: &Server, library: &str, seed: u64, steps: usize) -> Result<(), 
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) + 1);
     real.set_clock(model.now);
     // No grace: nobody listens to these sessions, and only their lease ends them.
-    let settings = [LIMIT, 0, TTL, 0, 0, 0, 0, 0, LEASE, LEASE];
+    let unbounded = u8::MAX;
+    let settings = [LIMIT, 0, TTL, 0, 0, unbounded, unbounded, 0, LEASE, LEASE];
     let settings: Vec<Vec<u8>> = settings.iter().map(|n| n.to_string().into_bytes()).collect();
     real.call("open", &settings)?;
     let mut generations: BTreeMap<u8, u8> = BTreeMap::new();

@@ -119,7 +119,7 @@ fn look(connection: &mut Connection, name: &str) -> Result<Found, String> {
             items += 1;
             own(&entry.owner, entry.charge);
             chunks_of(&mut expected, ticket, entry.chunks);
-            let inline = (record.len() - 40) as u64 + field(9);
+            let inline = ((record.len() - 40) as u64 + field(9)).max(1);
             ensure(
                 entry.chunks > 0 || inline == entry.charge,
                 format!("I1: charged {} for {inline}", entry.charge),

@@ -3,17 +3,32 @@
 use cloakroom::{Event, Observer};
 
 use super::boom;
-use crate::fixtures::{ALICE, BOB, checked_stats, fill, payload, put, stash_with, state};
+use crate::fixtures::{ALICE, BOB, EventLog, checked_stats, fill, payload, put, stash_with, state};
 use crate::support::{TTL, must_come_back, put_task, queue, ready};
+
+struct PanickingObserver;
+
+impl Observer for PanickingObserver {
+    fn event(&self, _: Event) {
+        boom();
+    }
+}
+
+#[test]
+fn of_two_observers_one_that_panics_takes_no_event_from_the_other() {
+    must_come_back(|| {
+        let log = EventLog::default();
+        let pair = (PanickingObserver, (log.clone(), PanickingObserver));
+        let (stash, _) = stash_with(|builder| builder.observer(pair));
+        fill(&stash, 10);
+        assert_eq!(stash.clear(), 1);
+        let stored = Event::Stored { bytes: 10, overflow: false };
+        assert_eq!(log.read(), [stored, Event::Cleared { entries: 1, bytes: 10 }]);
+    });
+}
 
 #[test]
 fn an_observer_that_panics_changes_nothing() {
-    struct PanickingObserver;
-    impl Observer for PanickingObserver {
-        fn event(&self, _: Event) {
-            boom();
-        }
-    }
     must_come_back(|| {
         let (stash, clock) =
             stash_with(|builder| builder.max_bytes_per_owner(100).observer(PanickingObserver));
