@@ -4,8 +4,9 @@
     Slots are the nodes of level 0, blocks those of level 1, segments of level 2, shards of level 3. Level [top] is the
     stash, which has no bound. [up k x] is the node over node x of level k. Nothing is assumed of either.
 
-    A slot begins a new life whenever it goes live: by a put, by a take that guarded the wrong entry, by a claim that is
-    put back. The thread that began it then lowers the bounds over the slot, from the bottom up. *)
+    A slot begins a new life when a put makes it live, or the end of a claim. The thread that began it then lowers the
+    bounds over the slot, from the bottom up. A take that has guarded the wrong entry, and a sweep that has guarded one
+    too early, make the slot live again in its old life, and lower nothing. *)
 Require Import Base.
 Local Open Scope nat_scope.
 
@@ -18,8 +19,8 @@ Inductive phase :=
 | Batch                         (* guarded, in a batch: it is freed with that *)
 | Claimed.                      (* doomed, or not *)
 
-(** The slot has an entry that nobody but a sweep is about to remove. *)
-Definition live p := match p with Live | Swept _ => True | _ => False end.
+(** The slot has an entry that is live, or may be live again in the same life. *)
+Definition live p := match p with Live | Taken _ | Swept _ => True | _ => False end.
 (** What a sweep sees of a slot that is not live. *)
 Definition busy p := match p with Taken _ | Swept _ | Batch => True | _ => False end.
 Definition gone p := match p with Free | Fresh _ | Claimed => True | _ => False end.
@@ -47,7 +48,7 @@ Inductive pc :=
 Record state := St {
   ph : nat -> phase;
   dl : nat -> nat;                    (* the deadline *)
-  life : nat -> nat;                  (* how often the slot went live *)
+  life : nat -> nat;                  (* how many lives it has begun *)
   there : nat -> nat -> bool;         (* the node exists *)
   val : nat -> nat -> nat;            (* the bound, by level and node *)
   own : nat -> nat -> option nat;     (* SWEEPING, and which sweep raised it *)
@@ -97,7 +98,7 @@ Definition stop w k :=
 Definition all_done (w : sweep) k :=
   forall x, up (pred k) x = nd w k -> dn w k x = true.
 
-(** A put, or whatever made it live, has returned. *)
+(** The put, or the end of the claim, that made it live has returned. *)
 Definition returned s i := forall u d k, pcs s u <> Lowering i (life s i) d k.
 
 (** The slot goes live: a life begins, and its bounds are to be lowered. *)
@@ -126,7 +127,7 @@ Inductive bstep (s : state) (t : nat) : blabel -> state -> Prop :=
 | t2 i : pcs s t = Idle -> ph s i = Live ->
     bstep s t T2 (set_pc (set_ph s i (Taken t)) t (Taking i))
 | t3_no i : pcs s t = Taking i ->
-    bstep s t T3no (go_live s t i)
+    bstep s t T3no (set_pc (set_ph s i Live) t Idle)
 | t4 i : pcs s t = Taking i ->
     bstep s t T4 (set_pc (set_ph s i Free) t Idle)
 | w2_clear i : pcs s t = Taking i ->
@@ -715,7 +716,8 @@ Proof.
 Qed.
 
 (** Promise 9. A sweep overlooks no entry that was live, and whose put had returned, when it began: at its end the entry
-    has gone or is being removed, or another call has touched it, or the batch was full, or it is not due. *)
+    has gone or is being removed, or has been claimed, or another call had it guarded when the sweep came by, or the batch
+    was full, or it is not due. *)
 Theorem a_sweep_overlooks_nothing s t w s' i n :
   breach s -> bstep s t (End w) s' -> watch w = Some (i, n) -> life s i = n -> live (ph s i) ->
   met w i = false -> full w = false -> now w < dl s i.

@@ -219,7 +219,7 @@ impl<P, O> SlotMap<P, O> {
         let guard = shard.segments.slot(index)?.guard(fingerprint)?;
         // The owner's `Eq` is user code: the entry is put back if `Eq` answers `false` (which takes a
         // collision of fingerprints) or panics.
-        let guard = PutBack::new(shard, index, guard);
+        let guard = PutBack::new(guard);
         // Step T3.
         if !guard.guard.with(|entry| entry.secret == secret && entry.owner.borrow() == owner) {
             return None;
@@ -447,15 +447,13 @@ impl<P, O> Shard<P, O> {
 
 /// Restores a guarded slot when it is dropped, unless it is kept.
 struct PutBack<'a, P, O> {
-    shard: &'a Shard<P, O>,
-    index: u32,
     guard: ManuallyDrop<SlotGuard<'a, P, O>>,
 }
 
 impl<'a, P, O> PutBack<'a, P, O> {
     #[inline]
-    fn new(shard: &'a Shard<P, O>, index: u32, guard: SlotGuard<'a, P, O>) -> Self {
-        Self { shard, index, guard: ManuallyDrop::new(guard) }
+    fn new(guard: SlotGuard<'a, P, O>) -> Self {
+        Self { guard: ManuallyDrop::new(guard) }
     }
 
     #[inline]
@@ -471,12 +469,8 @@ impl<P, O> Drop for PutBack<'_, P, O> {
     fn drop(&mut self) {
         // SAFETY: taken once: this is the drop.
         let guard = unsafe { ManuallyDrop::take(&mut self.guard) };
-        let deadline = guard.deadline();
+        // A sweep that visited the slot meanwhile has left its deadline in the bounds.
         guard.restore();
-        // A sweep may have visited the slot meanwhile and raised the bounds over it.
-        if let Some((_, bounds)) = self.shard.segments.location(self.index) {
-            self.shard.lower_bounds(bounds, deadline);
-        }
     }
 }
 

@@ -251,7 +251,7 @@ mod tests {
         let fingerprint = map.fingerprint(ticket.secret(), &());
         let guard = shard.segments.slot(index).unwrap().guard(fingerprint).unwrap();
         assert_eq!(map.expire(7).1, 5, "it may be put back");
-        drop(PutBack::new(shard, index, guard));
+        drop(PutBack::new(guard));
         assert_eq!(map.expire(7).0.count(), 1);
     }
 }

@@ -25,14 +25,7 @@ impl Script {
         if kind == OVERHEADS {
             return Script::Budget(steps(bytes, budget_step));
         }
-        let plain = Settings {
-            overhead: kind,
-            overflow: None,
-            per_owner: None,
-            max_waiting: None,
-            max_waiting_bytes: None,
-            weighs_owners: false,
-        };
+        let plain = Settings { overhead: kind, ..Settings::default() };
         let settings = settings(kind, &mut bytes).unwrap_or(plain);
         Script::Stash(settings, steps(bytes, stash_step))
     }

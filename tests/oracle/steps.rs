@@ -20,7 +20,7 @@ pub fn ticks(n: u64) -> Duration {
 }
 
 /// What the stash is built with.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Settings {
     pub overhead: u64,
     pub overflow: Option<u64>,
