@@ -2,6 +2,9 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
+
+use crate::config::LARGEST;
 
 /// Reports why [`open`](crate::Builder::open) failed. Nothing was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +21,10 @@ pub enum OpenError {
     Differs {
         /// The builder's method.
         setting: &'static str,
-        /// The value here.
+        /// The value here: bytes, requests, or microseconds. Without a limit it is 0 for `max_bytes_per_owner`, and
+        /// 2^51 for `max_waiting` and `max_waiting_bytes`.
         here: u64,
-        /// The value of the stash that exists.
+        /// The value of the stash that exists, likewise.
         there: u64,
     },
     /// The engine cannot be reached, or did not answer.
@@ -41,11 +45,23 @@ impl OpenError {
     }
 }
 
+/// Returns a shared setting's value as a person writes it.
+fn value(setting: &str, value: u64) -> String {
+    match (setting, value) {
+        ("max_bytes_per_owner", 0) | ("max_waiting" | "max_waiting_bytes", LARGEST) => {
+            "no limit".into()
+        }
+        ("ttl" | "lease" | "grace", micros) => format!("{:?}", Duration::from_micros(micros)),
+        _ => value.to_string(),
+    }
+}
+
 impl fmt::Display for OpenError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Setting { setting, problem } => write!(f, "{setting}: {problem}"),
             Self::Differs { setting, here, there } => {
+                let (there, here) = (value(setting, *there), value(setting, *here));
                 write!(f, "{setting}: the stash was opened with {there}, not {here}")
             }
             Self::Unreachable(why) => write!(f, "the engine cannot be reached: {why}"),
@@ -63,3 +79,21 @@ impl fmt::Display for OpenError {
 }
 
 impl Error for OpenError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_that_differs_is_shown_as_it_was_written() {
+        for (setting, here, there, expected) in [
+            ("max_bytes", 200, 100, "the stash was opened with 100, not 200"),
+            ("max_waiting", 10, LARGEST, "the stash was opened with no limit, not 10"),
+            ("max_bytes_per_owner", 0, 50, "the stash was opened with 50, not no limit"),
+            ("ttl", 60_000_000, 1_500_000, "the stash was opened with 1.5s, not 60s"),
+        ] {
+            let error = OpenError::Differs { setting, here, there };
+            assert_eq!(error.to_string(), format!("{setting}: {expected}"));
+        }
+    }
+}
