@@ -4,6 +4,8 @@ import { announce, bytes, find, html, number, seconds, sleep } from "./dom.js";
 
 const EVENTS_SHOWN = 8;
 const RECONNECT_MS = 1_000;
+/** Longer than a change takes to get here: a shared stash is read each 200 ms, and shown each 100. */
+const SETTLE_MS = 600;
 
 const EVENTS = {
   stored: ["stored", ""],
@@ -68,6 +70,17 @@ export class StashPanel {
       this.watchers.add(check);
       check();
     });
+  }
+
+  /** Resolves with a state that shows all that has happened, once the used bytes stand still. */
+  async settled(patience = 10_000) {
+    const end = performance.now() + patience;
+    for (;;) {
+      const { usedBytes } = await this.until(() => true);
+      await sleep(SETTLE_MS);
+      if (this.state.usedBytes === usedBytes) return this.state;
+      if (performance.now() > end) throw new Error("the stash does not stand still");
+    }
   }
 
   connected(is) {
