@@ -122,7 +122,7 @@ class Jam {
   /** Asks, and returns when the query waits. */
   async join(name, share) {
     const one = { name, user: `${this.name}-${name}`, askedAt: performance.now() };
-    const { waiting } = this.panel.state;
+    const before = this.panel.state;
     one.served = this.gateway.ask("orders", this.request(this.rows(share)), { user: one.user }).then((answer) => {
       one.id = answer.statementId;
       one.servedAt = performance.now();
@@ -133,11 +133,12 @@ class Jam {
     one.served.catch(() => {});
     this.asked.push(one);
     const refused = one.served.then(() => Promise.reject(new Error(`the ${name} one did not have to wait`)));
-    const state = await Promise.race([this.panel.until((now) => now.waiting > waiting), refused]);
+    // A query waits in a shared stash before it is listed here.
+    const waits = ({ waiting, queue }) => waiting > before.waiting && queue.length > before.queue.length;
+    const state = await Promise.race([this.panel.until(waits), refused]);
     refused.catch(() => {});
     this.lanes.joined(one);
-    const asked = state.queue.at(-1)?.bytes ?? 0;
-    this.log("wait", `${name}: asks for ${bytes(asked)} and waits.`);
+    this.log("wait", `${name}: asks for ${bytes(state.queue.at(-1).bytes)} and waits.`);
     return one;
   }
 
