@@ -170,8 +170,10 @@ impl AcquireError {
         self.requested
     }
 
-    /// Returns the bytes in use. For [`OwnerFull`](Refusal::OwnerFull): by the owner, its waiting requests
-    /// included.
+    /// Returns the bytes in use.
+    ///
+    /// For [`OwnerFull`](Refusal::OwnerFull), it is the owner's, waiting requests included. For a payload that is too
+    /// large for its reservation, it is 0: the reservation holds nothing yet.
     #[must_use]
     pub fn used(&self) -> u64 {
         self.used

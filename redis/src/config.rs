@@ -27,8 +27,9 @@ pub enum Durability {
 
 /// What the engine keeps if it crashes, as it said when the stash was opened: its append-only file.
 ///
-/// A restart brings back what the file has. If only the engine's process dies, the file has every step that was
-/// answered, with each of these settings but the first two. If the machine stops, it has what had been synchronized.
+/// A restart brings back what the file has: with `Always`, every step that was answered. With `Eventually`, too, if
+/// only the engine's process dies; if the machine stops, a prefix of the steps. With `EverySecond`, a prefix: while the
+/// disk is busy with a synchronization, the engine answers steps up to 2 s before it writes them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Persistence {

@@ -340,9 +340,9 @@ pub struct Rejected<T> {
 pub struct Numbers {
     /// The charge of the refused request.
     pub requested: u64,
-    /// The sum of all charges.
+    /// The sum of all charges. As [`AcquireError::used`].
     pub used: u64,
-    /// The limit, the overflow included.
+    /// The limit, the overflow included. As [`AcquireError::limit`].
     pub limit: u64,
     /// How many requests waited.
     pub waiting: usize,

@@ -330,7 +330,7 @@ impl<P, O> Reservation<P, O> {
     {
         if charge > self.charge {
             let refusal = self.stash.inner.budget.refusal(Refusal::TooLarge, charge);
-            return Err(AcquireError { limit: self.charge, ..refusal });
+            return Err(AcquireError { used: 0, limit: self.charge, ..refusal });
         }
         let key = self.stash.inner.slots.owner_key(owner);
         if key != self.key {

@@ -48,7 +48,8 @@ fn b1_a_larger_payload_is_refused_with_both_intact() {
     let room = stash.try_reserve(40).unwrap();
     let refused = room.put(ALICE, payload(41)).unwrap_err();
     assert_eq!(refused.reason(), Refusal::TooLarge);
-    assert_eq!((refused.details().requested(), refused.details().limit()), (41, 40));
+    let details = refused.details();
+    assert_eq!((details.requested(), details.used(), details.limit()), (41, 0, 40));
     assert!(!refused.to_string().is_empty() && format!("{refused:?}").contains("TooLarge"));
     let (returned, room) = refused.into_parts();
     assert_eq!((returned, room.bytes(), state(&stash)), (payload(41), 40, (0, 40, 0)));

@@ -249,7 +249,7 @@ steps.store = function(k, a)
   local n = charge_of(S, size)
   if n > have then
     S[REFUSED_LARGE] = S[REFUSED_LARGE] + 1
-    return done(S, 'LARGE', rid, int(n), int(S[USED]), int(have))
+    return done(S, 'LARGE', rid, int(n), '0', int(have))
   end
   if owner ~= was and over_quota(S, owner, n) then tidy(S) end
   if owner ~= was and over_quota(S, owner, n) then

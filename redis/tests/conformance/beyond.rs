@@ -274,7 +274,7 @@ async fn b10_a_refusal_is_counted_as_its_caller_sees_it<W: World>() {
     let rejected = room.put(alice(), payload(40)).await.unwrap_err();
     let numbers = rejected.numbers();
     assert_eq!(rejected.reason(), Some(Refusal::TooLarge));
-    assert_eq!((numbers.requested, numbers.used, numbers.limit), (40, 90, 30));
+    assert_eq!((numbers.requested, numbers.used, numbers.limit), (40, 0, 30));
     let refused = world.there().stats().await.unwrap().refused;
     assert_eq!((refused.timed_out, refused.cancelled, refused.too_large), (2, 2, 1));
     assert_eq!(refused.total(), 5);
