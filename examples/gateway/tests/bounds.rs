@@ -4,14 +4,13 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::{BRIEF, answer, client, gateway, inline_id};
+use common::{BRIEF, PATIENCE, answer, client, gateway, inline_id};
 use gateway::server::Server;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// Within it everything here must end. The limits under test are far shorter.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The limits under test.
 const LIMIT: Duration = Duration::from_millis(100);
 
 const HEAD: &str = "POST /api/analytics/query/orders HTTP/1.1\r\nhost: x\r\nx-forwarded-user: ann\r\n\

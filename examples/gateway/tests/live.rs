@@ -4,7 +4,9 @@ mod common;
 
 use std::time::Duration;
 
-use common::{BIG, BRIEF, SMALL_STASH, answer, client, eventually, gateway, inline_id, run};
+use common::{
+    BIG, BRIEF, PATIENCE, SMALL_STASH, answer, client, eventually, gateway, inline_id, run,
+};
 use eventsource_stream::Eventsource;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
@@ -13,8 +15,6 @@ use gateway::owner::USER_HEADER;
 use gateway::server::Server;
 use reqwest::StatusCode;
 use serde_json::Value;
-
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A viewer of one gateway's stash, and all events that it received.
 struct Viewer {
@@ -117,7 +117,7 @@ async fn a_viewer_sees_the_queue_in_order_and_who_is_served_next() {
 #[tokio::test]
 async fn a_viewer_is_told_what_expires_and_what_waits_in_vain() {
     let server = small(|config| {
-        config.ttl = Duration::from_millis(400);
+        config.ttl = Duration::from_secs(2);
         config.wait = BRIEF;
         config.behaviour = gateway::config::Behaviour::InlineOnly;
     })
@@ -178,14 +178,12 @@ async fn an_idle_stash_is_not_told_again_and_again() {
 
 #[tokio::test]
 async fn viewers_do_not_hold_up_a_shutdown() {
-    let server = gateway(|_| {}).await;
+    let server = gateway(|config| config.drain = common::FOREVER).await;
     let mut viewer = Viewer::open(&server, None).await;
     viewer.next().await.unwrap();
-    let began = std::time::Instant::now();
     let (shutdown, ()) = tokio::join!(server.shutdown(), async {
         let over = async { while viewer.next().await.is_some() {} };
         tokio::time::timeout(PATIENCE, over).await.expect("the stream ends");
     });
     assert!(shutdown.unwrap().complete);
-    assert!(began.elapsed() < Duration::from_secs(5));
 }

@@ -1,35 +1,28 @@
 //! Replicas that are killed, stopped, or block themselves.
 
-use std::time::{Duration, Instant};
-
 use cloakroom::{Cloakroom, Failure};
 
 use crate::support::audit::audit;
 use crate::support::proxy::Proxy;
-use crate::support::replica::{GRACE, LEASE, Process, alice, replica};
+use crate::support::replica::{GRACE, LEASE, LONG_LEASE, Process, alice, replica, replica_with};
 use crate::support::server::{Server, signal_process};
-use crate::support::{eventually, payload};
+use crate::support::{eventually, payload, soon};
 use crate::{put, state};
-
-/// The grace, a look, and the machine's slowness; and much less than the lease.
-const WITHIN: Duration = Duration::from_millis(1_000);
 
 #[tokio::test]
 async fn killed_in_the_queue_the_next_is_served() {
     let server = Server::start();
-    let stash = replica(&server.url()).await;
+    let stash = replica_with(&server.url(), LONG_LEASE).await;
     let full = put(&stash, 100).await;
-    let mut dead = Process::start("waits", &server.url());
+    let mut dead = Process::start("waits", &server.url(), LONG_LEASE);
     dead.expect("READY");
     eventually("in the queue", || state(&stash), |state| state.2 == 1).await;
     let behind = stash.clone();
     let behind = tokio::spawn(async move { behind.put(alice(), payload(70)).await });
     eventually("behind it", || state(&stash), |state| state.2 == 2).await;
     dead.kill();
-    let began = Instant::now();
     assert_eq!(stash.take(&full, &alice()).await, Ok(Some(payload(100))));
-    let _ = behind.await.unwrap().unwrap();
-    assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
+    let _ = soon("served", behind).await.unwrap().unwrap();
     assert_eq!(state(&stash).await, (1, 70, 0));
     audit(&mut server.connection(), "faults");
 }
@@ -38,16 +31,14 @@ async fn killed_in_the_queue_the_next_is_served() {
 #[tokio::test]
 async fn killed_with_a_reservation_its_bytes_go_to_the_next() {
     let server = Server::start();
-    let stash = replica(&server.url()).await;
-    let mut dead = Process::start("reserves", &server.url());
+    let stash = replica_with(&server.url(), LONG_LEASE).await;
+    let mut dead = Process::start("reserves", &server.url(), LONG_LEASE);
     dead.expect("READY");
     let next = stash.clone();
     let next = tokio::spawn(async move { next.put(alice(), payload(70)).await });
     eventually("in the queue", || state(&stash), |state| state.2 == 1).await;
     dead.kill();
-    let began = Instant::now();
-    let _ = next.await.unwrap().unwrap();
-    assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
+    let _ = soon("served", next).await.unwrap().unwrap();
     assert_eq!(state(&stash).await, (1, 70, 0));
     audit(&mut server.connection(), "faults");
 }
@@ -55,19 +46,17 @@ async fn killed_with_a_reservation_its_bytes_go_to_the_next() {
 #[tokio::test]
 async fn killed_with_a_claim_the_payload_is_put_back() {
     let server = Server::start();
-    let stash = replica(&server.url()).await;
+    let stash = replica_with(&server.url(), LONG_LEASE).await;
     let ticket = put(&stash, 60).await;
-    let mut dead = Process::start("claims", &server.url());
+    let mut dead = Process::start("claims", &server.url(), LONG_LEASE);
     dead.expect("READY");
     dead.say(&ticket.to_string());
     assert_eq!(dead.expect("CLAIMED"), "60");
     assert_eq!(stash.take(&ticket, &alice()).await, Ok(None));
     dead.kill();
-    let began = Instant::now();
     let look = || async { stash.take(&ticket, &alice()).await };
     let taken = eventually("put back", look, |taken| *taken != Ok(None)).await;
     assert_eq!(taken, Ok(Some(payload(60))));
-    assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
     assert_eq!(state(&stash).await, (0, 0, 0));
     audit(&mut server.connection(), "faults");
 }
@@ -77,7 +66,10 @@ async fn killed_with_a_claim_the_payload_is_put_back() {
 async fn killed_after_a_take_s_reply_the_payload_is_finished() {
     let server = Server::start();
     let proxy = Proxy::to(server.port);
-    let (dead, stash) = (replica(&proxy.url()).await, replica(&server.url()).await);
+    let (dead, stash) = (
+        replica_with(&proxy.url(), LONG_LEASE).await,
+        replica_with(&server.url(), LONG_LEASE).await,
+    );
     let ticket = put(&stash, 60).await;
     proxy.drop_replies(true);
     let taker = dead.clone();
@@ -86,9 +78,7 @@ async fn killed_after_a_take_s_reply_the_payload_is_finished() {
     eventually("claimed", look, |&claims| claims == 1).await;
     // To the engine this is what a kill is.
     proxy.sever();
-    let began = Instant::now();
     eventually("finished", || state(&stash), |state| *state == (0, 0, 0)).await;
-    assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
     assert_eq!(stash.take(&ticket, &alice()).await, Ok(None), "delivered at most once");
     drop(taker);
     audit(&mut server.connection(), "faults");
@@ -98,16 +88,14 @@ async fn killed_after_a_take_s_reply_the_payload_is_finished() {
 #[tokio::test]
 async fn dead_with_a_taken_payload_it_is_finished() {
     let server = Server::start();
-    let stash = replica(&server.url()).await;
+    let stash = replica_with(&server.url(), LONG_LEASE).await;
     let ticket = put(&stash, 60).await;
-    let mut dead = Process::start("takes", &server.url());
+    let mut dead = Process::start("takes", &server.url(), LONG_LEASE);
     dead.expect("READY");
     dead.say(&ticket.to_string());
     assert_eq!(dead.expect("TAKEN"), "60");
-    let began = Instant::now();
     let look = || async { audit(&mut server.connection(), "faults").sessions };
     eventually("its session has ended", look, |&sessions| sessions == 1).await;
-    assert!(began.elapsed() < WITHIN, "{:?}", began.elapsed());
     assert_eq!(state(&stash).await, (0, 0, 0));
     assert_eq!(stash.take(&ticket, &alice()).await, Ok(None), "delivered at most once");
     audit(&mut server.connection(), "faults");
@@ -117,7 +105,7 @@ async fn dead_with_a_taken_payload_it_is_finished() {
 async fn what_a_dead_replica_has_stored_stays() {
     let server = Server::start();
     let stash = replica(&server.url()).await;
-    let mut dead = Process::start("stores", &server.url());
+    let mut dead = Process::start("stores", &server.url(), LEASE);
     let ticket = dead.expect("READY").parse().unwrap();
     dead.kill();
     let look = || async { audit(&mut server.connection(), "faults").sessions };
@@ -130,7 +118,7 @@ async fn stopped_for_longer_than_its_lease_it_gets_its_payload_back() {
     let server = Server::start();
     let stash = replica(&server.url()).await;
     let full = put(&stash, 100).await;
-    let mut stopped = Process::start("waits", &server.url());
+    let mut stopped = Process::start("waits", &server.url(), LEASE);
     stopped.expect("READY");
     eventually("in the queue", || state(&stash), |state| state.2 == 1).await;
     signal_process(stopped.pid(), "-STOP");
@@ -173,7 +161,7 @@ async fn a_claim_of_an_ended_session_knows_and_changes_nothing() {
 async fn a_replica_that_blocks_its_event_loop_keeps_its_session() {
     let server = Server::start();
     let stash = replica(&server.url()).await;
-    let mut blocked = Process::start("blocks", &server.url());
+    let mut blocked = Process::start("blocks", &server.url(), LEASE);
     let ticket = blocked.expect("READY").parse().unwrap();
     tokio::time::sleep(LEASE + GRACE).await;
     assert_eq!(state(&stash).await, (1, 100, 0), "its reservation stands");
@@ -184,9 +172,9 @@ async fn a_replica_that_blocks_its_event_loop_keeps_its_session() {
 #[tokio::test]
 async fn all_replicas_die_and_one_comes_back() {
     let server = Server::start();
-    let mut stores = Process::start("stores", &server.url());
+    let mut stores = Process::start("stores", &server.url(), LEASE);
     let ticket = stores.expect("READY").parse().unwrap();
-    let mut waits = Process::start("waits", &server.url());
+    let mut waits = Process::start("waits", &server.url(), LEASE);
     waits.expect("READY");
     let look = || async { audit(&mut server.connection(), "faults").queue };
     eventually("it waits", look, |queue| *queue == [60]).await;

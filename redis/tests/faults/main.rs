@@ -14,7 +14,7 @@ use std::time::Duration;
 use cloakroom::{Cloakroom, CloakroomClaim};
 
 use support::payload;
-use support::replica::{Replica, alice, replica};
+use support::replica::{Replica, alice};
 
 async fn state(stash: &Replica) -> (u64, u64, usize) {
     let stats = Cloakroom::stats(stash).await.unwrap();
@@ -29,9 +29,12 @@ async fn put(stash: &Replica, size: usize) -> cloakroom::Ticket {
 #[tokio::test]
 #[ignore = "a role of other tests, which start it"]
 async fn child() {
-    use support::replica::{ROLE, URL};
-    let (Ok(role), Ok(url)) = (std::env::var(ROLE), std::env::var(URL)) else { return };
-    let stash = replica(&url).await;
+    use support::replica::{LEASE_SECONDS, ROLE, URL, replica_with};
+    let read = |name| std::env::var(name).ok();
+    let (Some(role), Some(url), Some(lease)) = (read(ROLE), read(URL), read(LEASE_SECONDS)) else {
+        return;
+    };
+    let stash = replica_with(&url, Duration::from_secs_f64(lease.parse().unwrap())).await;
     let wait_forever = || tokio::time::sleep(Duration::from_secs(600));
     match role.as_str() {
         "waits" => {

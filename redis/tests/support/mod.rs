@@ -26,6 +26,13 @@ pub(crate) async fn eventually<T: std::fmt::Debug, F: Future<Output = T>>(
     }
 }
 
+/// Waits until the future completes; panics if it takes too long.
+#[allow(dead_code, reason = "not each test binary waits so")]
+pub(crate) async fn soon<F: Future>(what: &str, future: F) -> F::Output {
+    let patience = Duration::from_secs(10);
+    tokio::time::timeout(patience, future).await.unwrap_or_else(|_| panic!("never: {what}"))
+}
+
 /// Distinguishable by size.
 pub(crate) fn payload(size: usize) -> Vec<u8> {
     (0..size).map(|at| (at + size) as u8).collect()

@@ -10,6 +10,8 @@ use cloakroom_redis::{Builder, SharedStash};
 pub(crate) type Replica = SharedStash<Vec<u8>, Arc<str>>;
 
 pub(crate) const LEASE: Duration = Duration::from_millis(1_500);
+/// Longer than `eventually` and `soon` wait: nothing is there because a lease has ended.
+pub(crate) const LONG_LEASE: Duration = Duration::from_secs(60);
 pub(crate) const GRACE: Duration = Duration::from_millis(200);
 pub(crate) const BEAT: Duration = Duration::from_millis(200);
 
@@ -28,7 +30,11 @@ pub(crate) fn builder(url: &str, name: &str) -> Builder<Vec<u8>, Arc<str>> {
 }
 
 pub(crate) async fn replica(url: &str) -> Replica {
-    builder(url, "faults").open().await.unwrap()
+    replica_with(url, LEASE).await
+}
+
+pub(crate) async fn replica_with(url: &str, lease: Duration) -> Replica {
+    builder(url, "faults").lease(lease).open().await.unwrap()
 }
 
 pub(crate) fn alice() -> Arc<str> {
@@ -43,13 +49,15 @@ pub(crate) struct Process {
 
 pub(crate) const ROLE: &str = "CLOAKROOM_TEST_ROLE";
 pub(crate) const URL: &str = "CLOAKROOM_TEST_URL";
+pub(crate) const LEASE_SECONDS: &str = "CLOAKROOM_TEST_LEASE";
 
 impl Process {
-    pub(crate) fn start(role: &str, url: &str) -> Self {
+    pub(crate) fn start(role: &str, url: &str, lease: Duration) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["child", "--exact", "--ignored", "--nocapture", "--test-threads=1"])
             .env(ROLE, role)
             .env(URL, url)
+            .env(LEASE_SECONDS, lease.as_secs_f64().to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

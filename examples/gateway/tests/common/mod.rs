@@ -15,6 +15,8 @@ pub const SMALL_STASH: u64 = 200_000;
 
 /// Long enough that no test ever sees it pass.
 pub const FOREVER: Duration = Duration::from_secs(3_600);
+/// For what must end: less than `FOREVER`, and enough for a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// For waits that time out.
 pub const BRIEF: Duration = Duration::from_millis(20);
 
@@ -30,6 +32,7 @@ pub async fn full_gateway(behaviour: Behaviour, wait: Duration) -> (Server, Stri
     let server = gateway(|config| {
         config.behaviour = behaviour;
         config.wait = wait;
+        config.drain = FOREVER;
         config.max_bytes = SMALL_STASH;
     })
     .await;
@@ -94,7 +97,5 @@ pub async fn eventually(what: &str, condition: impl Fn() -> bool) {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), holds)
-        .await
-        .unwrap_or_else(|_| panic!("never: {what}"));
+    tokio::time::timeout(PATIENCE, holds).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
