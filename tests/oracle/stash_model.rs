@@ -271,9 +271,8 @@ impl ModelStash {
     ) -> Result<Tier, Numbers> {
         let room = self.reservations[at];
         let fits = if charge > room.charge {
-            let (reason, requested, used, _, waiting) =
-                self.budget.numbers(Refusal::TooLarge, charge);
-            Err((reason, requested, used, room.charge, waiting))
+            let (reason, requested, _, _, waiting) = self.budget.numbers(Refusal::TooLarge, charge);
+            Err((reason, requested, 0, room.charge, waiting))
         } else if room.account == Some(owner) {
             Ok(())
         } else {
