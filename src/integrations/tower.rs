@@ -40,8 +40,9 @@ type BoxSleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// # What the charge does not bound
 ///
 /// A body without a `Content-Length`, or with a `Transfer-Encoding`, which overrides it, is charged the whole limit,
-/// and its length is not checked: bound it where it is read (axum's `DefaultBodyLimit`), and charge that bound. The
-/// layer counts what the client announced. It does not count the copies that the service makes.
+/// and its length is not checked: bound it where it is read (axum's `DefaultBodyLimit`), and charge that bound. If the
+/// limit is lowered while such a request waits, it is refused with 413. The layer counts what the client announced. It
+/// does not count the copies that the service makes.
 ///
 /// # Fairness
 ///
