@@ -31,6 +31,9 @@ use crate::sync::{Mutex, contain_panic};
 /// ```
 pub trait Clock: Send + Sync + 'static {
     /// Returns the time since an origin that the clock chooses.
+    ///
+    /// A time above 292 years is cut to that: the clock has then come to its end, and every entry has expired.
+    /// So choose an origin within the last two centuries.
     fn now(&self) -> Duration;
 }
 
