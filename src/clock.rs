@@ -31,6 +31,9 @@ use crate::sync::{Mutex, contain_panic};
 /// ```
 pub trait Clock: Send + Sync + 'static {
     /// Returns the time since an origin that the clock chooses.
+    ///
+    /// A time above 292 years is cut to that: the clock has then come to its end, and every entry has expired.
+    /// So choose an origin within the last two centuries.
     fn now(&self) -> Duration;
 }
 
@@ -180,14 +183,15 @@ impl ManualClock {
 
     /// Returns a future that completes when the clock has advanced by `duration`.
     ///
-    /// It is a sleep for [`Reaper::run`](crate::Reaper::run) and for `until` and `timeout`.
+    /// It is a sleep for [`Reaper::run`](crate::Reaper::run) and for `until` and `timeout`. It never completes if the
+    /// clock cannot advance by `duration`, because it would then be beyond [`Duration::MAX`].
     ///
     /// # Cancel safety
     ///
     /// Dropping the future ends the sleep and loses nothing.
     pub fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + use<> {
         let mut hands = self.0.lock();
-        let until = hands.now.saturating_add(duration);
+        let until = hands.now.checked_add(duration);
         hands.next_number += 1;
         Sleep { clock: self.clone(), number: hands.next_number, until }
     }
@@ -214,7 +218,8 @@ impl fmt::Debug for ManualClock {
 struct Sleep {
     clock: ManualClock,
     number: u64,
-    until: Duration,
+    /// `None`: beyond the end of the clock.
+    until: Option<Duration>,
 }
 
 impl Future for Sleep {
@@ -223,9 +228,10 @@ impl Future for Sleep {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         // The waker is user code: it is cloned before the lock is taken, and the one it replaces is dropped
         // after.
-        let sleeper = Sleeper { until: self.until, waker: cx.waker().clone() };
+        let Some(until) = self.until else { return Poll::Pending };
+        let sleeper = Sleeper { until, waker: cx.waker().clone() };
         let mut hands = self.clock.0.lock();
-        if hands.now >= self.until {
+        if hands.now >= until {
             drop(hands);
             return Poll::Ready(());
         }

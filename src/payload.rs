@@ -1,6 +1,7 @@
 //! Measures the payloads that a stash can store.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -64,6 +65,14 @@ impl<P: Payload> Payload for [P] {
 impl<P: Payload> Payload for Vec<P> {
     fn size(&self) -> usize {
         self.as_slice().size()
+    }
+}
+
+/// Counts the elements themselves, and what they point at. Takes O(n) steps.
+impl<P: Payload> Payload for VecDeque<P> {
+    fn size(&self) -> usize {
+        let (front, back) = self.as_slices();
+        front.size().saturating_add(back.size())
     }
 }
 

@@ -384,7 +384,12 @@ impl Budget {
     /// Whether the budget was closed and no permit held bytes within that time.
     #[cfg(not(target_family = "wasm"))]
     pub fn drained_timeout(&self, timeout: Duration) -> bool {
-        self.block_on(timeout, |elapsed| blocking::completes(self.drained(), elapsed))
+        let drained = |elapsed| blocking::completes(self.drained(), elapsed);
+        self.block_on(timeout, drained) || {
+            // Expired bytes must not be the reason (invariant 9): the thread may have slept past their deadline.
+            self.semaphore.reclaim_until(|| false);
+            self.block_on(Duration::ZERO, drained)
+        }
     }
 
     /// Returns the numbers of the wait queue. Takes its lock.

@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use ::http_body::{Body, Frame, SizeHint};
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::{Request, Response, StatusCode};
 use pin_project_lite::pin_project;
@@ -39,9 +39,10 @@ type BoxSleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 ///
 /// # What the charge does not bound
 ///
-/// A body without a `Content-Length` is charged the whole limit, and its length is not checked: bound it where it is
-/// read (axum's `DefaultBodyLimit`), and charge that bound. The layer counts what the client announced. It does not
-/// count the copies that the service makes.
+/// A body without a `Content-Length`, or with a `Transfer-Encoding`, which overrides it, is charged the whole limit,
+/// and its length is not checked: bound it where it is read (axum's `DefaultBodyLimit`), and charge that bound. If the
+/// limit is lowered while such a request waits, it is refused with 413. The layer counts what the client announced. It
+/// does not count the copies that the service makes.
 ///
 /// # Fairness
 ///
@@ -175,7 +176,10 @@ impl<F> RequestBytesLayer<F> {
         if let Some(charge) = &self.charge {
             return charge(head);
         }
-        let announced = || head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok();
+        // The framing overrides the length (RFC 9112), and not every server removes it then.
+        let framed = head.headers.contains_key(TRANSFER_ENCODING);
+        let length = head.headers.get(CONTENT_LENGTH).filter(|_| !framed);
+        let announced = || length?.to_str().ok()?.trim().parse().ok();
         // Servers know from the framing that a request has no body, and say so in the hint.
         // At least one byte: 0 bytes would pass uncharged when the limit is 0.
         announced().or_else(|| body.exact()).unwrap_or_else(|| self.budget.limit().max(1))

@@ -125,7 +125,7 @@ impl<P, O> Builder<P, O> {
     /// The first stash of a process takes longer: it counts the cores. With the feature `quanta` and no
     /// [`clock`](Self::clock) of your own, it also compares the processor's counter with the system's clock,
     /// which blocks the thread for about a millisecond, and for 200 at most. To choose when that happens,
-    /// build a stash at the start. A later stash takes a few microseconds, and a few hundred bytes for each
+    /// build a stash at the start. A later stash takes a few microseconds, and one or two kilobytes for each
     /// core while it is empty.
     pub fn build(self) -> Result<Stash<P, O>, ConfigError>
     where

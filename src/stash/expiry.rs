@@ -41,7 +41,7 @@ use std::time::Duration;
 use super::shared::Inner;
 use crate::budget::Reclaim;
 use crate::observe::Event;
-use crate::slots::Nanos;
+use crate::slots::{NEVER, Nanos};
 
 /// Says when a sleeper sweeps again.
 pub(super) struct Plan {
@@ -77,6 +77,8 @@ impl<P, O> Inner<P, O> {
         let wait = until.saturating_sub(self.now());
         // An entry is due, but none could be removed: another thread is removing it. A minimal wait avoids spinning.
         let wait = if removed == 0 && until <= now { wait.max(1_000_000) } else { wait };
+        // A clock that has come to its end is a nanosecond before `NEVER`: nothing is due then, either.
+        let wait = if until == NEVER { self.ttl } else { wait };
         Plan { until, wait: Duration::from_nanos(wait), removed }
     }
 

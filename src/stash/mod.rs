@@ -328,8 +328,8 @@ impl<P, O> Stash<P, O> {
     ///
     /// # Returns
     ///
-    /// `None` for a ticket that is unknown, another owner's, expired or taken already: the answers are equal,
-    /// so that no caller learns anything from the difference.
+    /// `None` for a ticket that is unknown, another owner's, expired or taken already, and for an entry that is
+    /// [claimed](Self::claim): the answers are equal, so that no caller learns anything from the difference.
     ///
     /// # Memory ordering
     ///

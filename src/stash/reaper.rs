@@ -26,7 +26,8 @@ impl<P, O> Stash<P, O> {
 
 /// Removes entries when they expire, with no call needed. Made by [`Stash::reaper`].
 ///
-/// It holds no handle: it ends when the last [`Stash`] handle is dropped.
+/// It holds no handle: it ends when the last [`Stash`] handle is dropped. It sweeps at each deadline, and once in each
+/// time to live ([`Builder::ttl`](crate::Builder::ttl)) even if nothing is stored.
 ///
 /// It can be late for an entry whose put was descheduled between reading the clock and lowering its bounds.
 ///

@@ -12,12 +12,13 @@ impl<P, O> Stash<P, O> {
     ///
     /// It closes when it is first polled. The wait ends early when `patience` completes: a timer, or a second
     /// signal. Await it *inside* the shutdown signal of a server, so that the server accepts the connections that
-    /// fetch the results. Entries that expire meanwhile are removed by a [`reaper`](Self::reaper), or at the end.
+    /// fetch the results. Entries that have expired when it closes are removed then. Those that expire meanwhile are
+    /// removed by a [`reaper`](Self::reaper), or at the end.
     ///
     /// # Returns
     ///
-    /// How many entries were cleared: results that no client fetched. A [claimed](Self::claim) entry is not counted. It
-    /// can still be delivered.
+    /// How many entries were cleared: results that no client fetched in time. An entry that expired is not counted. A
+    /// [claimed](Self::claim) entry is not either: it can still be delivered.
     ///
     /// # Cancel safety
     ///
@@ -44,6 +45,8 @@ impl<P, O> Stash<P, O> {
     /// ```
     pub async fn shut_down<F: Future>(&self, patience: F) -> usize {
         self.close();
+        // Without a reaper no other call might remove them, and the wait would last for all of the patience.
+        self.gc();
         let mut drained = pin!(self.drained());
         let mut patience = pin!(patience);
         poll_fn(|cx| {
@@ -52,6 +55,8 @@ impl<P, O> Stash<P, O> {
             if ended { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
+        // They count as expired, as with a reaper.
+        self.gc();
         self.clear()
     }
 

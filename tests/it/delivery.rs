@@ -174,6 +174,27 @@ fn b13_lists_of_bytes_and_single_buffers_are_chunks() {
     assert_eq!(read(&Bytes::new()), [b""]);
 }
 
+/// Without a weigher.
+#[test]
+fn b13_lists_that_are_chunks_are_payloads() {
+    fn put_and_read<P: Payload + Chunks + Send + Sync + 'static>(list: P) -> Vec<u8> {
+        let (size, mut all) = (list.size(), Vec::new());
+        let stash = Stash::builder().max_bytes(1_000).entry_overhead(0).build().unwrap();
+        let ticket = stash.try_put((), list).unwrap();
+        assert_eq!(stash.used_bytes(), size as u64);
+        stash.claim(&ticket, &()).unwrap().into_reader().read_to_end(&mut all).unwrap();
+        all
+    }
+    let two = || [Bytes::from("one"), Bytes::from("two")];
+    let mut around = VecDeque::from([Bytes::from("two")]);
+    around.push_front(Bytes::from("one"));
+    assert_eq!(around.size(), two().to_vec().size());
+    assert_eq!(put_and_read(around), b"onetwo");
+    assert_eq!(put_and_read(two().to_vec()), b"onetwo");
+    assert_eq!(put_and_read(Box::<[Bytes]>::from(two())), b"onetwo");
+    assert_eq!(put_and_read(Arc::<[Bytes]>::from(two())), b"onetwo");
+}
+
 /// Panics when it is asked for a chunk for the nth time.
 struct Fragile(AtomicUsize);
 

@@ -1,4 +1,4 @@
-//! B4, the overflow, and B5, a time to live for one entry: expiry stays exact.
+//! B4, the overflow, and B5, a time to live for one entry: expiry stays exact. At a shutdown (B9), too.
 
 use std::pin::Pin;
 use std::sync::mpsc::channel;
@@ -485,4 +485,54 @@ fn b5_under_traffic_nothing_is_forgotten() {
         drop(stash);
         reapers.into_iter().for_each(|reaper| reaper.join().unwrap());
     });
+}
+
+// ---- Shutdown ---------------------------------------------------------------------------------------
+
+on_every_executor! {
+    /// Without a reaper nobody else would remove it.
+    fn b9_shut_down_does_not_wait_for_what_has_expired(executor) {
+        let (stash, clock) = test_stash();
+        fill(&stash, 60);
+        clock.advance(TTL);
+        let handle = stash.clone();
+        let lost = executor.start(async move { handle.shut_down(std::future::pending::<()>()).await });
+        assert_eq!(lost.output(), 0);
+        let stats = stash.stats();
+        assert_eq!((stats.expired, stats.cleared, stats.used_bytes), (1, 0, 0));
+    }
+}
+
+on_every_executor! {
+    /// As many as with a reaper.
+    fn b9_shut_down_does_not_count_what_expired_meanwhile(executor) {
+        let (stash, clock) = test_stash();
+        fill(&stash, 30);
+        clock.advance(TTL / 2);
+        fill(&stash, 60);
+        let (handle, patience) = (stash.clone(), clock.sleep(TTL / 2));
+        let lost = executor.start(async move { handle.shut_down(patience).await });
+        assert!(lost.is_pending());
+        clock.advance(TTL / 2);
+        assert_eq!(lost.output(), 1);
+        assert_eq!((stash.stats().expired, stash.stats().cleared), (1, 1));
+    }
+}
+
+#[test]
+fn b9_with_no_time_to_wait_what_has_expired_is_no_reason() {
+    let expired = || {
+        let (stash, clock) = test_stash();
+        fill(&stash, 60);
+        clock.advance(TTL);
+        stash
+    };
+    let stash = expired();
+    stash.close();
+    assert!(stash.drained_timeout(Duration::ZERO));
+    let stash = expired();
+    stash.close();
+    assert!(stash.budget().drained_timeout(Duration::ZERO));
+    let stash = expired();
+    assert_eq!((stash.shut_down_timeout(Duration::ZERO), stash.stats().expired), (0, 1));
 }

@@ -18,6 +18,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tower_layer::Layer;
 use tower_service::Service;
@@ -125,6 +126,10 @@ fn b20_a_request_is_charged_what_it_announces() {
     let mut request = sized(9);
     request.headers_mut().insert("content-length", "many".parse().unwrap());
     assert_eq!(charged(&plain, request), 9, "not a number");
+    let mut request = chunked();
+    request.headers_mut().insert("content-length", "0".parse().unwrap());
+    request.headers_mut().insert("transfer-encoding", "chunked".parse().unwrap());
+    assert_eq!(charged(&plain, request), 100, "the framing overrides the length");
 
     let priced = layer(&budget).charge(|head| head.uri.path().len() as u64 * 10);
     assert_eq!(charged(&priced, sized(50)), 10, "the closure, whatever the size");
@@ -549,6 +554,26 @@ async fn b20_uploads_over_real_connections_never_exceed_the_budget() {
     assert!(budget.stats().peak <= 100_000 && budget.stats().peak >= most as u64);
     let refused = post(address, 100_001).await.unwrap();
     assert_eq!(refused.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    eventually("all bytes are given back", || budget.used() == 0).await;
+}
+
+/// A client may announce a length and send chunks: the chunks count, and their length is not known.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn b20_a_length_beside_chunks_does_not_let_an_upload_pass() {
+    let budget = Budget::new(1_000);
+    let upload = Upload::default();
+    let address = serve(upload.clone(), layer(&budget)).await;
+    let part = budget.try_acquire(1).unwrap();
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let head = "host: localhost\r\ncontent-length: 0\r\ntransfer-encoding: chunked";
+    let text = format!("POST / HTTP/1.1\r\n{head}\r\n\r\n3\r\nabc\r\n0\r\n\r\n");
+    socket.write_all(text.as_bytes()).await.unwrap();
+    let most = || upload.most.load(SeqCst);
+    eventually("it waits or is read", || budget.waiting() == 1 || most() > 0).await;
+    assert_eq!((budget.waiting(), most()), (1, 0));
+    drop(part);
+    eventually("it is read", || most() == 3).await;
+    drop(socket);
     eventually("all bytes are given back", || budget.used() == 0).await;
 }
 

@@ -18,7 +18,7 @@ use crate::fixtures::{
     ALICE, BOB, EventLog, TestStash, checked_stats, fill, payload, put, stash_with, state, take,
     test_stash,
 };
-use crate::support::{TTL, must_come_back, poll_once, queue, ready};
+use crate::support::{TTL, counting, must_come_back, poll, poll_once, queue, ready};
 
 /// No deadline: a wait that misses what should end it never ends, and its test fails.
 const PATIENCE: Duration = Duration::MAX;
@@ -278,6 +278,29 @@ fn w18_a_reaper_whose_sleep_completes_immediately_returns_to_its_executor() {
     for _ in 0..3 {
         assert!(must_poll(&mut reaper).is_pending());
     }
+    drop(stash);
+    assert!(must_poll(&mut reaper).is_ready());
+}
+
+/// A test that advances its clock by all that there is, to expire everything, has no later time to wait for.
+#[test]
+fn w18_a_reaper_on_a_manual_clock_at_its_end_sleeps() {
+    let (stash, clock) = test_stash();
+    fill(&stash, 1);
+    let sleep = clock.clone();
+    let mut reaper = Box::pin(stash.reaper().run(move |wait| sleep.sleep(wait)));
+    assert!(must_poll(&mut reaper).is_pending());
+    clock.advance(Duration::MAX);
+    let (woken, waker) = counting();
+    while woken.get() < 10 {
+        let before = woken.get();
+        assert!(poll(&mut reaper, &waker).is_pending());
+        if woken.get() == before {
+            break;
+        }
+    }
+    assert!(woken.get() < 10, "it is called again and again");
+    assert!(stash.is_empty());
     drop(stash);
     assert!(must_poll(&mut reaper).is_ready());
 }

@@ -1,9 +1,11 @@
 //! Settings of a builder: the error names the setting.
 
 use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use cloakroom::{Budget, ConfigError, Refusal, Stash};
+use cloakroom::{Budget, Clock, ConfigError, Refusal, Stash};
 
 use super::{Strings, with};
 use crate::support::TTL;
@@ -73,6 +75,30 @@ fn a_clock_may_be_shared() {
     let ticket = stash.try_put(0, "text".to_owned()).unwrap();
     clock.advance(Duration::from_secs(1));
     assert!(stash.take(&ticket, &0).is_none());
+}
+
+/// Nothing is later than such a time, so a thread that waits has no deadline to wake for.
+#[test]
+fn a_clock_at_its_end_expires_everything_and_keeps_no_thread_busy() {
+    struct AtItsEnd(AtomicUsize);
+    impl Clock for AtItsEnd {
+        fn now(&self) -> Duration {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Duration::MAX
+        }
+    }
+    let clock = Arc::new(AtItsEnd(AtomicUsize::new(0)));
+    let builder = Stash::builder().max_bytes(100).entry_overhead(0).clock(Arc::clone(&clock));
+    let stash: Strings = builder.build().unwrap();
+    let ticket = stash.try_put(0, "text".to_owned()).unwrap();
+    assert!(stash.take(&ticket, &0).is_none());
+    let _all = stash.try_reserve(100).unwrap();
+    stash.reaper().spawn().unwrap();
+    let before = clock.0.load(Ordering::Relaxed);
+    let refused = stash.put_timeout(0, "text".to_owned(), Duration::from_millis(100)).unwrap_err();
+    assert_eq!(refused.reason(), Refusal::TimedOut);
+    let read = clock.0.load(Ordering::Relaxed) - before;
+    assert!(read < 50, "read {read} times");
 }
 
 #[test]
