@@ -375,7 +375,7 @@ where
 
 /// The time to live of an entry, as the step takes it: empty for the stash's.
 pub(crate) fn ttl_arg(ttl: Option<Duration>) -> String {
-    // As in the library: 73 years at most.
+    // 71 years at most.
     ttl.map_or_else(String::new, |ttl| ttl.as_micros().min(1 << 51).to_string())
 }
 
