@@ -173,6 +173,7 @@ impl<P, O> SharedStash<P, O> {
     {
         let ticket = new_ticket();
         let payload: Bytes = payload.into();
+        let bytes = self.shared.engine.charge(payload.len() as u64);
         let entry = Entry {
             id: ticket_id(&ticket),
             owner: owner_id(&owner),
@@ -189,8 +190,10 @@ impl<P, O> SharedStash<P, O> {
             }
         };
         match outcome {
-            Ok(stored) => {
+            Ok((stored, overflow)) => {
                 stored.disarm();
+                // Not before: what is undone was never there.
+                self.shared.engine.observe(Event::Stored { bytes, overflow });
                 Ok(ticket)
             }
             Err((failure, numbers)) => Err(Rejected::new(payload.into(), failure, numbers)),
