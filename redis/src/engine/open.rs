@@ -79,8 +79,8 @@ impl Engine {
             let reply = match hello {
                 Ok(reply) => reply,
                 Err(error) => {
-                    if let Some((host, port)) = error.redirect_node() {
-                        slot.redirect = Some((host.to_owned(), port));
+                    if let Some(node) = redirect(&error) {
+                        slot.redirect = Some(node);
                     }
                     return Err(open_error(error));
                 }
@@ -241,6 +241,15 @@ impl Engine {
     pub(crate) fn persistence(&self) -> Persistence {
         *self.persistence.lock().unwrap()
     }
+}
+
+/// Returns the host and the port of the node that the engine redirects to.
+pub(crate) fn redirect(error: &RedisError) -> Option<(String, u16)> {
+    // The client's second value is the slot.
+    let (address, _slot) = error.redirect_node()?;
+    let (host, port) = address.rsplit_once(':')?;
+    // Without a host, the node does not know its own.
+    (!host.is_empty()).then_some((host.to_owned(), port.parse().ok()?))
 }
 
 pub(crate) fn open_error(error: RedisError) -> OpenError {
