@@ -144,9 +144,10 @@ impl Engine {
     pub(crate) async fn open(self: &Arc<Self>) -> Result<(), OpenError> {
         let endpoint = self.config.endpoint.as_ref().expect("checked before");
         let deadline = self.deadline();
+        let silent = || Err(OpenError::Unreachable("it does not answer".into()));
         loop {
             let mut slot = self.slot.lock().await;
-            let result = async {
+            let attempt = async {
                 let redirect = slot.redirect.take();
                 let timeout = self.config.response_timeout;
                 let nodes =
@@ -160,7 +161,8 @@ impl Engine {
                 }
                 Err(why)
             };
-            let result = result.await;
+            // An attempt can last for as long as the response timeout.
+            let result = timeout_at(deadline, attempt).await.unwrap_or_else(|_| silent());
             let again = slot.redirect.is_some() || matches!(result, Err(OpenError::Unreachable(_)));
             drop(slot);
             if !again || Instant::now() > deadline {

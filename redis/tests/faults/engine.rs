@@ -228,6 +228,18 @@ async fn no_engine_is_said_within_the_patience() {
     assert!(matches!(error, OpenError::Unreachable(_)), "{error}");
 }
 
+/// Its connection is accepted, and nothing is answered.
+#[tokio::test]
+async fn a_silent_engine_is_said_within_the_patience() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", silent.local_addr().unwrap());
+    let builder = builder(&url, "x").patience(Duration::from_millis(200));
+    let open = builder.response_timeout(Duration::from_secs(3_600)).open();
+    let error = tokio::time::timeout(Duration::from_secs(60), open).await;
+    let error = error.expect("the patience ends it").unwrap_err();
+    assert!(matches!(error, OpenError::Unreachable(_)), "{error}");
+}
+
 /// Where functions are not allowed, the same source runs as a script.
 #[tokio::test]
 async fn without_permission_for_functions_it_runs_as_a_script() {
