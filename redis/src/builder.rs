@@ -118,6 +118,8 @@ impl<P, O> Builder<P, O> {
     }
 
     /// Sets the observer, which receives the events of this replica.
+    ///
+    /// Some of them come on the thread that runs all operations. The observer must not wait there for the stash.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.config.observer = Some(Box::new(observer));
         self

@@ -145,7 +145,7 @@ impl Config {
             ("max_bytes", self.max_bytes),
             ("overflow", overflow),
             ("ttl", micros(self.ttl)),
-            ("overflow", micros(overflow_ttl)),
+            ("overflow ttl", micros(overflow_ttl)),
             // 0 if it is not limited.
             ("max_bytes_per_owner", self.max_bytes_per_owner.unwrap_or(0)),
             ("max_waiting", self.max_waiting),
@@ -170,13 +170,20 @@ impl Config {
         let waits = waits.map(|(setting, wait)| (setting, micros(wait)));
         for (setting, value) in self.shared().into_iter().chain(waits) {
             if value > LARGEST {
-                return Err(OpenError::setting(setting, "too large"));
+                let problem = match setting {
+                    "max_bytes" | "overflow" | "entry_overhead" => {
+                        format!("{value} is more than 2^51 bytes")
+                    }
+                    _ => "is more than 71 years".into(),
+                };
+                return Err(OpenError::setting(setting, problem));
             }
         }
         for (setting, is_zero) in [
             ("max_bytes", self.max_bytes == 0),
             ("ttl", self.ttl.as_micros() == 0),
-            ("overflow", self.overflow.is_some_and(|(bytes, ttl)| bytes == 0 || micros(ttl) == 0)),
+            ("overflow", self.overflow.is_some_and(|(bytes, _)| bytes == 0)),
+            ("overflow ttl", self.overflow.is_some_and(|(_, ttl)| micros(ttl) == 0)),
             ("max_bytes_per_owner", self.max_bytes_per_owner == Some(0)),
             ("lease", self.lease.as_micros() == 0),
             ("beat", self.beat.is_zero()),
@@ -187,14 +194,18 @@ impl Config {
                 return Err(OpenError::setting(setting, "must not be zero"));
             }
         }
-        if self.overflow.is_some_and(|(_, ttl)| ttl > self.ttl) {
-            return Err(OpenError::setting("overflow", "its ttl is longer than the stash's"));
+        if let Some((_, ttl)) = self.overflow.filter(|&(_, ttl)| ttl > self.ttl) {
+            let problem = format!("{ttl:?} is longer than the stash's ttl, {:?}", self.ttl);
+            return Err(OpenError::setting("overflow ttl", problem));
         }
-        if self.entry_overhead > self.max_bytes {
-            return Err(OpenError::setting("entry_overhead", "is more than max_bytes"));
+        let (overhead, limit) = (self.entry_overhead, self.max_bytes);
+        if overhead > limit {
+            let problem = format!("{overhead} is more than max_bytes, {limit}");
+            return Err(OpenError::setting("entry_overhead", problem));
         }
-        if self.max_bytes_per_owner.is_some_and(|bytes| bytes < self.entry_overhead) {
-            return Err(OpenError::setting("max_bytes_per_owner", "is less than entry_overhead"));
+        if let Some(bytes) = self.max_bytes_per_owner.filter(|&bytes| bytes < overhead) {
+            let problem = format!("{bytes} is less than entry_overhead, {overhead}");
+            return Err(OpenError::setting("max_bytes_per_owner", problem));
         }
         if self.beat > self.lease / 2 {
             return Err(OpenError::setting("beat", "must be at most half of the lease"));

@@ -12,17 +12,17 @@ use crate::config::LARGEST;
 pub enum OpenError {
     /// A setting has a value that it cannot have: which one, and why.
     Setting {
-        /// The builder's method.
+        /// The builder's method. The second value of `overflow` is `overflow ttl`.
         setting: &'static str,
         /// What is wrong with the value.
         problem: String,
     },
     /// The stash exists with another value of this setting.
     Differs {
-        /// The builder's method.
+        /// The builder's method. The second value of `overflow` is `overflow ttl`.
         setting: &'static str,
         /// The value here: bytes, requests, or microseconds. Without a limit it is 0 for `max_bytes_per_owner`, and
-        /// 2^51 for `max_waiting` and `max_waiting_bytes`.
+        /// 2^51 for `max_waiting` and `max_waiting_bytes`. Without an overflow, both of its values are 0.
         here: u64,
         /// The value of the stash that exists, likewise.
         there: u64,
@@ -51,7 +51,10 @@ fn value(setting: &str, value: u64) -> String {
         ("max_bytes_per_owner", 0) | ("max_waiting" | "max_waiting_bytes", LARGEST) => {
             "no limit".into()
         }
-        ("ttl" | "lease" | "grace", micros) => format!("{:?}", Duration::from_micros(micros)),
+        ("overflow" | "overflow ttl", 0) => "no overflow".into(),
+        ("ttl" | "overflow ttl" | "lease" | "grace", micros) => {
+            format!("{:?}", Duration::from_micros(micros))
+        }
         _ => value.to_string(),
     }
 }
@@ -91,6 +94,8 @@ mod tests {
             ("max_waiting", 10, LARGEST, "the stash was opened with no limit, not 10"),
             ("max_bytes_per_owner", 0, 50, "the stash was opened with 50, not no limit"),
             ("ttl", 60_000_000, 1_500_000, "the stash was opened with 1.5s, not 60s"),
+            ("overflow", 50, 0, "the stash was opened with no overflow, not 50"),
+            ("overflow ttl", 2_000_000, 500_000, "the stash was opened with 500ms, not 2s"),
         ] {
             let error = OpenError::Differs { setting, here, there };
             assert_eq!(error.to_string(), format!("{setting}: {expected}"));

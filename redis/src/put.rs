@@ -60,7 +60,12 @@ enum Admitted {
     Granted(Arc<Session>),
 }
 
-pub(crate) async fn put(shared: Arc<Shared>, entry: Entry, wait: Wait) -> Result<Stored, Failed> {
+/// Returns also whether the entry uses the overflow.
+pub(crate) async fn put(
+    shared: Arc<Shared>,
+    entry: Entry,
+    wait: Wait,
+) -> Result<(Stored, bool), Failed> {
     let engine = Arc::clone(&shared.engine);
     let size = entry.payload.len();
     let request = Request { engine: &engine, id: entry.id, owner: entry.owner, bytes: size as u64 };
@@ -87,8 +92,7 @@ pub(crate) async fn put(shared: Arc<Shared>, entry: Entry, wait: Wait) -> Result
             (session, overflow)
         }
     };
-    engine.observe(Event::Stored { bytes: engine.charge(size as u64), overflow });
-    Ok(Pending::new(shared, session, entry.id, Note::Undo))
+    Ok((Pending::new(shared, session, entry.id, Note::Undo), overflow))
 }
 
 /// What was granted, until it is stored or given back.

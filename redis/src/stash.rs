@@ -173,6 +173,7 @@ impl<P, O> SharedStash<P, O> {
     {
         let ticket = new_ticket();
         let payload: Bytes = payload.into();
+        let bytes = self.shared.engine.charge(payload.len() as u64);
         let entry = Entry {
             id: ticket_id(&ticket),
             owner: owner_id(&owner),
@@ -189,8 +190,10 @@ impl<P, O> SharedStash<P, O> {
             }
         };
         match outcome {
-            Ok(stored) => {
+            Ok((stored, overflow)) => {
                 stored.disarm();
+                // Not before: what is undone was never there.
+                self.shared.engine.observe(Event::Stored { bytes, overflow });
                 Ok(ticket)
             }
             Err((failure, numbers)) => Err(Rejected::new(payload.into(), failure, numbers)),
@@ -375,7 +378,7 @@ where
 
 /// The time to live of an entry, as the step takes it: empty for the stash's.
 pub(crate) fn ttl_arg(ttl: Option<Duration>) -> String {
-    // As in the library: 73 years at most.
+    // 71 years at most.
     ttl.map_or_else(String::new, |ttl| ttl.as_micros().min(1 << 51).to_string())
 }
 

@@ -210,6 +210,39 @@ async fn observers_hear_of_expiry_and_of_what_was_cleared() {
     assert_eq!((stats.expired, stats.cleared), (3, 11));
 }
 
+/// Otherwise the events would say that the entry is still there.
+#[tokio::test]
+async fn an_observer_does_not_hear_of_a_put_that_was_undone() {
+    let server = Server::start();
+    let stored: Arc<Mutex<Vec<u64>>> = Arc::default();
+    struct Log(Arc<Mutex<Vec<u64>>>);
+    impl cloakroom::Observer for Log {
+        fn event(&self, event: Event) {
+            if let Event::Stored { bytes, .. } = event {
+                self.0.lock().unwrap().push(bytes);
+            }
+        }
+    }
+    let builder = builder(&server.url(), "faults").max_bytes(1_000_000);
+    let stash = builder.observer(Log(Arc::clone(&stored))).open().await.unwrap();
+    // The second is stored in two steps.
+    for size in [10, 100_000] {
+        let mut put = Box::pin(stash.try_put(alice(), payload(size)));
+        assert!(futures_lite::future::poll_once(&mut put).await.is_none());
+        let look = || async { stash.stats().await.unwrap().stored };
+        eventually("it is stored", look, |&stored| stored == 1).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(put);
+        let look = || async { stash.stats().await.unwrap() };
+        let stats = eventually("it is undone", look, |stats| stats.used_bytes == 0).await;
+        assert_eq!((stats.stored, stats.entries), (0, 0));
+    }
+    assert_eq!(*stored.lock().unwrap(), []);
+    let ticket = stash.try_put(alice(), payload(30)).await.unwrap();
+    assert_eq!(*stored.lock().unwrap(), [30]);
+    assert_eq!(stash.take(&ticket, &alice()).await, Ok(Some(payload(30))));
+}
+
 /// Without a step in between that would have removed it.
 #[tokio::test]
 async fn a_put_into_a_reservation_is_not_refused_for_what_has_expired() {

@@ -26,6 +26,9 @@ pub(crate) struct Limits {
     pub(crate) header_timeout: Duration,
 }
 
+/// The longest limit on a head: a moment much later is more than the system's clock can count.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+
 /// Serves `router` until `stop` is cancelled, then waits until every request in flight has ended.
 pub(crate) async fn serve(
     mut listener: TcpListener,
@@ -35,7 +38,8 @@ pub(crate) async fn serve(
 ) {
     // Detecting HTTP versions by the first bytes would be one more wait without a limit.
     let mut http = auto::Builder::new(TokioExecutor::new()).http1_only();
-    http.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout);
+    let header_timeout = limits.header_timeout.min(LONGEST);
+    http.http1().timer(TokioTimer::new()).header_read_timeout(header_timeout);
     let free = Arc::new(Semaphore::new(limits.connections));
     let open = GracefulShutdown::new();
     let accept = async {

@@ -62,7 +62,7 @@ struct ServeArgs {
     #[arg(long, default_value_t = 500, default_value_if("small", "true", "20000"))]
     wait_ms: u64,
     /// How long an external link is good for, in seconds.
-    #[arg(long, default_value_t = Config::default().link_ttl.as_secs())]
+    #[arg(long, default_value_t = Config::default().link_ttl.as_secs(), value_parser = clap::value_parser!(u64).range(1..))]
     link_ttl_secs: u64,
     /// Rows of sample data.
     #[arg(long, default_value_t = Config::default().rows)]

@@ -54,6 +54,15 @@ async fn a_half_sent_head_ends() {
 }
 
 #[tokio::test]
+async fn a_limit_beyond_the_clock_is_none() {
+    let server = gateway(|config| {
+        (config.header_timeout, config.body_timeout) = (Duration::MAX, Duration::MAX);
+    })
+    .await;
+    inline_id(answer(&client(&server, "ann"), 0, 1).await);
+}
+
+#[tokio::test]
 async fn a_head_that_drips_ends_too() {
     let server = gateway(|config| config.header_timeout = LIMIT).await;
     let (mut read, mut write) = send(&server, "GET / HTTP/1.1\r\n").await.into_split();

@@ -77,6 +77,15 @@ async fn on_inline_only_the_refusal_is_stable_and_says_when_to_come_back() {
     inline_id(answer(&ann, 0, BIG).await);
 }
 
+/// Otherwise clients that obey the delay ask again without a pause.
+#[tokio::test]
+async fn where_no_query_waits_a_client_comes_back_after_a_second() {
+    let (server, _held) = full_gateway(Behaviour::InlineOnly, Duration::ZERO).await;
+    let refusal = refusal(&client(&server, "ann"), "orders", &orders(0, BIG)).await;
+    assert_eq!((refusal.status, refusal.code.as_str()), (503, "INLINE_ARROW_STASH_EXHAUSTED"));
+    assert_eq!(refusal.retry_after(), Some(Duration::from_secs(1)));
+}
+
 #[tokio::test]
 async fn a_result_that_never_fits_does_not_wait() {
     for behaviour in [Behaviour::Classic, Behaviour::InlineOnly] {

@@ -79,8 +79,8 @@ impl Engine {
             let reply = match hello {
                 Ok(reply) => reply,
                 Err(error) => {
-                    if let Some((host, port)) = error.redirect_node() {
-                        slot.redirect = Some((host.to_owned(), port));
+                    if let Some(node) = redirect(&error) {
+                        slot.redirect = Some(node);
                     }
                     return Err(open_error(error));
                 }
@@ -144,9 +144,10 @@ impl Engine {
     pub(crate) async fn open(self: &Arc<Self>) -> Result<(), OpenError> {
         let endpoint = self.config.endpoint.as_ref().expect("checked before");
         let deadline = self.deadline();
+        let silent = || Err(OpenError::Unreachable("it does not answer".into()));
         loop {
             let mut slot = self.slot.lock().await;
-            let result = async {
+            let attempt = async {
                 let redirect = slot.redirect.take();
                 let timeout = self.config.response_timeout;
                 let nodes =
@@ -160,7 +161,8 @@ impl Engine {
                 }
                 Err(why)
             };
-            let result = result.await;
+            // An attempt can last for as long as the response timeout.
+            let result = timeout_at(deadline, attempt).await.unwrap_or_else(|_| silent());
             let again = slot.redirect.is_some() || matches!(result, Err(OpenError::Unreachable(_)));
             drop(slot);
             if !again || Instant::now() > deadline {
@@ -241,6 +243,15 @@ impl Engine {
     pub(crate) fn persistence(&self) -> Persistence {
         *self.persistence.lock().unwrap()
     }
+}
+
+/// Returns the host and the port of the node that the engine redirects to.
+pub(crate) fn redirect(error: &RedisError) -> Option<(String, u16)> {
+    // The client's second value is the slot.
+    let (address, _slot) = error.redirect_node()?;
+    let (host, port) = address.rsplit_once(':')?;
+    // Without a host, the node does not know its own.
+    (!host.is_empty()).then_some((host.to_owned(), port.parse().ok()?))
 }
 
 pub(crate) fn open_error(error: RedisError) -> OpenError {

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use redis::{RedisError, Value};
 use tokio::time::{Instant, sleep};
 
+use super::open::redirect;
 use super::{After, BACKOFF, Engine, Step, StepError};
 use crate::config::Durability;
 use crate::library::Mode;
@@ -174,10 +175,10 @@ impl Engine {
             Some("OOM") => return After::OutOfMemory,
             Some("MOVED" | "ASK" | "READONLY" | "MASTERDOWN" | "CLUSTERDOWN") => {
                 if error.code() == Some("MOVED")
-                    && let Some((host, port)) = error.redirect_node()
+                    && let Some(node) = redirect(&error)
                     && let Ok(mut slot) = self.slot.try_lock()
                 {
-                    slot.redirect = Some((host.to_owned(), port));
+                    slot.redirect = Some(node);
                 }
                 link.set_broken();
                 return After::Again;

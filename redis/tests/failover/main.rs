@@ -271,6 +271,17 @@ fn cluster() -> Vec<Server> {
     nodes
 }
 
+/// Each node is given alone: all but one of them have to redirect.
+#[tokio::test]
+async fn any_node_of_a_cluster_leads_to_the_slot() {
+    let nodes = cluster();
+    for node in &nodes {
+        let stash = builder(&node.url(), "anywhere").open().await.unwrap();
+        let ticket = put(&stash, 60).await;
+        assert_eq!(stash.take(&ticket, &alice()).await, Ok(Some(payload(60))));
+    }
+}
+
 /// The slot moves while a request waits and entries are there. BullMQ's CROSSSLOT (#906): all keys share a slot.
 #[tokio::test]
 async fn a_cluster_moves_the_slot() {

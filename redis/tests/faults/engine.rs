@@ -148,14 +148,12 @@ async fn bad_settings_are_refused_before_anything_is_stored() {
     assert_eq!(setting(open("x").max_bytes(u64::MAX).open().await.unwrap_err()), "max_bytes");
     assert_eq!(setting(open("x").ttl(Duration::ZERO).open().await.unwrap_err()), "ttl");
     assert_eq!(setting(open("x").ttl(Duration::MAX).open().await.unwrap_err()), "ttl");
-    assert_eq!(
-        setting(open("x").overflow(1, Duration::ZERO).open().await.unwrap_err()),
-        "overflow"
-    );
     let second = Duration::from_secs(1);
     for (builder, wrong) in [
         (open("x").overflow(0, second), "overflow"),
-        (open("x").ttl(second).overflow(1, 2 * second), "overflow"),
+        (open("x").overflow(1, Duration::ZERO), "overflow ttl"),
+        (open("x").overflow(1, Duration::MAX), "overflow ttl"),
+        (open("x").ttl(second).overflow(1, 2 * second), "overflow ttl"),
         (open("x").entry_overhead(101), "entry_overhead"),
         (open("x").max_bytes_per_owner(0), "max_bytes_per_owner"),
         (open("x").entry_overhead(50).max_bytes_per_owner(49), "max_bytes_per_owner"),
@@ -169,6 +167,19 @@ async fn bad_settings_are_refused_before_anything_is_stored() {
         assert_eq!(setting(builder.open().await.unwrap_err()), wrong);
     }
     assert_eq!(setting(builder("nonsense", "x").open().await.unwrap_err()), "url");
+    for (builder, text) in [
+        (open("x").max_bytes(1 << 52), "4503599627370496 is more than 2^51 bytes"),
+        (open("x").ttl(Duration::MAX), "is more than 71 years"),
+        (open("x").ttl(second).overflow(1, 2 * second), "2s is longer than the stash's ttl, 1s"),
+        (open("x").entry_overhead(101), "101 is more than max_bytes, 100"),
+        (
+            open("x").entry_overhead(50).max_bytes_per_owner(49),
+            "49 is less than entry_overhead, 50",
+        ),
+    ] {
+        let error = builder.open().await.unwrap_err().to_string();
+        assert!(error.ends_with(text), "{error}");
+    }
     assert_eq!(server.run::<Vec<String>>("KEYS *"), Vec::<String>::new());
 }
 
@@ -180,6 +191,10 @@ async fn another_limit_is_refused_by_name() {
     assert_eq!(error, OpenError::Differs { setting: "max_bytes", here: 200, there: 100 });
     let error = builder(&server.url(), "faults").ttl(Duration::from_secs(1)).open().await;
     assert!(matches!(error, Err(OpenError::Differs { setting: "ttl", .. })));
+    let overflow = |ttl| builder(&server.url(), "bursts").overflow(50, ttl);
+    let _stash = overflow(Duration::from_millis(500)).open().await.unwrap();
+    let error = overflow(Duration::from_secs(2)).open().await.unwrap_err();
+    assert_eq!(error.to_string(), "overflow ttl: the stash was opened with 500ms, not 2s");
     // What was changed while it runs is not a difference.
     stash.set_max_bytes(500).await.unwrap();
     let other = replica(&server.url()).await;
@@ -210,6 +225,18 @@ async fn a_wrong_password_is_said_plainly() {
 async fn no_engine_is_said_within_the_patience() {
     let patience = Duration::from_millis(200);
     let error = builder("redis://127.0.0.1:1", "x").patience(patience).open().await.unwrap_err();
+    assert!(matches!(error, OpenError::Unreachable(_)), "{error}");
+}
+
+/// Its connection is accepted, and nothing is answered.
+#[tokio::test]
+async fn a_silent_engine_is_said_within_the_patience() {
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", silent.local_addr().unwrap());
+    let builder = builder(&url, "x").patience(Duration::from_millis(200));
+    let open = builder.response_timeout(Duration::from_secs(3_600)).open();
+    let error = tokio::time::timeout(Duration::from_secs(60), open).await;
+    let error = error.expect("the patience ends it").unwrap_err();
     assert!(matches!(error, OpenError::Unreachable(_)), "{error}");
 }
 

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
@@ -40,6 +41,9 @@ enum Destination {
     /// Into a file, because the client asked for one.
     Link(Arc<ExternalResults>),
 }
+
+/// The delay after which a refused query may be tried again, where no query waits.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Tells proxies not to hold events back.
 pub(super) const NO_BUFFERING: (HeaderName, &str) =
@@ -212,7 +216,10 @@ async fn publish(
 /// Where a result is sent that the stash has refused. An owner that holds too much must not avoid its limit
 /// by links. When the queue is full, a file would add to the load.
 fn another_way(app: &App, reason: Reason) -> Result<&ExternalResults, ApiError> {
-    let later = app.inline().wait();
+    let later = match app.inline().wait() {
+        Duration::ZERO => RETRY,
+        wait => wait,
+    };
     let error = match reason {
         Reason::Closed => return Err(ApiError::shutting_down()),
         Reason::Full | Reason::TimedOut | Reason::TooLarge | Reason::Unreachable
