@@ -19,7 +19,7 @@ fn gc_removes_all_that_has_expired_however_much_it_is() {
 }
 
 #[test]
-fn a_limit_has_61_bits() {
+fn a_limit_has_60_bits() {
     assert_eq!(Budget::MAX_LIMIT, (1 << 60) - 1);
     let budget = Budget::new(Budget::MAX_LIMIT);
     let all = budget.try_acquire(Budget::MAX_LIMIT).unwrap();

@@ -102,6 +102,14 @@ async fn a_half_sent_body_ends_with_a_refusal() {
 }
 
 #[tokio::test]
+async fn a_body_that_is_announced_too_large_is_not_waited_for() {
+    let server = gateway(|config| config.body_timeout = common::FOREVER).await;
+    let text = format!("{HEAD}content-length: 100000000\r\nconnection: close\r\n\r\n");
+    let mut connection = send(&server, &text).await;
+    read_until(&mut connection, "REQUEST_TOO_LARGE").await;
+}
+
+#[tokio::test]
 async fn a_body_that_drips_ends_too() {
     let server = gateway(|config| config.body_timeout = LIMIT).await;
     let text = format!("{HEAD}content-length: 60000\r\nconnection: close\r\n\r\n");

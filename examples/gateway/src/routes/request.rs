@@ -1,7 +1,7 @@
 //! The body of a query: read within a time limit, and checked part by part, so that a refusal names the
 //! part that was bad.
 
-use axum::body::Bytes;
+use axum::body::{Bytes, HttpBody};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::IntoResponse;
@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
+use super::MAX_REQUEST_BYTES;
 use crate::app::App;
 use crate::errors::{ApiError, Code};
 
@@ -43,14 +44,17 @@ impl QueryRequest {
                 "the content-type must be application/json",
             ));
         }
+        let too_large = || ApiError::new(Code::RequestTooLarge, "the request is too large");
+        // What a client announces need not be waited for.
+        if request.body().size_hint().lower() > MAX_REQUEST_BYTES as u64 {
+            return Err(too_large());
+        }
         let body = Bytes::from_request(request, &());
         let body = tokio::time::timeout(app.config().body_timeout, body).await.map_err(|_| {
             ApiError::new(Code::RequestTimeout, "the body of the request did not arrive in time")
         })?;
         let body = body.map_err(|rejection| match rejection.into_response().status() {
-            StatusCode::PAYLOAD_TOO_LARGE => {
-                ApiError::new(Code::RequestTooLarge, "the request is too large")
-            }
+            StatusCode::PAYLOAD_TOO_LARGE => too_large(),
             _ => invalid("the body of the request could not be read"),
         })?;
         Self::parse(&body)
