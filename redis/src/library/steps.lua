@@ -247,7 +247,8 @@ steps.store = function(k, a)
   end
   local have, room, was = struct.unpack(GRANT, g)
   local n = charge_of(S, size)
-  if n > have then
+  -- The caller holds that it does not fit, and did not send it: a grant can be larger than its caller knows.
+  if n > have or chunks == 0 and #a[10] ~= size then
     S[REFUSED_LARGE] = S[REFUSED_LARGE] + 1
     return done(S, 'LARGE', rid, int(n), '0', int(have))
   end

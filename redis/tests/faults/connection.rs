@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use cloakroom::{Cloakroom, CloakroomClaim, CloakroomReservation, Failure};
+use cloakroom::{Cloakroom, CloakroomClaim, CloakroomReservation, Failure, Refusal};
 
 use crate::support::audit::audit;
 use crate::support::proxy::Proxy;
-use crate::support::replica::{Replica, alice, builder, replica};
+use crate::support::replica::{LEASE, Replica, alice, builder, replica};
 use crate::support::server::Server;
 use crate::support::{eventually, payload, soon};
 use crate::{put, state};
@@ -144,6 +144,30 @@ async fn a_first_try_that_arrives_late_is_fenced_off() {
     assert!(proxy.deliver_held() > 0);
     assert_eq!(state(&other).await, (1, 100, 0), "it joined twice");
     assert_eq!(other.take(&full, &alice()).await, Ok(Some(payload(100))));
+    audit(&mut server.connection(), "faults");
+}
+
+/// Whether the engine has shrunk the reservation is not known. A payload that the caller's side holds to be too large is
+/// not sent, and must not be stored without its bytes.
+#[tokio::test]
+async fn a_payload_above_what_a_reservation_was_to_shrink_to_is_refused() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let patience = Duration::from_millis(400);
+    let stash =
+        builder(&proxy.url(), "faults").grace(LEASE).patience(patience).open().await.unwrap();
+    let mut room = stash.reserve(None, 80).await.unwrap();
+    proxy.sever();
+    assert_eq!(room.shrink(10).await, Err(Failure::Unreachable));
+    proxy.mend();
+    eventually("connected", || stash.stats(), Result::is_ok).await.unwrap();
+    let rejected = room.put(alice(), payload(50)).await.unwrap_err();
+    assert_eq!(rejected.failure(), Failure::Refused(Refusal::TooLarge));
+    let (rejected, room) = rejected.into_inner();
+    assert_eq!(rejected, payload(50));
+    let ticket = room.unwrap().put(alice(), payload(10)).await.unwrap();
+    assert_eq!(stash.take(&ticket, &alice()).await, Ok(Some(payload(10))));
+    assert_eq!(state(&stash).await, (0, 0, 0));
     audit(&mut server.connection(), "faults");
 }
 

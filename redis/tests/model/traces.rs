@@ -336,7 +336,7 @@ const FAULTS: &[(&str, &str, &str)] = &[
         "  S[USED] = S[USED] - (have - n)\n  account(S, was, -have)",
         "  account(S, was, -have)",
     ),
-    ("large", "  if n > have then\n    S[REFUSED_LARGE]", "  if false then\n    S[REFUSED_LARGE]"),
+    ("large", "if n > have or chunks", "if chunks"),
     ("epoch", "elseif epoch ~= S[EPOCH] then", "elseif false then"),
     (
         "deadback",
