@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use cloakroom::{Cloakroom, CloakroomClaim, CloakroomReservation, Failure, Refusal};
 
+use futures_lite::future::poll_once;
+
 use crate::support::audit::audit;
 use crate::support::proxy::Proxy;
 use crate::support::replica::{LEASE, Replica, alice, builder, replica};
@@ -63,6 +65,50 @@ async fn a_request_is_torn_anywhere() {
 #[tokio::test]
 async fn a_reply_is_torn_anywhere() {
     cut_everywhere(Proxy::cut_replies_after, 11).await;
+}
+
+/// Everything that others need is on the keeper's thread: the link, the notes, the place in the connection.
+#[tokio::test]
+async fn a_caller_that_stops_polling_while_it_connects_again_holds_up_nobody() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    // The session has the lease's time to connect again.
+    let open =
+        |url: String| async move { builder(&url, "faults").grace(LEASE).open().await.unwrap() };
+    let (stash, other) = (open(proxy.url()).await, open(server.url()).await);
+    let (ticket, claimed) = (put(&stash, 30).await, put(&stash, 30).await);
+    let room = stash.reserve(None, 40).await.unwrap();
+    let owner = alice();
+    let claim = stash.claim(&claimed, &owner).await.unwrap().unwrap();
+    proxy.sever();
+    drop(claim);
+    let mut take = std::pin::pin!(stash.take(&ticket, &owner));
+    for _ in 0..20 {
+        assert_eq!(poll_once(&mut take).await, None, "the engine is out of reach");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    proxy.mend();
+    tokio::time::sleep(2 * LEASE).await;
+    assert_eq!(audit(&mut server.connection(), "faults").sessions, 2, "a session was lost");
+    assert_eq!(other.take(&claimed, &owner).await, Ok(Some(payload(30))), "put back meanwhile");
+    assert_eq!(take.await, Ok(Some(payload(30))));
+    drop(room);
+    eventually("at rest", || state(&other), |state| *state == (0, 0, 0)).await;
+    audit(&mut server.connection(), "faults");
+}
+
+#[tokio::test]
+async fn what_was_polled_first_is_asked_first() {
+    let server = Server::start();
+    let stash = replica(&server.url()).await;
+    let _held = stash.reserve(None, 50).await.unwrap();
+    for _ in 0..50 {
+        eventually("nobody waits", || state(&stash), |state| state.2 == 0).await;
+        let mut first = std::pin::pin!(stash.put(alice(), payload(60)));
+        assert!(poll_once(&mut first).await.is_none());
+        let rejected = stash.try_put(alice(), payload(50)).await.unwrap_err();
+        assert_eq!(rejected.reason(), Some(Refusal::Full), "it overtook");
+    }
 }
 
 #[tokio::test]
