@@ -35,6 +35,7 @@ impl<P, O> Builder<P, O> {
 
     /// Sets some nodes of the cluster that is the engine. The stash lives on the node that has its slot.
     pub fn nodes<'a>(mut self, urls: impl IntoIterator<Item = &'a str>) -> Self {
+        self.problem = None;
         match urls.into_iter().map(parse).collect::<Result<Vec<_>, _>>() {
             Ok(nodes) if nodes.is_empty() => {
                 self.problem = Some(OpenError::setting("nodes", "none is given"));
@@ -54,6 +55,7 @@ impl<P, O> Builder<P, O> {
         master: &str,
         node: &str,
     ) -> Self {
+        self.problem = None;
         let sentinels: Result<Vec<_>, _> = urls.into_iter().map(parse).collect();
         match (sentinels, parse(node)) {
             (Ok(sentinels), Ok(node)) => {

@@ -163,7 +163,14 @@ impl Engine {
             };
             // An attempt can last for as long as the response timeout.
             let result = timeout_at(deadline, attempt).await.unwrap_or_else(|_| silent());
-            let again = slot.redirect.is_some() || matches!(result, Err(OpenError::Unreachable(_)));
+            let result = match result {
+                // Nothing was opened yet.
+                Ok(()) if slot.redirect.is_some() => {
+                    Err(OpenError::Unreachable("a node redirects to another".into()))
+                }
+                result => result,
+            };
+            let again = matches!(result, Err(OpenError::Unreachable(_)));
             drop(slot);
             if !again || Instant::now() > deadline {
                 return result;

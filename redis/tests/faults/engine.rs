@@ -167,6 +167,7 @@ async fn bad_settings_are_refused_before_anything_is_stored() {
         assert_eq!(setting(builder.open().await.unwrap_err()), wrong);
     }
     assert_eq!(setting(builder("nonsense", "x").open().await.unwrap_err()), "url");
+    assert_eq!(setting(open("x").url("nonsense").open().await.unwrap_err()), "url");
     for (builder, text) in [
         (open("x").max_bytes(1 << 52), "4503599627370496 is more than 2^51 bytes"),
         (open("x").ttl(Duration::MAX), "is more than 71 years"),
@@ -181,6 +182,7 @@ async fn bad_settings_are_refused_before_anything_is_stored() {
         assert!(error.ends_with(text), "{error}");
     }
     assert_eq!(server.run::<Vec<String>>("KEYS *"), Vec::<String>::new());
+    builder("nonsense", "x").url(&server.url()).open().await.expect("the last one counts");
 }
 
 #[tokio::test]
