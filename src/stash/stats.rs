@@ -181,9 +181,11 @@ impl Stats {
         // An entry that was stored and removed after the first read is among those that have gone.
         let gone = delivered + others;
         let stored = stored.max(gone);
+        // Read before the peak, which only rises.
+        let used_bytes = stash.used_bytes();
         Self {
-            used_bytes: stash.used_bytes(),
-            peak_bytes: budget.peak(),
+            used_bytes,
+            peak_bytes: budget.peak().max(used_bytes),
             max_bytes: stash.max_bytes(),
             overflow_bytes: budget.overflow(),
             entries: stored - gone,
