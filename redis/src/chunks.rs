@@ -2,6 +2,9 @@
 //!
 //! A chunk is a plain `SET` with `NX` and a time to live. So a chunk that an old connection delivers late changes
 //! nothing that is there, and expires by itself if nothing is. `store` makes the chunks permanent.
+//!
+//! A reservation stays after a refusal, and its ticket with it. So the next payload's chunks have other numbers: what is
+//! there, or comes late, of the refused one is no part of it.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,7 +13,7 @@ use bytes::{Bytes, BytesMut};
 use redis::Value;
 
 use crate::engine::{Engine, StepError};
-use crate::library::{CHUNK, INLINE};
+use crate::library::{CHUNK, INLINE, SERIES};
 use crate::owner::Id;
 use crate::session::Session;
 
@@ -19,6 +22,14 @@ const ORPHAN_MILLIS: u64 = 60_000;
 
 pub(crate) fn chunk_count(size: usize) -> usize {
     if size <= INLINE { 0 } else { size.div_ceil(CHUNK) }
+}
+
+/// How many payloads were tried under a ticket before their chunks' numbers begin anew. Those of the first have expired.
+const TRIES: usize = 1 << 20;
+
+/// Returns the number of the first chunk of a payload that was tried after so many others.
+pub(crate) fn first_chunk(tries: usize) -> usize {
+    tries % TRIES * SERIES
 }
 
 fn key(engine: &Engine, id: &Id, chunk: usize) -> Vec<u8> {
@@ -35,13 +46,14 @@ pub(crate) async fn send_chunks(
     engine: &Arc<Engine>,
     session: &Arc<Session>,
     id: &Id,
+    first: usize,
     payload: &Bytes,
     chunks: Range<usize>,
 ) -> Result<(), StepError> {
     let send = |chunk: usize| async move {
         let bytes = &payload[chunk * CHUNK..payload.len().min((chunk + 1) * CHUNK)];
         let mut set = redis::cmd("SET");
-        set.arg(key(engine, id, chunk)).arg(bytes).arg("NX").arg("PX").arg(ORPHAN_MILLIS);
+        set.arg(key(engine, id, first + chunk)).arg(bytes).arg("NX").arg("PX").arg(ORPHAN_MILLIS);
         // Nil when it is there already: an earlier try did it.
         engine.plain::<Value>(session, &set, engine.deadline()).await.map(drop)
     };
@@ -55,16 +67,17 @@ pub(crate) async fn send_chunks(
     Ok(())
 }
 
-/// Fetches the chunks of a claimed payload.
+/// Fetches the chunks of a claimed payload. `chunks` is as in its record.
 pub(crate) async fn fetch_chunks(
     engine: &Arc<Engine>,
     session: &Arc<Session>,
     id: &Id,
     chunks: usize,
 ) -> Result<Bytes, StepError> {
+    let (first, chunks) = (chunks / SERIES * SERIES, chunks % SERIES);
     let fetch = |chunk: usize| async move {
         let mut get = redis::cmd("GET");
-        get.arg(key(engine, id, chunk));
+        get.arg(key(engine, id, first + chunk));
         let bytes = engine.plain::<Option<Vec<u8>>>(session, &get, engine.deadline()).await?;
         // Gone: the claim has ended with its session.
         bytes.ok_or(StepError::Lost)
@@ -72,9 +85,9 @@ pub(crate) async fn fetch_chunks(
     let mut payload = BytesMut::with_capacity(chunks * CHUNK);
     for chunk in (0..chunks).step_by(2) {
         if chunk + 1 < chunks {
-            let (first, second) = tokio::try_join!(fetch(chunk), fetch(chunk + 1))?;
-            payload.extend_from_slice(&first);
-            payload.extend_from_slice(&second);
+            let (one, other) = tokio::try_join!(fetch(chunk), fetch(chunk + 1))?;
+            payload.extend_from_slice(&one);
+            payload.extend_from_slice(&other);
         } else {
             let last = fetch(chunk).await?;
             // One chunk alone needs no copy.

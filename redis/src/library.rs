@@ -20,6 +20,8 @@ pub(crate) const INLINE: usize = 65_536;
 pub(crate) const ENTRY_HEADER: usize = 40;
 /// Larger payloads are stored in chunks of this size.
 pub(crate) const CHUNK: usize = 1_048_576;
+/// How far the numbers of the chunks of two payloads are apart that were tried under one ticket.
+pub(crate) const SERIES: usize = 1_024;
 /// The largest payload in chunks.
 pub(crate) const MAX_CHUNKS: usize = 512;
 
@@ -121,6 +123,7 @@ mod tests {
         assert!(BODY.contains(&format!("local CHUNK = {CHUNK}\n")));
         assert!(BODY.contains(&format!("local ENTRY_HEADER = {ENTRY_HEADER}\n")));
         assert!(BODY.contains(&format!("local INLINE = {INLINE}\n")));
+        assert!(BODY.contains(&format!("local SERIES = {SERIES}\n")));
     }
 
     #[test]

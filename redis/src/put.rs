@@ -8,7 +8,7 @@ use cloakroom::{Event, Failure, Numbers, Refusal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::chunks::{chunk_count, send_chunks};
+use crate::chunks::{chunk_count, first_chunk, send_chunks};
 use crate::engine::{Engine, Step, refusal};
 use crate::keeper::schedule;
 use crate::library::{CHUNK, INLINE, MAX_CHUNKS};
@@ -86,7 +86,7 @@ pub(crate) async fn put(
         Admitted::Stored(session, overflow) => (session, overflow),
         Admitted::Granted(session) => {
             let granted = Pending::new(Arc::clone(&shared), session, entry.id, Note::Undo);
-            let overflow = store(&granted, entry.owner, entry.ttl, &entry.payload, true).await?;
+            let overflow = store(&granted, entry.owner, entry.ttl, &entry.payload, true, 0).await?;
             let session = Arc::clone(&granted.session);
             granted.disarm();
             (session, overflow)
@@ -254,19 +254,22 @@ impl Request<'_> {
 
 /// Stores the payload in what was granted. Returns whether it uses the overflow.
 ///
-/// A payload that does not fit is not sent: the engine refuses and counts it by its size.
+/// A payload that does not fit is not sent: the engine refuses and counts it by its size. `tries` counts the payloads
+/// that were tried before.
 pub(crate) async fn store(
     granted: &Granted,
     owner: Id,
     ttl: Option<Duration>,
     payload: &Bytes,
     fits: bool,
+    tries: usize,
 ) -> Result<bool, Failed> {
     let engine = granted.engine();
     let failed = |error| (Failure::from(error), Numbers::default());
     let (ttl, size) = (ttl_arg(ttl), payload.len().to_string());
     let chunks = if fits { chunk_count(payload.len()) } else { 0 };
-    let count = chunks.to_string();
+    let first = if chunks > 0 { first_chunk(tries) } else { 0 };
+    let count = (first + chunks).to_string();
     let inline: &[u8] = if chunks == 0 && fits { payload } else { b"" };
     let args: [&[u8]; 6] =
         [&granted.id, &owner, ttl.as_bytes(), size.as_bytes(), count.as_bytes(), inline];
@@ -275,7 +278,7 @@ pub(crate) async fn store(
     for _ in 0..8 {
         // The last chunks and the step go out together: the engine reads them in this order.
         let last = from.max(chunks.saturating_sub(1) / 2 * 2).min(chunks);
-        send_chunks(engine, &granted.session, &granted.id, payload, from..last)
+        send_chunks(engine, &granted.session, &granted.id, first, payload, from..last)
             .await
             .map_err(failed)?;
         let step = Step {
@@ -285,7 +288,7 @@ pub(crate) async fn store(
             ..Step::new("store", &args)
         };
         let (sent, stored) = tokio::join!(
-            send_chunks(engine, &granted.session, &granted.id, payload, last..chunks),
+            send_chunks(engine, &granted.session, &granted.id, first, payload, last..chunks),
             engine.step(step, engine.deadline()),
         );
         let (reply, _) = stored.map_err(failed)?;

@@ -6,6 +6,7 @@ mod support;
 mod connection;
 mod death;
 mod engine;
+mod large;
 mod limits;
 mod persistence;
 

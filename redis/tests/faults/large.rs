@@ -1,0 +1,51 @@
+//! Large payloads: what a refused put leaves behind.
+
+use cloakroom::{Cloakroom, CloakroomReservation, Failure, Refusal};
+
+use crate::support::audit::audit;
+use crate::support::replica::{alice, builder};
+use crate::support::server::Server;
+
+/// The reservation stays after a refusal, and with it the ticket that the chunks are named by.
+#[tokio::test]
+async fn a_payload_that_was_refused_is_in_no_later_one() {
+    let server = Server::start();
+    let quota = 2 << 20;
+    let stash = builder(&server.url(), "faults").max_bytes(16 << 20).max_bytes_per_owner(quota);
+    let stash = stash.open().await.unwrap();
+    let bob = || "bob".into();
+    let held = stash.try_put(bob(), vec![b'h'; 1 << 20]).await.unwrap();
+    let size = (1 << 20) + 70_000;
+    let mut room = stash.reserve(None, size as u64).await.unwrap();
+    for round in 0..3 {
+        let rejected = room.put(bob(), vec![b'b'; size]).await.unwrap_err();
+        assert_eq!(rejected.reason(), Some(Refusal::OwnerFull), "round {round}");
+        room = rejected.into_inner().1.expect("it stays");
+    }
+    let ticket = room.put(alice(), vec![b'a'; size]).await.unwrap();
+    let taken = stash.take(&ticket, &alice()).await.unwrap().unwrap();
+    assert!(taken == vec![b'a'; size], "another owner's payload was delivered");
+    assert!(stash.take(&held, &bob()).await.unwrap().is_some());
+    let found = audit(&mut server.connection(), "faults");
+    assert!(!found.keys.iter().any(|key| key.contains(":p:")), "chunks stay: {:?}", found.keys);
+}
+
+#[tokio::test]
+async fn what_was_sent_until_the_memory_was_full_is_in_no_later_payload() {
+    let server = Server::start();
+    let stash = builder(&server.url(), "faults").max_bytes(16 << 20).open().await.unwrap();
+    let size = 6 << 20;
+    let room = stash.reserve(None, size as u64).await.unwrap();
+    let info: String = server.run("INFO memory");
+    let used = info.lines().find_map(|line| line.strip_prefix("used_memory:")).unwrap();
+    let used: u64 = used.trim().parse().unwrap();
+    server.run::<()>(&format!("CONFIG SET maxmemory {}", used + (7 << 19)));
+    let rejected = room.put(alice(), vec![b'b'; size]).await.unwrap_err();
+    assert_eq!(rejected.failure(), Failure::OutOfMemory);
+    server.run::<()>("CONFIG SET maxmemory 0");
+    let room = rejected.into_inner().1.expect("it stays");
+    let ticket = room.put(alice(), vec![b'a'; size]).await.unwrap();
+    let taken = stash.take(&ticket, &alice()).await.unwrap().unwrap();
+    assert!(taken == vec![b'a'; size], "the refused payload was delivered");
+    audit(&mut server.connection(), "faults");
+}
