@@ -156,8 +156,8 @@ impl Request<'_> {
     }
 
     /// Without an outcome. Whatever the engine did is undone when it can be.
-    async fn failed(&self, session: &Arc<Session>, failure: Failure) -> Failed {
-        self.engine.undo(session, &self.id).await;
+    fn failed(&self, session: &Arc<Session>, failure: Failure) -> Failed {
+        self.engine.note(session, Note::Undo, &self.id);
         (failure, Numbers::default())
     }
 
@@ -167,7 +167,7 @@ impl Request<'_> {
         let at_first = link.map_err(|error| (error.into(), Numbers::default()))?;
         let (reply, link) = match self.engine.step(first, deadline).await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.failed(&at_first.session, error.into()).await),
+            Err(error) => return Err(self.failed(&at_first.session, error.into())),
         };
         let session = Arc::clone(&link.session);
         match reply.status() {
@@ -204,7 +204,7 @@ impl Request<'_> {
                     let answer = self.engine.step(ask(), self.engine.deadline()).await;
                     let (reply, _) = match answer {
                         Ok(answer) => answer,
-                        Err(error) => return Err(self.failed(&session, error.into()).await),
+                        Err(error) => return Err(self.failed(&session, error.into())),
                     };
                     match reply.status() {
                         b"WAIT" => {}
@@ -247,7 +247,7 @@ impl Request<'_> {
                 numbers.requested = self.engine.charge(self.bytes);
                 Err(self.engine.refuse(reason.into(), self.bytes, numbers))
             }
-            Err(error) => Err(self.failed(session, error.into()).await),
+            Err(error) => Err(self.failed(session, error.into())),
         }
     }
 }

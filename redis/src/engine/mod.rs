@@ -64,7 +64,7 @@ struct Slot {
 impl Slot {
     /// A new session, that the engine has not heard of.
     fn succeed(&mut self) {
-        self.session = Arc::new(self.session.successor());
+        self.session = self.session.successor();
         (self.greeted, self.generation) = (false, 0);
     }
 }
@@ -175,16 +175,6 @@ impl Engine {
         // The keeper sleeps until the flush that is due already.
         if earlier(&mut self.flush_at.lock().unwrap(), at) {
             self.poke.notify_one();
-        }
-    }
-
-    /// Undoes a request of a session that may have ended.
-    pub(crate) async fn undo(self: &Arc<Self>, session: &Arc<Session>, id: &Id) {
-        if session.has_ended() {
-            let current = Arc::clone(&self.slot.lock().await.session);
-            self.note(&current, Note::Undo, id);
-        } else {
-            self.note(session, Note::Undo, id);
         }
     }
 

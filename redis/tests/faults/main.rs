@@ -9,6 +9,7 @@ mod engine;
 mod large;
 mod limits;
 mod persistence;
+mod session;
 
 use std::time::Duration;
 
