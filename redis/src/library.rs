@@ -82,8 +82,10 @@ impl Library {
         )
     }
 
-    pub(crate) fn script(&self) -> String {
-        format!("{}{SCRIPT}", self.source)
+    /// Returns the scripts: of the steps that need memory, and of the others, which run when it is short.
+    pub(crate) fn scripts(&self) -> [String; 2] {
+        ["#!lua", "#!lua flags=allow-oom"]
+            .map(|shebang| format!("{shebang}\n{}{SCRIPT}", self.source))
     }
 }
 
@@ -91,8 +93,8 @@ impl Library {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Functions,
-    /// Functions are not allowed: the SHA-1 of the script.
-    Script(String),
+    /// Functions are not allowed: the SHA-1 of each script.
+    Scripts([String; 2]),
 }
 
 impl Mode {
@@ -106,7 +108,9 @@ impl Mode {
             Self::Functions => {
                 cmd.arg("FCALL").arg(format!("{}_{step}", library.name)).arg(2).arg(&keys);
             }
-            Self::Script(sha) => {
+            Self::Scripts([storing, others]) => {
+                let stores = matches!(step, "open" | "put" | "admit" | "store");
+                let sha = if stores { storing } else { others };
                 cmd.arg("EVALSHA").arg(sha).arg(2).arg(&keys).arg(step);
             }
         }
