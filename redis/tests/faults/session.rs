@@ -1,9 +1,10 @@
-//! What is to be undone when the session ends meanwhile.
+//! What is to be undone when the session ends meanwhile, and sessions that nobody waits for.
 
 use std::time::Duration;
 
 use cloakroom::{Cloakroom, Failure};
 use cloakroom_redis::Library;
+use futures_lite::future::poll_once;
 
 use crate::put;
 use crate::support::audit::audit;
@@ -75,4 +76,18 @@ async fn a_claim_without_a_reply_is_put_back_in_the_session_that_made_it() {
     eventually("put back", claims, |&claims| claims == 0).await;
     assert_eq!(other.take(&ticket, &alice()).await, Ok(Some(payload(60))));
     audit(&mut server.connection(), "faults");
+}
+
+/// The caller gave up while the outcome was on its way: the thread and its session would stay for ever.
+#[tokio::test]
+async fn a_stash_that_nobody_waits_for_any_more_ends_its_session() {
+    let server = Server::start();
+    let mut opening = Box::pin(builder(&server.url(), "faults").lease(LONG_LEASE).open());
+    assert!(poll_once(&mut opening).await.is_none());
+    let sessions = || async { server.run::<usize>("ZCARD ck:{faults}:s") };
+    eventually("a session", sessions, |&sessions| sessions == 1).await;
+    // Until the outcome is on its way to the caller.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    drop(opening);
+    eventually("no session", sessions, |&sessions| sessions == 0).await;
 }
