@@ -78,6 +78,8 @@ pub(crate) async fn fetch_chunks(
     let fetch = |chunk: usize| async move {
         let mut get = redis::cmd("GET");
         get.arg(key(engine, id, first + chunk));
+        // Never closed. The patience begins after it.
+        let _room = engine.chunks.acquire().await;
         let bytes = engine.plain::<Option<Vec<u8>>>(session, &get, engine.deadline()).await?;
         // Gone: the claim has ended with its session.
         bytes.ok_or(StepError::Lost)

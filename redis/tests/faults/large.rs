@@ -1,9 +1,12 @@
-//! Large payloads: what a refused put leaves behind.
+//! Large payloads: what a refused put leaves behind, and many deliveries at a time.
+
+use std::time::Duration;
 
 use cloakroom::{Cloakroom, CloakroomReservation, Failure, Refusal};
 
 use crate::support::audit::audit;
-use crate::support::replica::{alice, builder};
+use crate::support::payload;
+use crate::support::replica::{LONG_LEASE, alice, builder};
 use crate::support::server::Server;
 
 /// The reservation stays after a refusal, and with it the ticket that the chunks are named by.
@@ -47,5 +50,29 @@ async fn what_was_sent_until_the_memory_was_full_is_in_no_later_payload() {
     let ticket = room.put(alice(), vec![b'a'; size]).await.unwrap();
     let taken = stash.take(&ticket, &alice()).await.unwrap().unwrap();
     assert!(taken == vec![b'a'; size], "the refused payload was delivered");
+    audit(&mut server.connection(), "faults");
+}
+
+/// The engine hangs up on a connection with notifications when 32 MiB of replies wait to be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_deliveries_at_a_time_do_not_overfill_the_connection() {
+    let server = Server::start();
+    for (count, size) in [(64, 2 << 20), (800, 65_536)] {
+        let stash = builder(&server.url(), "faults").max_bytes(1 << 30).lease(LONG_LEASE);
+        let stash = stash.response_timeout(Duration::from_secs(5)).open().await.unwrap();
+        let mut tickets = Vec::new();
+        for _ in 0..count {
+            tickets.push(stash.try_put(alice(), payload(size)).await.unwrap());
+        }
+        let mut takes = Vec::new();
+        for ticket in tickets {
+            let stash = stash.clone();
+            takes.push(tokio::spawn(async move { stash.take(&ticket, &alice()).await }));
+        }
+        for take in takes {
+            assert!(take.await.unwrap() == Ok(Some(payload(size))), "{:?}", stash.last_error());
+        }
+        assert_eq!(stash.last_error(), None, "{count} of {size}");
+    }
     audit(&mut server.connection(), "faults");
 }
