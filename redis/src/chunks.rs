@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use redis::Value;
+use tokio::sync::SemaphorePermit;
 
 use crate::engine::{Engine, StepError};
 use crate::library::{CHUNK, INLINE, SERIES};
@@ -39,32 +40,57 @@ fn key(engine: &Engine, id: &Id, chunk: usize) -> Vec<u8> {
     key
 }
 
-/// Sends chunks, two at a time, which keeps the link busy and delays other steps little.
-///
-/// The patience begins anew with each chunk.
-pub(crate) async fn send_chunks(
-    engine: &Arc<Engine>,
-    session: &Arc<Session>,
-    id: &Id,
-    first: usize,
-    payload: &Bytes,
-    chunks: Range<usize>,
-) -> Result<(), StepError> {
-    let send = |chunk: usize| async move {
-        let bytes = &payload[chunk * CHUNK..payload.len().min((chunk + 1) * CHUNK)];
-        let mut set = redis::cmd("SET");
-        set.arg(key(engine, id, first + chunk)).arg(bytes).arg("NX").arg("PX").arg(ORPHAN_MILLIS);
-        // Nil when it is there already: an earlier try did it.
-        engine.plain::<Value>(session, &set, engine.deadline()).await.map(drop)
-    };
-    for chunk in chunks.clone().step_by(2) {
-        if chunk + 1 < chunks.end {
-            tokio::try_join!(send(chunk), send(chunk + 1))?;
-        } else {
-            send(chunk).await?;
+/// A payload's chunks on their way to the engine.
+pub(crate) struct Sending<'a> {
+    pub(crate) engine: &'a Arc<Engine>,
+    pub(crate) session: &'a Arc<Session>,
+    pub(crate) id: &'a Id,
+    /// The number of the first.
+    pub(crate) first: usize,
+    pub(crate) payload: &'a Bytes,
+}
+
+impl Sending<'_> {
+    /// Sends chunks, two at a time, which keeps the link busy and delays other steps little.
+    ///
+    /// The patience begins anew with each two.
+    pub(crate) async fn send(&self, chunks: Range<usize>) -> Result<(), StepError> {
+        for chunk in chunks.clone().step_by(2) {
+            let chunks = chunk..chunks.end.min(chunk + 2);
+            let room = self.room(chunks.len()).await;
+            self.send_in(room, chunks).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until so many chunks may be on their way.
+    pub(crate) async fn room(&self, chunks: usize) -> SemaphorePermit<'_> {
+        self.engine.chunks.acquire_many(chunks as u32).await.expect("never closed")
+    }
+
+    /// Sends two chunks, one, or none.
+    pub(crate) async fn send_in(
+        &self,
+        _room: SemaphorePermit<'_>,
+        chunks: Range<usize>,
+    ) -> Result<(), StepError> {
+        let (one, other) = (chunks.start, chunks.start + 1);
+        match chunks.len() {
+            0 => Ok(()),
+            1 => self.send_one(one).await,
+            _ => tokio::try_join!(self.send_one(one), self.send_one(other)).map(drop),
         }
     }
-    Ok(())
+
+    async fn send_one(&self, chunk: usize) -> Result<(), StepError> {
+        let payload = self.payload;
+        let bytes = &payload[chunk * CHUNK..payload.len().min((chunk + 1) * CHUNK)];
+        let mut set = redis::cmd("SET");
+        set.arg(key(self.engine, self.id, self.first + chunk)).arg(bytes);
+        set.arg("NX").arg("PX").arg(ORPHAN_MILLIS);
+        // Nil when it is there already: an earlier try did it.
+        self.engine.plain::<Value>(self.session, &set, self.engine.deadline()).await.map(drop)
+    }
 }
 
 /// Fetches the chunks of a claimed payload. `chunks` is as in its record.

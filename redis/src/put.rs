@@ -8,7 +8,7 @@ use cloakroom::{Event, Failure, Numbers, Refusal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::chunks::{chunk_count, first_chunk, send_chunks};
+use crate::chunks::{Sending, chunk_count, first_chunk};
 use crate::engine::{Engine, Step, refusal};
 use crate::keeper::schedule;
 use crate::library::{CHUNK, INLINE, MAX_CHUNKS};
@@ -273,22 +273,18 @@ pub(crate) async fn store(
     let inline: &[u8] = if chunks == 0 && fits { payload } else { b"" };
     let args: [&[u8]; 6] =
         [&granted.id, &owner, ttl.as_bytes(), size.as_bytes(), count.as_bytes(), inline];
+    let (session, id) = (&granted.session, &granted.id);
+    let sending = Sending { engine, session, id, first, payload };
     let mut from = 0;
     // A chunk can be missing when the engine has lost it since: it is sent again, a few times.
     for _ in 0..8 {
         // The last chunks and the step go out together: the engine reads them in this order.
         let last = from.max(chunks.saturating_sub(1) / 2 * 2).min(chunks);
-        send_chunks(engine, &granted.session, &granted.id, first, payload, from..last)
-            .await
-            .map_err(failed)?;
-        let step = Step {
-            id: &granted.id,
-            session: Some(&granted.session),
-            durable: true,
-            ..Step::new("store", &args)
-        };
+        sending.send(from..last).await.map_err(failed)?;
+        let room = sending.room(chunks - last).await;
+        let step = Step { id, session: Some(session), durable: true, ..Step::new("store", &args) };
         let (sent, stored) = tokio::join!(
-            send_chunks(engine, &granted.session, &granted.id, first, payload, last..chunks),
+            sending.send_in(room, last..chunks),
             engine.step(step, engine.deadline()),
         );
         let (reply, _) = stored.map_err(failed)?;

@@ -32,8 +32,9 @@ const BACKOFF: Duration = Duration::from_millis(20);
 /// What a client's buffer on the engine must hold: a chunk, and the command around it.
 const LEAST_QUERY_BUFFER: u64 = 2 << 20;
 
-/// How many claims, of at most 64 KiB each, and how many chunks of 1 MiB may be on their way here: 20 MiB. The engine
-/// hangs up on a connection with notifications when 32 MiB of replies wait to be read.
+/// How many claims, of at most 64 KiB each, and how many chunks of 1 MiB may be on their way: 20 MiB. The engine hangs up
+/// on a connection with notifications when 32 MiB of replies wait to be read; and what takes longer than the response
+/// timeout breaks a link, for all steps behind it.
 const CLAIMS: usize = 256;
 const CHUNKS: usize = 4;
 

@@ -6,6 +6,7 @@ use cloakroom::{Cloakroom, CloakroomReservation, Failure, Refusal};
 
 use crate::support::audit::audit;
 use crate::support::payload;
+use crate::support::proxy::Proxy;
 use crate::support::replica::{LONG_LEASE, alice, builder};
 use crate::support::server::Server;
 
@@ -29,6 +30,8 @@ async fn a_payload_that_was_refused_is_in_no_later_one() {
     let taken = stash.take(&ticket, &alice()).await.unwrap().unwrap();
     assert!(taken == vec![b'a'; size], "another owner's payload was delivered");
     assert!(stash.take(&held, &bob()).await.unwrap().is_some());
+    // Which says what was delivered.
+    assert_eq!(stash.stats().await.unwrap().claims, 0);
     let found = audit(&mut server.connection(), "faults");
     assert!(!found.keys.iter().any(|key| key.contains(":p:")), "chunks stay: {:?}", found.keys);
 }
@@ -74,5 +77,27 @@ async fn many_deliveries_at_a_time_do_not_overfill_the_connection() {
         }
         assert_eq!(stash.last_error(), None, "{count} of {size}");
     }
+    audit(&mut server.connection(), "faults");
+}
+
+/// What is under way would take longer than the response timeout, and with it each beat.
+#[tokio::test]
+async fn many_puts_at_a_time_do_not_overfill_a_slow_link() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let stash = builder(&proxy.url(), "faults").max_bytes(1 << 30);
+    let stash = stash.response_timeout(Duration::from_secs(1)).open().await.unwrap();
+    // 13 MB/s at most.
+    proxy.delay_requests(Duration::from_millis(5));
+    let mut puts = Vec::new();
+    for _ in 0..40 {
+        let stash = stash.clone();
+        puts.push(tokio::spawn(async move { stash.put(alice(), payload(1 << 20)).await }));
+    }
+    for put in puts {
+        let stored = put.await.unwrap();
+        assert!(stored.is_ok(), "{:?}, {:?}", stored.unwrap_err().failure(), stash.last_error());
+    }
+    assert_eq!(stash.last_error(), None);
     audit(&mut server.connection(), "faults");
 }
