@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use redis::Value;
@@ -18,8 +19,15 @@ use crate::library::{CHUNK, INLINE, SERIES};
 use crate::owner::Id;
 use crate::session::Session;
 
-/// How long a chunk that was not stored stays.
-const ORPHAN_MILLIS: u64 = 60_000;
+/// How long a chunk that was not stored stays, after the others could be sent.
+const ORPHAN: Duration = Duration::from_secs(60);
+
+/// The first chunk must be there when the last one is: each two may take as long as the patience.
+fn life(chunks: usize, patience: Duration) -> u64 {
+    let life = ORPHAN.saturating_add(patience.saturating_mul(chunks.div_ceil(2) as u32));
+    // 71 years at most.
+    life.as_millis().min(1 << 41) as u64
+}
 
 pub(crate) fn chunk_count(size: usize) -> usize {
     if size <= INLINE { 0 } else { size.div_ceil(CHUNK) }
@@ -87,7 +95,8 @@ impl Sending<'_> {
         let bytes = &payload[chunk * CHUNK..payload.len().min((chunk + 1) * CHUNK)];
         let mut set = redis::cmd("SET");
         set.arg(key(self.engine, self.id, self.first + chunk)).arg(bytes);
-        set.arg("NX").arg("PX").arg(ORPHAN_MILLIS);
+        let life = life(chunk_count(payload.len()), self.engine.config.patience);
+        set.arg("NX").arg("PX").arg(life);
         // Nil when it is there already: an earlier try did it.
         self.engine.plain::<Value>(self.session, &set, self.engine.deadline()).await.map(drop)
     }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use cloakroom::{Cloakroom, CloakroomReservation, Failure, Refusal};
 
 use crate::support::audit::audit;
-use crate::support::payload;
 use crate::support::proxy::Proxy;
 use crate::support::replica::{LONG_LEASE, alice, builder};
 use crate::support::server::Server;
+use crate::support::{eventually, payload};
 
 /// The reservation stays after a refusal, and with it the ticket that the chunks are named by.
 #[tokio::test]
@@ -99,5 +99,23 @@ async fn many_puts_at_a_time_do_not_overfill_a_slow_link() {
         assert!(stored.is_ok(), "{:?}, {:?}", stored.unwrap_err().failure(), stash.last_error());
     }
     assert_eq!(stash.last_error(), None);
+    audit(&mut server.connection(), "faults");
+}
+
+/// 64 MiB at 1 MB/s take longer than a minute: the first chunk had expired when the last one came, in each round.
+#[tokio::test]
+async fn a_chunk_stays_for_as_long_as_the_others_may_take() {
+    let server = Server::start();
+    let proxy = Proxy::to(server.port);
+    let stash = builder(&proxy.url(), "faults").max_bytes(1 << 30).open().await.unwrap();
+    proxy.delay_requests(Duration::from_millis(5));
+    let put = tokio::spawn(async move { stash.put(alice(), payload(32 << 20)).await.is_ok() });
+    let look = || async { server.run::<Vec<Vec<u8>>>("KEYS ck:{faults}:p:*:0") };
+    let first = eventually("the first chunk", look, |keys| !keys.is_empty()).await;
+    let left: u64 = redis::cmd("PTTL").arg(&first[0]).query(&mut server.connection()).unwrap();
+    // The patience is 5 s, and begins anew with each two chunks.
+    assert!(left > 16 * 5_000, "{left} ms are left");
+    proxy.delay_requests(Duration::ZERO);
+    assert!(put.await.unwrap());
     audit(&mut server.connection(), "faults");
 }
