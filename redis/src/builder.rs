@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom::Observer;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::config::{Config, Durability, Endpoint, LARGEST, parse};
@@ -12,7 +13,7 @@ use crate::engine::Engine;
 use crate::error::OpenError;
 use crate::keeper::keep;
 use crate::library::Library;
-use crate::stash::SharedStash;
+use crate::stash::{Shared, SharedStash};
 
 /// Configures a [`SharedStash`], made by [`SharedStash::builder`].
 #[derive(Debug)]
@@ -188,28 +189,28 @@ impl<P, O> Builder<P, O> {
             return Err(problem);
         }
         self.config.check()?;
-        let engine = Arc::new(Engine::new(self.config));
+        let kept = Arc::new(Engine::new(self.config));
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| OpenError::Engine(error.to_string()))?;
-        let handle = runtime.handle().clone();
         let (opened, result) = oneshot::channel();
-        let kept = Arc::clone(&engine);
         std::thread::Builder::new()
             .name("cloakroom-redis".into())
             .spawn(move || {
                 runtime.block_on(async {
                     let result = kept.open().await;
                     let is_open = result.is_ok();
-                    // Nobody waits for it any more if the future was dropped.
-                    if opened.send(result).is_ok() && is_open {
+                    // If the future was dropped, so is the handle, at any time: the keeper ends, and its session.
+                    let shared = Shared { engine: Arc::clone(&kept), handle: Handle::current() };
+                    let _ = opened.send(result.map(|()| Arc::new(shared)));
+                    if is_open {
                         keep(kept).await;
                     }
                 });
             })
             .map_err(|error| OpenError::Engine(error.to_string()))?;
-        result.await.map_err(|_| OpenError::Engine("the keeper's thread ended".into()))??;
-        Ok(SharedStash::new(engine, handle))
+        let ended = |_| OpenError::Engine("the keeper's thread ended".into());
+        result.await.map_err(ended)?.map(SharedStash::of)
     }
 }

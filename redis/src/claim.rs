@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use cloakroom::{CloakroomClaim, Event, Failure, OnDrop, Ticket};
+use tokio::time::timeout_at;
 
 use crate::chunks::fetch_chunks;
 use crate::engine::{Engine, Step, StepError};
@@ -47,7 +48,12 @@ pub(crate) async fn claim(
     let letter: &[u8] = if mode == Mode::Take { b"f" } else { b"b" };
     let args: [&[u8]; 4] = [&id, &ticket, &owner, letter];
     let step = Step { id: &id, durable: true, ..Step::new("claim", &args) };
-    let (reply, link) = match engine.step(step, deadline).await {
+    // Never closed.
+    let room = timeout_at(deadline, engine.claims.acquire()).await;
+    let room = room.map_err(|_| StepError::Unreachable)?;
+    let answer = engine.step(step, deadline).await;
+    drop(room);
+    let (reply, link) = match answer {
         Ok(answer) => answer,
         Err(error) => {
             if error == StepError::Unreachable {

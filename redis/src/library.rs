@@ -20,6 +20,8 @@ pub(crate) const INLINE: usize = 65_536;
 pub(crate) const ENTRY_HEADER: usize = 40;
 /// Larger payloads are stored in chunks of this size.
 pub(crate) const CHUNK: usize = 1_048_576;
+/// How far the numbers of the chunks of two payloads are apart that were tried under one ticket.
+pub(crate) const SERIES: usize = 1_024;
 /// The largest payload in chunks.
 pub(crate) const MAX_CHUNKS: usize = 512;
 
@@ -80,8 +82,10 @@ impl Library {
         )
     }
 
-    pub(crate) fn script(&self) -> String {
-        format!("{}{SCRIPT}", self.source)
+    /// Returns the scripts: of the steps that need memory, and of the others, which run when it is short.
+    pub(crate) fn scripts(&self) -> [String; 2] {
+        ["#!lua", "#!lua flags=allow-oom"]
+            .map(|shebang| format!("{shebang}\n{}{SCRIPT}", self.source))
     }
 }
 
@@ -89,8 +93,8 @@ impl Library {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Functions,
-    /// Functions are not allowed: the SHA-1 of the script.
-    Script(String),
+    /// Functions are not allowed: the SHA-1 of each script.
+    Scripts([String; 2]),
 }
 
 impl Mode {
@@ -104,7 +108,9 @@ impl Mode {
             Self::Functions => {
                 cmd.arg("FCALL").arg(format!("{}_{step}", library.name)).arg(2).arg(&keys);
             }
-            Self::Script(sha) => {
+            Self::Scripts([storing, others]) => {
+                let stores = matches!(step, "open" | "put" | "admit" | "store");
+                let sha = if stores { storing } else { others };
                 cmd.arg("EVALSHA").arg(sha).arg(2).arg(&keys).arg(step);
             }
         }
@@ -121,6 +127,7 @@ mod tests {
         assert!(BODY.contains(&format!("local CHUNK = {CHUNK}\n")));
         assert!(BODY.contains(&format!("local ENTRY_HEADER = {ENTRY_HEADER}\n")));
         assert!(BODY.contains(&format!("local INLINE = {INLINE}\n")));
+        assert!(BODY.contains(&format!("local SERIES = {SERIES}\n")));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use cloakroom::{Event, Failure, Numbers, Refusal};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::chunks::{chunk_count, send_chunks};
+use crate::chunks::{Sending, chunk_count, first_chunk};
 use crate::engine::{Engine, Step, refusal};
 use crate::keeper::schedule;
 use crate::library::{CHUNK, INLINE, MAX_CHUNKS};
@@ -86,7 +86,7 @@ pub(crate) async fn put(
         Admitted::Stored(session, overflow) => (session, overflow),
         Admitted::Granted(session) => {
             let granted = Pending::new(Arc::clone(&shared), session, entry.id, Note::Undo);
-            let overflow = store(&granted, entry.owner, entry.ttl, &entry.payload, true).await?;
+            let overflow = store(&granted, entry.owner, entry.ttl, &entry.payload, true, 0).await?;
             let session = Arc::clone(&granted.session);
             granted.disarm();
             (session, overflow)
@@ -156,8 +156,8 @@ impl Request<'_> {
     }
 
     /// Without an outcome. Whatever the engine did is undone when it can be.
-    async fn failed(&self, session: &Arc<Session>, failure: Failure) -> Failed {
-        self.engine.undo(session, &self.id).await;
+    fn failed(&self, session: &Arc<Session>, failure: Failure) -> Failed {
+        self.engine.note(session, Note::Undo, &self.id);
         (failure, Numbers::default())
     }
 
@@ -167,7 +167,7 @@ impl Request<'_> {
         let at_first = link.map_err(|error| (error.into(), Numbers::default()))?;
         let (reply, link) = match self.engine.step(first, deadline).await {
             Ok(answer) => answer,
-            Err(error) => return Err(self.failed(&at_first.session, error.into()).await),
+            Err(error) => return Err(self.failed(&at_first.session, error.into())),
         };
         let session = Arc::clone(&link.session);
         match reply.status() {
@@ -204,7 +204,7 @@ impl Request<'_> {
                     let answer = self.engine.step(ask(), self.engine.deadline()).await;
                     let (reply, _) = match answer {
                         Ok(answer) => answer,
-                        Err(error) => return Err(self.failed(&session, error.into()).await),
+                        Err(error) => return Err(self.failed(&session, error.into())),
                     };
                     match reply.status() {
                         b"WAIT" => {}
@@ -247,45 +247,44 @@ impl Request<'_> {
                 numbers.requested = self.engine.charge(self.bytes);
                 Err(self.engine.refuse(reason.into(), self.bytes, numbers))
             }
-            Err(error) => Err(self.failed(session, error.into()).await),
+            Err(error) => Err(self.failed(session, error.into())),
         }
     }
 }
 
 /// Stores the payload in what was granted. Returns whether it uses the overflow.
 ///
-/// A payload that does not fit is not sent: the engine refuses and counts it by its size.
+/// A payload that does not fit is not sent: the engine refuses and counts it by its size. `tries` counts the payloads
+/// that were tried before.
 pub(crate) async fn store(
     granted: &Granted,
     owner: Id,
     ttl: Option<Duration>,
     payload: &Bytes,
     fits: bool,
+    tries: usize,
 ) -> Result<bool, Failed> {
     let engine = granted.engine();
     let failed = |error| (Failure::from(error), Numbers::default());
     let (ttl, size) = (ttl_arg(ttl), payload.len().to_string());
     let chunks = if fits { chunk_count(payload.len()) } else { 0 };
-    let count = chunks.to_string();
+    let first = if chunks > 0 { first_chunk(tries) } else { 0 };
+    let count = (first + chunks).to_string();
     let inline: &[u8] = if chunks == 0 && fits { payload } else { b"" };
     let args: [&[u8]; 6] =
         [&granted.id, &owner, ttl.as_bytes(), size.as_bytes(), count.as_bytes(), inline];
+    let (session, id) = (&granted.session, &granted.id);
+    let sending = Sending { engine, session, id, first, payload };
     let mut from = 0;
     // A chunk can be missing when the engine has lost it since: it is sent again, a few times.
     for _ in 0..8 {
         // The last chunks and the step go out together: the engine reads them in this order.
         let last = from.max(chunks.saturating_sub(1) / 2 * 2).min(chunks);
-        send_chunks(engine, &granted.session, &granted.id, payload, from..last)
-            .await
-            .map_err(failed)?;
-        let step = Step {
-            id: &granted.id,
-            session: Some(&granted.session),
-            durable: true,
-            ..Step::new("store", &args)
-        };
+        sending.send(from..last).await.map_err(failed)?;
+        let room = sending.room(chunks - last).await;
+        let step = Step { id, session: Some(session), durable: true, ..Step::new("store", &args) };
         let (sent, stored) = tokio::join!(
-            send_chunks(engine, &granted.session, &granted.id, payload, last..chunks),
+            sending.send_in(room, last..chunks),
             engine.step(step, engine.deadline()),
         );
         let (reply, _) = stored.map_err(failed)?;

@@ -22,13 +22,15 @@ pub struct Reservation<P, O> {
     granted: Granted,
     ticket: Ticket,
     bytes: u64,
+    /// How many payloads were refused.
+    tries: usize,
     stash: PhantomData<fn() -> (P, O)>,
 }
 
 impl<P, O> Reservation<P, O> {
     pub(crate) fn new(granted: Granted, ticket: Ticket, bytes: u64) -> Self {
         let bytes = granted.engine().room_of(bytes);
-        Self { granted, ticket, bytes, stash: PhantomData }
+        Self { granted, ticket, bytes, tries: 0, stash: PhantomData }
     }
 
     /// Returns the stash whose room it is.
@@ -86,13 +88,14 @@ where
     ) -> Result<Ticket, Rejected<(P, Option<Self>)>> {
         let payload: Bytes = payload.into();
         let (size, ticket, bytes) = (payload.len() as u64, self.ticket, self.bytes);
+        let tries = self.tries;
         let engine = Arc::clone(self.granted.engine());
         let (granted, owner, sent) = (self.granted, owner_id(&owner), payload.clone());
         let shared = Arc::clone(&granted.shared);
         // The grant travels with the operation, and undoes itself if its future was dropped.
         let outcome = shared
             .on_keeper(async move {
-                let stored = store(&granted, owner, options.ttl, &sent, size <= bytes).await;
+                let stored = store(&granted, owner, options.ttl, &sent, size <= bytes, tries).await;
                 Ok((granted, stored))
             })
             .await;
@@ -104,7 +107,9 @@ where
             }
             Ok((granted, Err((failure, numbers)))) => {
                 let stays = matches!(failure, Failure::Refused(_) | Failure::OutOfMemory);
-                let reservation = stays.then(|| Self::new(granted, ticket, bytes));
+                let tries = tries + 1;
+                let reservation =
+                    stays.then(|| Self { tries, ..Self::new(granted, ticket, bytes) });
                 Err(Rejected::new((payload.into(), reservation), failure, numbers))
             }
             Err(failure) => Err(Rejected::new((payload.into(), None), failure, Numbers::default())),

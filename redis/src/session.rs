@@ -1,8 +1,8 @@
 //! Identifies this replica to the engine: its requests that wait, and its notes that were not sent yet.
 
 use std::collections::HashMap;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tokio::sync::mpsc;
 
@@ -31,6 +31,14 @@ pub(crate) enum Note {
     Cancelled = b'C',
 }
 
+impl Note {
+    /// Whether it outlives the session: an entry whose ticket no caller received is not the session's, and a claim can
+    /// have been made in a later one.
+    fn outlives(kind: u8) -> bool {
+        kind == Self::Undo as u8 || kind == Self::Back as u8
+    }
+}
+
 const NOTE_LEN: usize = 17;
 /// The most notes on one step.
 const NOTES: usize = 64;
@@ -41,6 +49,8 @@ pub(crate) struct Session {
     pub(crate) id: String,
     ended: AtomicBool,
     notes: Mutex<Vec<u8>>,
+    /// Set under the lock of the notes.
+    successor: OnceLock<Arc<Session>>,
     waiters: Mutex<HashMap<Id, mpsc::UnboundedSender<Hint>>>,
 }
 
@@ -51,20 +61,39 @@ impl Session {
             id,
             ended: AtomicBool::new(false),
             notes: Mutex::default(),
+            successor: OnceLock::new(),
             waiters: Mutex::default(),
         }
     }
 
-    /// Returns the session that follows this one. It takes over the notes that undo: an entry whose ticket
-    /// no caller received outlives the session that stored it.
-    pub(crate) fn successor(&self) -> Self {
-        let next = Self::new();
-        for note in self.notes.lock().unwrap().chunks_exact(NOTE_LEN) {
-            if note[0] == Note::Undo as u8 {
-                next.notes.lock().unwrap().extend_from_slice(note);
-            }
-        }
+    /// Returns the session that follows this one. It takes over the notes that undo, those of later as well.
+    pub(crate) fn successor(&self) -> Arc<Self> {
+        let mut notes = self.notes.lock().unwrap();
+        let next = Arc::clone(self.successor.get_or_init(|| Arc::new(Self::new())));
+        next.bequeath(std::mem::take(&mut notes));
         next
+    }
+
+    /// Takes over what outlives an earlier session.
+    fn bequeath(&self, notes: Vec<u8>) {
+        let notes = notes.chunks_exact(NOTE_LEN).filter(|note| Note::outlives(note[0]));
+        self.add_notes(notes.collect::<Vec<_>>().concat(), false);
+    }
+
+    /// Adds notes, or passes them on if the session has a successor.
+    fn add_notes(&self, mut added: Vec<u8>, before: bool) {
+        if added.is_empty() {
+            return;
+        }
+        let mut notes = self.notes.lock().unwrap();
+        if let Some(next) = self.successor.get() {
+            drop(notes);
+            return next.bequeath(added);
+        }
+        if before {
+            std::mem::swap(&mut *notes, &mut added);
+        }
+        notes.append(&mut added);
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -80,9 +109,7 @@ impl Session {
     }
 
     pub(crate) fn push_note(&self, note: Note, id: &Id) {
-        let mut notes = self.notes.lock().unwrap();
-        notes.push(note as u8);
-        notes.extend_from_slice(id);
+        self.add_notes([&[note as u8], &id[..]].concat(), false);
     }
 
     pub(crate) fn has_notes(&self) -> bool {
@@ -98,12 +125,8 @@ impl Session {
     }
 
     /// Puts notes back whose step may not have been executed, before newer ones.
-    pub(crate) fn return_notes(&self, mut taken: Vec<u8>) {
-        if !taken.is_empty() {
-            let mut notes = self.notes.lock().unwrap();
-            taken.extend_from_slice(&notes);
-            *notes = taken;
-        }
+    pub(crate) fn return_notes(&self, taken: Vec<u8>) {
+        self.add_notes(taken, true);
     }
 
     pub(crate) fn wait(&self, id: Id) -> mpsc::UnboundedReceiver<Hint> {
@@ -170,7 +193,21 @@ mod tests {
         session.push_note(Note::Finished, &[3; 16]);
         let next = session.successor();
         assert_ne!(next.id, session.id);
-        assert_eq!(next.take_notes(), [&[b'U'][..], &[2; 16]].concat());
+        assert_eq!(next.take_notes(), [&[b'B'][..], &[1; 16], b"U", &[2; 16]].concat());
+    }
+
+    #[test]
+    fn what_is_said_of_an_ended_session_is_said_in_the_last_one() {
+        let session = Session::new();
+        session.push_note(Note::Undo, &[1; 16]);
+        let taken = session.take_notes();
+        let next = session.successor();
+        let last = next.successor();
+        session.return_notes(taken);
+        session.push_note(Note::Undo, &[2; 16]);
+        session.push_note(Note::Finished, &[3; 16]);
+        assert!(!session.has_notes() && !next.has_notes());
+        assert_eq!(last.take_notes(), [&[b'U'][..], &[1; 16], b"U", &[2; 16]].concat());
     }
 
     #[test]

@@ -124,10 +124,6 @@ impl<P, O> SharedStash<P, O> {
         Builder::new()
     }
 
-    pub(crate) fn new(engine: Arc<Engine>, handle: Handle) -> Self {
-        Self { shared: Arc::new(Shared { engine, handle }), stash: PhantomData }
-    }
-
     pub(crate) fn of(shared: Arc<Shared>) -> Self {
         Self { shared, stash: PhantomData }
     }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cloakroom::{Event, Failure, Numbers, Refusal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 
 use crate::config::{Config, Persistence};
@@ -32,6 +32,12 @@ const BACKOFF: Duration = Duration::from_millis(20);
 /// What a client's buffer on the engine must hold: a chunk, and the command around it.
 const LEAST_QUERY_BUFFER: u64 = 2 << 20;
 
+/// How many claims, of at most 64 KiB each, and how many chunks of 1 MiB may be on their way: 20 MiB. The engine hangs up
+/// on a connection with notifications when 32 MiB of replies wait to be read; and what takes longer than the response
+/// timeout breaks a link, for all steps behind it.
+const CLAIMS: usize = 256;
+const CHUNKS: usize = 4;
+
 pub(crate) struct Engine {
     pub(crate) config: Config,
     pub(crate) prefix: String,
@@ -41,6 +47,8 @@ pub(crate) struct Engine {
     pub(crate) poke: Notify,
     pub(crate) drained: Notify,
     pub(crate) shutdown: Notify,
+    pub(crate) claims: Semaphore,
+    pub(crate) chunks: Semaphore,
     tick_at: Mutex<Option<Instant>>,
     flush_at: Mutex<Option<Instant>>,
     /// How many requests waited, of all replicas, when the engine answered last.
@@ -64,7 +72,7 @@ struct Slot {
 impl Slot {
     /// A new session, that the engine has not heard of.
     fn succeed(&mut self) {
-        self.session = Arc::new(self.session.successor());
+        self.session = self.session.successor();
         (self.greeted, self.generation) = (false, 0);
     }
 }
@@ -136,6 +144,8 @@ impl Engine {
             poke: Notify::new(),
             drained: Notify::new(),
             shutdown: Notify::new(),
+            claims: Semaphore::new(CLAIMS),
+            chunks: Semaphore::new(CHUNKS),
             tick_at: Mutex::new(None),
             flush_at: Mutex::new(None),
             waiting: AtomicUsize::new(0),
@@ -175,16 +185,6 @@ impl Engine {
         // The keeper sleeps until the flush that is due already.
         if earlier(&mut self.flush_at.lock().unwrap(), at) {
             self.poke.notify_one();
-        }
-    }
-
-    /// Undoes a request of a session that may have ended.
-    pub(crate) async fn undo(self: &Arc<Self>, session: &Arc<Session>, id: &Id) {
-        if session.has_ended() {
-            let current = Arc::clone(&self.slot.lock().await.session);
-            self.note(&current, Note::Undo, id);
-        } else {
-            self.note(session, Note::Undo, id);
         }
     }
 

@@ -202,13 +202,13 @@ impl Engine {
         }
         self.read_settings(&mut connection).await?;
         if !self.config.functions {
-            *self.mode.lock().unwrap() = Mode::Script(String::new());
+            *self.mode.lock().unwrap() = Mode::Scripts(Default::default());
         }
         if let Err(error) = self.load(&mut connection).await {
             if error.code() != Some("NOPERM") {
                 return Err(open_error(error));
             }
-            *self.mode.lock().unwrap() = Mode::Script(String::new());
+            *self.mode.lock().unwrap() = Mode::Scripts(Default::default());
             self.load(&mut connection).await.map_err(open_error)?;
         }
         match self.open_stash(&mut connection).await {

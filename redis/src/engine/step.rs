@@ -32,11 +32,12 @@ impl Engine {
                     .exec_async(connection)
                     .await
             }
-            Mode::Script(_) => {
-                let source = library.script();
-                let sha: String =
-                    redis::cmd("SCRIPT").arg(&["LOAD", &source]).query_async(connection).await?;
-                *self.mode.lock().unwrap() = Mode::Script(sha);
+            Mode::Scripts(mut shas) => {
+                for (sha, source) in shas.iter_mut().zip(library.scripts()) {
+                    let mut load = redis::cmd("SCRIPT");
+                    *sha = load.arg(&["LOAD", &source]).query_async(connection).await?;
+                }
+                *self.mode.lock().unwrap() = Mode::Scripts(shas);
                 Ok(())
             }
         }

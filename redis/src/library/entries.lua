@@ -2,11 +2,13 @@
 --
 -- An entry record is a header of fixed length, then the payload unless it is in chunks:
 --   charge d | deadline d | epoch I4 | chunks I4 | owner c16
--- `chunks` has CAPPED added if the entry uses the overflow.
+-- `chunks` is how many there are, plus the number of the first: a multiple of SERIES, its own for each payload that was
+-- tried under the ticket. It has CAPPED added if the entry uses the overflow.
 
 local ENTRY = '>ddI4I4c16'
 local ENTRY_HEADER = 40
-local CAPPED = 65536
+local CAPPED = 2147483648
+local SERIES = 1024
 -- A claim's record is its mode ('f' or 'b': how it ends when its session dies), the ticket, the entry's header.
 -- The payload stays out of it: Lua hashes every byte of a string that enters it, and most claims are finished.
 local CLAIM_HEADER = 17
@@ -18,8 +20,8 @@ end
 
 local function free_chunks(S, ticket, chunks)
   if chunks == 0 then return end
-  local keys = {}
-  for i = 1, chunks do keys[i] = S.p .. 'p:' .. ticket .. ':' .. (i - 1) end
+  local keys, count = {}, chunks % SERIES
+  for i = 1, count do keys[i] = S.p .. 'p:' .. ticket .. ':' .. (chunks - count + i - 1) end
   call('UNLINK', unpack(keys))
 end
 

@@ -246,10 +246,11 @@ steps.store = function(k, a)
     return done(S, a[3] == '1' and 'STORED' or 'NONE', rid, '0', 0)
   end
   local have, room, was = struct.unpack(GRANT, g)
-  local n = charge_of(S, size)
+  local n, count = charge_of(S, size), chunks % SERIES
   -- The caller holds that it does not fit, and did not send it: a grant can be larger than its caller knows.
   if n > have or chunks == 0 and #a[10] ~= size then
     S[REFUSED_LARGE] = S[REFUSED_LARGE] + 1
+    free_chunks(S, rid, chunks)
     return done(S, 'LARGE', rid, int(n), '0', int(have))
   end
   if owner ~= was and over_quota(S, owner, n) then tidy(S) end
@@ -257,12 +258,13 @@ steps.store = function(k, a)
     -- As in `admit`.
     if S.left <= 0 or S[SWEEPING] == 1 then return done(S, 'AGAIN', rid) end
     S[REFUSED_OWNER] = S[REFUSED_OWNER] + 1
+    free_chunks(S, rid, chunks)
     return done(S, 'OWNER', rid, int(n), call('HGET', S.p .. 'o', owner) or '0', int(S[OWNER_MAX]))
   end
-  for i = 0, chunks - 1 do
+  for i = 0, count - 1 do
     -- Until now a chunk goes by itself, so that one that comes late does not stay.
-    local key = S.p .. 'p:' .. rid .. ':' .. i
-    local length = i < chunks - 1 and CHUNK or size - (chunks - 1) * CHUNK
+    local key = S.p .. 'p:' .. rid .. ':' .. (chunks - count + i)
+    local length = i < count - 1 and CHUNK or size - (count - 1) * CHUNK
     if call('STRLEN', key) ~= length then return done(S, 'CHUNK', rid, i) end
     call('PERSIST', key)
   end

@@ -1,9 +1,10 @@
 //! The engine restarts, runs out of memory, is flushed, is blocked; and bad input to it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use cloakroom::{Cloakroom, CloakroomClaim, Failure};
-use cloakroom_redis::OpenError;
+use cloakroom_redis::{Builder, OpenError};
 
 use crate::support::audit::audit;
 use crate::support::replica::{Replica, alice, builder, replica};
@@ -40,10 +41,24 @@ async fn restarted_without_persistence_it_is_empty() {
 
 #[tokio::test]
 async fn out_of_memory_only_puts_are_refused() {
+    only_puts_are_refused(|builder| builder).await;
+}
+
+#[tokio::test]
+async fn out_of_memory_only_puts_are_refused_without_functions() {
+    only_puts_are_refused(Builder::without_functions).await;
+}
+
+type Settings = Builder<Vec<u8>, Arc<str>>;
+
+async fn only_puts_are_refused(mode: impl Fn(Settings) -> Settings) {
     let server = Server::start();
-    let stash = builder(&server.url(), "faults").max_bytes(1 << 40).open().await.unwrap();
+    let stash = mode(builder(&server.url(), "faults")).max_bytes(1 << 40).open().await.unwrap();
     let ticket = put(&stash, 50_000).await;
     let other = put(&stash, 50_000).await;
+    let second = mode(builder(&server.url(), "faults")).max_bytes(1 << 40).open().await.unwrap();
+    let third = put(&second, 50_000).await;
+    let held = second.claim(&third, &alice()).await.unwrap().unwrap();
     let room = stash.try_reserve(None, 50_000).await.unwrap();
     server.run::<()>("CONFIG SET maxmemory 1");
     for size in [10, 60_000, 200_000, 3_000_000] {
@@ -51,16 +66,20 @@ async fn out_of_memory_only_puts_are_refused() {
         assert_eq!(rejected.failure(), Failure::OutOfMemory);
         assert_eq!(rejected.into_inner(), payload(size), "the payload comes back");
     }
-    // The replica lives: longer than its lease, it beats.
+    // Both replicas live: longer than their lease, they beat.
     tokio::time::sleep(crate::support::replica::LEASE + Duration::from_millis(300)).await;
+    stash.tick().await.unwrap();
+    assert_eq!(held.into_inner(), payload(50_000));
+    assert_eq!(state(&second).await.0, 2, "nothing was put back or lost");
     drop(room);
+    assert_eq!(stash.take(&third, &alice()).await, Ok(None), "delivered");
     assert_eq!(stash.take(&ticket, &alice()).await, Ok(Some(payload(50_000))));
     let claim = stash.claim(&other, &alice()).await.unwrap().unwrap();
     assert!(claim.put_back().await.unwrap());
     let claim = stash.claim(&other, &alice()).await.unwrap().unwrap();
     assert_eq!(claim.into_inner(), payload(50_000));
     assert_eq!(state(&stash).await, (0, 0, 0));
-    assert_eq!(audit(&mut server.connection(), "faults").sessions, 1);
+    assert_eq!(audit(&mut server.connection(), "faults").sessions, 2);
     server.run::<()>("CONFIG SET maxmemory 0");
     let _ = put(&stash, 10).await;
 }

@@ -6,8 +6,10 @@ mod support;
 mod connection;
 mod death;
 mod engine;
+mod large;
 mod limits;
 mod persistence;
+mod session;
 
 use std::time::Duration;
 

@@ -35,8 +35,8 @@ fn entry(record: &[u8]) -> Entry {
     Entry {
         charge: double(record),
         deadline: double(&record[8..]),
-        // Above are flags.
-        chunks: u32::from_be_bytes(record[20..24].try_into().unwrap()) & 0xffff,
+        // Above is a flag.
+        chunks: u32::from_be_bytes(record[20..24].try_into().unwrap()) & 0x7fff_ffff,
         owner: record[24..40].to_vec(),
     }
 }
@@ -94,7 +94,9 @@ fn look(connection: &mut Connection, name: &str) -> Result<Found, String> {
         }
     };
     let chunks_of = |expected: &mut BTreeSet<Bytes>, ticket: &[u8], chunks: u32| {
-        for chunk in 0..chunks {
+        // How many, after the number of the first.
+        let first = chunks / 1_024 * 1_024;
+        for chunk in first..chunks {
             let mut name = key("p:").into_bytes();
             name.extend_from_slice(ticket);
             name.extend_from_slice(format!(":{chunk}").as_bytes());

@@ -28,6 +28,8 @@ struct Faults {
     hold: AtomicBool,
     held: Mutex<Vec<(Vec<u8>, tokio::net::tcp::OwnedWriteHalf)>>,
     delay: Mutex<Duration>,
+    /// As `delay`, of requests: the link is slow.
+    delay_requests: Mutex<Duration>,
     cuts: AtomicUsize,
 }
 
@@ -89,6 +91,11 @@ impl Proxy {
 
     pub(crate) fn delay(&self, delay: Duration) {
         *self.faults.delay.lock().unwrap() = delay;
+    }
+
+    /// Delays each 64 KiB of requests.
+    pub(crate) fn delay_requests(&self, delay: Duration) {
+        *self.faults.delay_requests.lock().unwrap() = delay;
     }
 
     pub(crate) fn cuts(&self) -> usize {
@@ -184,6 +191,10 @@ async fn serve(
                 if faults.hold.load(SeqCst) {
                     held.extend_from_slice(&requests[..count]);
                     continue;
+                }
+                let delay = *faults.delay_requests.lock().unwrap();
+                if !delay.is_zero() {
+                    tokio::time::sleep(delay).await;
                 }
                 let (passed, cut) = pass(&faults.requests, count);
                 if to_engine.write_all(&requests[..passed]).await.is_err() {
