@@ -86,7 +86,7 @@ async fn many_puts_at_a_time_do_not_overfill_a_slow_link() {
     let server = Server::start();
     let proxy = Proxy::to(server.port);
     let stash = builder(&proxy.url(), "faults").max_bytes(1 << 30);
-    let stash = stash.response_timeout(Duration::from_secs(1)).open().await.unwrap();
+    let stash = stash.response_timeout(Duration::from_secs(2)).open().await.unwrap();
     // 13 MB/s at most.
     proxy.delay_requests(Duration::from_millis(5));
     let mut puts = Vec::new();
