@@ -83,11 +83,12 @@ async fn a_claim_without_a_reply_is_put_back_in_the_session_that_made_it() {
 async fn a_stash_that_nobody_waits_for_any_more_ends_its_session() {
     let server = Server::start();
     let mut opening = Box::pin(builder(&server.url(), "faults").lease(LONG_LEASE).open());
-    assert!(poll_once(&mut opening).await.is_none());
+    // `None`, unless the machine is busy and the keeper faster.
+    let opened = poll_once(&mut opening).await;
     let sessions = || async { server.run::<usize>("ZCARD ck:{faults}:s") };
     eventually("a session", sessions, |&sessions| sessions == 1).await;
     // Until the outcome is on its way to the caller.
     tokio::time::sleep(Duration::from_millis(100)).await;
-    drop(opening);
+    drop((opening, opened));
     eventually("no session", sessions, |&sessions| sessions == 0).await;
 }
