@@ -1,4 +1,4 @@
-//! What is to be undone when the session ends meanwhile, and sessions that nobody waits for.
+//! What must be undone when the session ends meanwhile, and sessions that nobody waits for.
 
 use std::time::Duration;
 
