@@ -54,6 +54,7 @@ fn calls_that_block_wait_in_the_same_queue() {
     assert!(!stash.drained_timeout(Duration::from_millis(20)).unwrap());
     futures_lite::future::block_on(stash.close()).unwrap();
     assert!(stash.drained_timeout(Duration::from_secs(5)).unwrap());
+    assert!(stash.drained_timeout(Duration::ZERO).unwrap(), "it is drained, without a wait");
 }
 
 #[tokio::test]
@@ -153,22 +154,32 @@ async fn a_put_back_says_whether_the_entry_is_there() {
     assert_eq!(claim.put_back().await, Err(Failure::Lost));
 }
 
+/// Keeps the events that it hears.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<Event>>>);
+
+impl cloakroom::Observer for Log {
+    fn event(&self, event: Event) {
+        self.0.lock().unwrap().push(event);
+    }
+}
+
+impl Log {
+    fn all(&self) -> Vec<Event> {
+        self.0.lock().unwrap().clone()
+    }
+}
+
 /// Each removed entry is reported once: by the replica whose step removed it.
 #[tokio::test]
 async fn observers_hear_of_expiry_and_of_what_was_cleared() {
     let server = Server::start();
-    let events: Arc<Mutex<Vec<Event>>> = Arc::default();
-    struct Log(Arc<Mutex<Vec<Event>>>);
-    impl cloakroom::Observer for Log {
-        fn event(&self, event: Event) {
-            self.0.lock().unwrap().push(event);
-        }
-    }
+    let log = Log::default();
     let open = || {
         builder(&server.url(), "faults")
             .max_bytes(1_000)
             .overflow(50, Duration::from_secs(60))
-            .observer(Log(Arc::clone(&events)))
+            .observer(log.clone())
             .open()
     };
     let (stash, other) = (open().await.unwrap(), open().await.unwrap());
@@ -177,8 +188,7 @@ async fn observers_hear_of_expiry_and_of_what_was_cleared() {
         let _ = stash.try_put_with(alice(), payload(50), short).await.unwrap();
     }
     let sum = |wanted: fn(&Event) -> Option<(usize, u64)>| {
-        let events = events.lock().unwrap();
-        events.iter().filter_map(wanted).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
+        log.all().iter().filter_map(wanted).fold((0, 0), |a, b| (a.0 + b.0, a.1 + b.1))
     };
     let expired = || async {
         sum(|event| match event {
@@ -193,7 +203,7 @@ async fn observers_hear_of_expiry_and_of_what_was_cleared() {
     }
     let burst = stash.try_put(alice(), payload(50)).await.unwrap();
     let overflow = Event::Stored { bytes: 50, overflow: true };
-    assert!(events.lock().unwrap().contains(&overflow));
+    assert!(log.all().contains(&overflow));
     let claim = stash.claim(&burst, &alice()).await.unwrap().unwrap();
     other.clear().await.unwrap();
     assert_eq!(claim.put_back().await, Ok(false));
@@ -214,17 +224,16 @@ async fn observers_hear_of_expiry_and_of_what_was_cleared() {
 #[tokio::test]
 async fn an_observer_does_not_hear_of_a_put_that_was_undone() {
     let server = Server::start();
-    let stored: Arc<Mutex<Vec<u64>>> = Arc::default();
-    struct Log(Arc<Mutex<Vec<u64>>>);
-    impl cloakroom::Observer for Log {
-        fn event(&self, event: Event) {
-            if let Event::Stored { bytes, .. } = event {
-                self.0.lock().unwrap().push(bytes);
-            }
-        }
-    }
+    let log = Log::default();
+    let stored = || {
+        let sizes = |event: &Event| match event {
+            Event::Stored { bytes, .. } => Some(*bytes),
+            _ => None,
+        };
+        log.all().iter().filter_map(sizes).collect::<Vec<_>>()
+    };
     let builder = builder(&server.url(), "faults").max_bytes(1_000_000);
-    let stash = builder.observer(Log(Arc::clone(&stored))).open().await.unwrap();
+    let stash = builder.observer(log.clone()).open().await.unwrap();
     let mut faster = 0;
     // The second is stored in two steps.
     for size in [10, 100_000] {
@@ -238,7 +247,7 @@ async fn an_observer_does_not_hear_of_a_put_that_was_undone() {
                 }
             }
             faster += 1;
-            stored.lock().unwrap().clear();
+            log.0.lock().unwrap().clear();
         };
         let look = || async { stash.stats().await.unwrap().stored };
         eventually("it is stored", look, |&stored| stored == faster + 1).await;
@@ -248,10 +257,25 @@ async fn an_observer_does_not_hear_of_a_put_that_was_undone() {
         let stats = eventually("it is undone", look, |stats| stats.used_bytes == 0).await;
         assert_eq!((stats.stored, stats.entries), (faster, 0));
     }
-    assert_eq!(*stored.lock().unwrap(), []);
+    assert_eq!(stored(), []);
     let ticket = stash.try_put(alice(), payload(30)).await.unwrap();
-    assert_eq!(*stored.lock().unwrap(), [30]);
+    assert_eq!(stored(), [30]);
     assert_eq!(stash.take(&ticket, &alice()).await, Ok(Some(payload(30))));
+}
+
+/// Nor without time to wait. As in `Stash`.
+#[test]
+fn a_stash_whose_entries_have_expired_is_drained() {
+    let server = Server::start();
+    let builder = builder(&server.url(), "parity").library(Library::on_a_manual_clock());
+    let stash = builder.ttl(Duration::from_secs(1)).open();
+    let stash = futures_lite::future::block_on(stash).unwrap();
+    let put = || futures_lite::future::block_on(stash.try_put(alice(), payload(40)));
+    let _ = put().unwrap();
+    futures_lite::future::block_on(stash.close()).unwrap();
+    assert!(!stash.drained_timeout(Duration::ZERO).unwrap(), "an entry is there");
+    server.run::<()>("SET ck:{parity}:clock 1000000000");
+    assert!(stash.drained_timeout(Duration::ZERO).unwrap());
 }
 
 /// Without a step in between that would have removed it.
