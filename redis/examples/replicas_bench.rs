@@ -479,7 +479,7 @@ async fn page(time: Duration) -> String {
     let busy = if before.parse().is_ok_and(|load: f64| load < 0.5) {
         ""
     } else {
-        "\n**The machine was busy with other work**: these figures are not final.\n"
+        "\n**The machine was not idle before the run**: its load was 0.5 or more.\n"
     };
     let why = include_str!("replicas_why.md");
     format!(
